@@ -1,0 +1,648 @@
+// Kernels across vector lanes, one signal per lane. Compiled once per instruction set (JAXTV_ISA names it,
+// JAXTV_VECTOR_BYTES is its register width) with GCC/Clang vector extensions. Nothing with external
+// linkage that another unit could also emit is used here: the linker must not mix instruction sets.
+#include <cstring>
+
+#include "sweep.hpp"
+
+namespace jaxtv::cpu::JAXTV_ISA {
+namespace {
+
+constexpr int kBytes = JAXTV_VECTOR_BYTES;
+#define JAXTV_UNROLL _Pragma("GCC unroll 8")
+
+template <class T>
+struct Vectors;
+template <>
+struct Vectors<float> {
+  typedef float V __attribute__((vector_size(kBytes)));
+  typedef std::int32_t M __attribute__((vector_size(kBytes)));
+  typedef float Half __attribute__((vector_size(kBytes / 2)));  // as many lanes as Double
+};
+template <>
+struct Vectors<double> {
+  typedef double V __attribute__((vector_size(kBytes)));
+  typedef std::int64_t M __attribute__((vector_size(kBytes)));
+  typedef V Half;
+};
+typedef Vectors<double>::V Double;
+typedef Vectors<double>::M DoubleMask;
+constexpr int kDoubleLanes = kBytes / 8;
+
+template <class T>
+constexpr int kLanes = kBytes / sizeof(T);
+template <class T>
+constexpr T kUnit = sizeof(T) == 4 ? T(1.1920929e-7) : T(2.220446049250313e-16);
+template <class T>
+constexpr T kHuge = sizeof(T) == 4 ? T(3.4e38) : T(1.79e308);
+constexpr int kRounds = 64;  // then the lanes that are left go to the serial solver
+
+template <class V>
+inline V vmin(V a, V b) {
+  return a < b ? a : b;
+}
+template <class V>
+inline V vmax(V a, V b) {
+  return a > b ? a : b;
+}
+template <class V>
+inline V vabs(V a) {
+  return vmax(a, -a);
+}
+template <class M>
+inline bool any(M m) {
+  std::int64_t bits[kBytes / 8], all = 0;
+  std::memcpy(bits, &m, kBytes);
+  for (int i = 0; i < kBytes / 8; ++i) all |= bits[i];
+  return all != 0;
+}
+
+// Groups of vectors are interleaved in one loop: the passes are bound by latency, not by throughput.
+constexpr int kMaxGroups = kBytes == 64 ? 4 : 2;
+
+template <class T, int G>
+constexpr int kWidth = G * kLanes<T>;
+
+// Scratch of one group, structure of arrays: row k holds sample k of every lane.
+template <class T, int G>
+struct Group {
+  static constexpr int L = kWidth<T, G>;
+  std::int64_t n;
+  T *x, *m, *c, *h, *w;  // samples, messages, values, cut signs of edge (k-1, k), weights (1 or n-1)
+  bool per_edge;
+  alignas(64) T shift[L], scale[L], reach[L], length[L];  // reach: max |x - shift|
+  bool hard[L];  // not for the lanes: not finite, huge, a bad weight, too many rounds
+
+  Group(std::int64_t n, bool per_edge, void* scratch) : n(n), per_edge(per_edge) {
+    x = static_cast<T*>(scratch);
+    m = x + n * L;
+    c = m + n * L;
+    h = c + n * L;
+    w = h + (n + 1) * L;
+  }
+};
+
+// Base offset of every lane, and whether rows of the group are contiguous in memory.
+struct Bases {
+  std::int64_t at[512];
+  std::int64_t stride;
+  int count;
+  bool contiguous;
+  Bases(const Shape& s, std::int64_t length, std::int64_t begin, std::int64_t end)
+      : stride(s.inner), count(int(end - begin)) {
+    for (int l = 0; l < count; ++l) at[l] = s.offset(begin + l, length);
+    contiguous = at[count - 1] - at[0] == count - 1;
+  }
+};
+
+constexpr int kBlock = 16;  // rows that are transposed together, so that they stay in L1
+
+// rows[k * L + l] = source[lane l, sample k]; lanes beyond the last signal repeat it.
+template <int L, class T>
+void gather(const T* source, const Bases& b, std::int64_t rows_n, T* rows) {
+  for (std::int64_t k0 = 0; k0 < rows_n; k0 += kBlock) {
+    const std::int64_t k1 = k0 + kBlock < rows_n ? k0 + kBlock : rows_n;
+    if (b.contiguous) {
+      for (std::int64_t k = k0; k < k1; ++k)
+        std::memcpy(rows + k * L, source + b.at[0] + k * b.stride, b.count * sizeof(T));
+    } else {
+      for (int l = 0; l < b.count; ++l)
+        for (std::int64_t k = k0; k < k1; ++k) rows[k * L + l] = source[b.at[l] + k * b.stride];
+    }
+    for (std::int64_t k = k0; k < k1; ++k)
+      for (int l = b.count; l < L; ++l) rows[k * L + l] = rows[k * L + b.count - 1];
+  }
+}
+
+template <int L, class T, class Op>
+void subtract(const T* source, const Bases& b, std::int64_t n, T* rows, Op op) {
+  for (std::int64_t k0 = 0; k0 < n; k0 += kBlock) {
+    const std::int64_t k1 = k0 + kBlock < n ? k0 + kBlock : n;
+    if (b.contiguous) {
+      for (std::int64_t k = k0; k < k1; ++k)
+        for (int l = 0; l < b.count; ++l) op(rows[k * L + l], source[b.at[0] + k * b.stride + l]);
+    } else {
+      for (int l = 0; l < b.count; ++l)
+        for (std::int64_t k = k0; k < k1; ++k) op(rows[k * L + l], source[b.at[l] + k * b.stride]);
+    }
+    for (std::int64_t k = k0; k < k1; ++k)
+      for (int l = b.count; l < L; ++l) rows[k * L + l] = rows[k * L + b.count - 1];
+  }
+}
+
+// Calls f(row element, memory offset) for every sample of every lane.
+template <class F>
+void scatter(const Bases& b, std::int64_t n, F f) {
+  for (std::int64_t k0 = 0; k0 < n; k0 += kBlock) {
+    const std::int64_t k1 = k0 + kBlock < n ? k0 + kBlock : n;
+    if (b.contiguous) {
+      for (std::int64_t k = k0; k < k1; ++k)
+        for (int l = 0; l < b.count; ++l) f(k, l, b.at[0] + k * b.stride + l);
+    } else {
+      for (int l = 0; l < b.count; ++l)
+        for (std::int64_t k = k0; k < k1; ++k) f(k, l, b.at[l] + k * b.stride);
+    }
+  }
+}
+
+// Finds lanes that need the serial solver, and moves lanes whose samples lie within a factor of two of
+// each other next to zero (an exact subtraction), so that a large offset costs no accuracy.
+template <class T, int G>
+void prepare(Group<T, G>& group) {
+  using V = typename Vectors<T>::V;
+  using M = typename Vectors<T>::M;
+  constexpr int L = Group<T, G>::L;
+  const std::int64_t n = group.n, edges = group.per_edge ? n - 1 : 1;
+  bool shifted = false;
+  for (int g = 0; g < G; ++g) {
+    V* x = reinterpret_cast<V*>(group.x) + g;
+    const V* w = reinterpret_cast<const V*>(group.w) + g;
+    V low = x[0], high = x[0], infinite = {};
+    for (std::int64_t k = 0; k < n; ++k) {
+      low = vmin(low, x[k * G]);
+      high = vmax(high, x[k * G]);
+      infinite += x[k * G] - x[k * G];
+    }
+    M bad = {};
+    for (std::int64_t e = 0; e < edges; ++e) bad |= ~(w[e * G] >= T(0));
+    for (int l = 0; l < kLanes<T>; ++l) {
+      const int lane = g * kLanes<T> + l;
+      const T size = low[l] < -high[l] ? -low[l] : high[l];
+      const bool hard = !(infinite[l] == T(0)) || bad[l] != 0 || size > kHuge<T> / (T(8) * T(n));
+      const bool near = (low[l] > 0 && high[l] <= 2 * low[l]) || (high[l] < 0 && low[l] >= 2 * high[l]);
+      group.hard[lane] = hard;
+      group.shift[lane] = !hard && near ? x[0][l] : T(0);
+      group.scale[lane] = size;
+      const T up = high[l] - group.shift[lane], down = group.shift[lane] - low[l];
+      group.reach[lane] = up > down ? up : down;
+      shifted |= hard || near;
+    }
+  }
+  if (!shifted) return;
+  for (std::int64_t k = 0; k < n; ++k)
+    for (int l = 0; l < L; ++l)
+      group.x[k * L + l] = group.hard[l] ? T(0) : group.x[k * L + l] - group.shift[l];
+}
+
+// Threshold decomposition (see include/jaxtv/decomposition.hpp), all regions of all lanes in each round.
+template <class T, int G, bool kPerEdge>
+void decompose(Group<T, G>& group) {
+  using V = typename Vectors<T>::V;
+  using M = typename Vectors<T>::M;
+  const std::int64_t n = group.n;
+  const V* x = reinterpret_cast<const V*>(group.x);
+  const V* w = reinterpret_cast<const V*>(group.w);
+  V* m = reinterpret_cast<V*>(group.m);
+  V* c = reinterpret_cast<V*>(group.c);
+  V* h = reinterpret_cast<V*>(group.h);
+  const V zero = {}, one = zero + T(1);
+  const auto weight = [&](std::int64_t e, int g) { return kPerEdge ? w[e * G + g] : w[g]; };
+
+  V first[G];
+  for (int g = 0; g < G; ++g) {
+    V sum = zero;
+    for (std::int64_t k = 0; k < n; ++k) sum += x[k * G + g] - x[g];
+    first[g] = x[g] + sum / T(n);
+  }
+  std::memset(static_cast<void*>(h), 0, (n + 1) * G * sizeof(V));
+
+  M changed[G];
+  for (int round = 0; round < kRounds; ++round) {
+    V mm[G], cc[G];
+    JAXTV_UNROLL
+    for (int g = 0; g < G; ++g) {
+      cc[g] = first[g];
+      mm[g] = cc[g] - x[g];
+      m[g] = mm[g];
+    }
+    for (std::int64_t k = 1; k < n; ++k) {
+      JAXTV_UNROLL
+      for (int g = 0; g < G; ++g) {
+        const V cut = h[k * G + g], bound = weight(k - 1, g);
+        V t = vmin(vmax(mm[g], -bound), bound);
+        t = cut != zero ? cut * bound : t;
+        cc[g] = cut != zero ? c[k * G + g] : cc[g];
+        mm[g] = t + (cc[g] - x[k * G + g]);
+        m[k * G + g] = mm[g];
+      }
+    }
+    V z[G], sum[G], count[G], right[G];
+    JAXTV_UNROLL
+    for (int g = 0; g < G; ++g) {
+      z[g] = mm[g] < zero ? one : zero;
+      sum[g] = x[(n - 1) * G + g];
+      count[g] = one;
+      right[g] = zero;
+      changed[g] = M{};
+    }
+    for (std::int64_t k = n - 2; k >= 0; --k) {
+      JAXTV_UNROLL
+      for (int g = 0; g < G; ++g) {
+        const V t = m[k * G + g], old = h[(k + 1) * G + g], bound = weight(k, g);
+        const M was_cut = old != zero;
+        V label = t > bound ? zero : (t < -bound ? one : z[g]);
+        const V label_at_cut = (t - old * bound) < zero ? one : zero;
+        label = was_cut ? label_at_cut : label;
+        const V fresh = was_cut ? zero : z[g] - label;
+        const V cut = was_cut ? old : fresh;
+        h[(k + 1) * G + g] = cut;
+        changed[g] |= fresh != zero;
+        const M is_cut = cut != zero;
+        const V left = cut * bound;
+        c[(k + 1) * G + g] = (sum[g] + (right[g] - left)) / count[g];  // read only where cut
+        right[g] = is_cut ? left : right[g];
+        sum[g] = (is_cut ? zero : sum[g]) + x[k * G + g];
+        count[g] = (is_cut ? zero : count[g]) + one;
+        z[g] = label;
+      }
+    }
+    M all = changed[0];
+    JAXTV_UNROLL
+    for (int g = 0; g < G; ++g) {
+      first[g] = (sum[g] + right[g]) / count[g];
+      all |= changed[g];
+    }
+    if (!any(all)) break;
+  }
+  for (int g = 0; g < G; ++g)
+    for (int l = 0; l < kLanes<T>; ++l) group.hard[g * kLanes<T> + l] |= changed[g][l] != 0;
+}
+
+// Values from the cuts, as values_from_cuts does: sums in double, the quotient in T.
+template <class T, int G>
+void values(Group<T, G>& group, int lane) {
+  using Half = typename Vectors<T>::Half;
+  constexpr int L = Group<T, G>::L;
+  const std::int64_t n = group.n;
+  const auto row = [&](const T* a, std::int64_t k) {
+    Half v;
+    std::memcpy(&v, a + k * L + lane, sizeof v);
+    return v;
+  };
+  const auto wide = [](Half v) { return __builtin_convertvector(v, Double); };
+  const auto narrow = [](Double v) { return __builtin_convertvector(v, Half); };
+  const Double zero = {}, one = zero + 1.0;
+  const Double shift = wide(row(group.shift, 0));
+  Double ref = zero, sum = zero, count = zero, right = zero, longest = zero;
+  Double next = one;  // cut sign to the right of k; the end of the signal counts as one, of weight 0
+  Double next_bound = zero;
+  for (std::int64_t k = n - 1; k >= 0; --k) {
+    const Double x = wide(row(group.x, k)) + shift, cut = wide(row(group.h, k));
+    const Double bound = k > 0 ? wide(row(group.w, group.per_edge ? k - 1 : 0)) : zero;
+    const DoubleMask ends = next != zero;
+    ref = ends ? x : ref;
+    sum = (ends ? zero : sum) + (x - ref);
+    count = (ends ? zero : count) + one;
+    right = ends ? next * next_bound : right;
+    longest = vmax(longest, count);
+    const Double left = cut != zero ? cut * bound : zero;
+    const Half value =
+        narrow(ref) + narrow(sum + (right - left)) / narrow(count);
+    std::memcpy(group.c + k * L + lane, &value, sizeof value);
+    next = cut;
+    next_bound = bound;
+  }
+  const Half length = narrow(longest);
+  std::memcpy(group.length + lane, &length, sizeof length);
+}
+
+// Spreads the values over their segments into m (the messages are read just before) and marks lanes in
+// which a decision was as close as round-off: those are certified in double.
+template <class T, int G, bool kPerEdge>
+void spread(Group<T, G>& group, bool* suspicious) {
+  using V = typename Vectors<T>::V;
+  using M = typename Vectors<T>::M;
+  const std::int64_t n = group.n;
+  const V zero = {};
+  for (int g = 0; g < G; ++g) {
+    const auto at = [g](T* a) { return reinterpret_cast<V*>(a) + g; };
+    V *m = at(group.m), *c = at(group.c), *h = at(group.h), *w = at(group.w), *x = at(group.x);
+    const V scale = *at(group.scale), shift = *at(group.shift), reach = *at(group.reach);
+    const V relative = T(4) * kUnit<T> * (*at(group.length) + T(4));
+    const V absolute = relative * reach;  // the messages see the shifted samples
+    const V close = T(8) * kUnit<T> * scale;
+    M doubt = {};
+    V value = c[0], previous_weight = zero;
+    for (std::int64_t k = 0; k < n; ++k) {
+      const V bound = k + 1 < n ? w[(kPerEdge ? k : 0) * G] : zero;
+      const V cut = h[k * G], next = h[(k + 1) * G], message = m[k * G];
+      const V here = cut != zero ? c[k * G] : value;
+      doubt |= (cut != zero) & (previous_weight > zero) & ((here - value) * cut <= close);
+      if (k + 1 < n)
+        doubt |= (next == zero) & (bound - vabs(message) < absolute + relative * bound);
+      value = here;
+      // A sample between weights 0 is its own, bit for bit.
+      m[k * G] = (bound == zero) & (previous_weight == zero) ? x[k * G] + shift : value;
+      previous_weight = bound;
+    }
+    for (int l = 0; l < kLanes<T>; ++l) suspicious[g * kLanes<T> + l] = doubt[l] != 0;
+  }
+}
+
+// Writes the results of the group, whose values are in m.
+template <class T, int G>
+void store(const Sweep<T>& s, const Bases& b, const Group<T, G>& group, const T* input) {
+  constexpr int L = Group<T, G>::L;
+  const std::int64_t n = group.n;
+  const T* z = group.m;
+  if (s.y) scatter(b, n, [&](std::int64_t k, int l, std::int64_t at) { s.y[at] = z[k * L + l]; });
+  if (s.residual)
+    scatter(b, n, [&](std::int64_t k, int l, std::int64_t at) {
+      s.residual[at] = input[k * L + l] - z[k * L + l];
+    });
+  if (s.mask)
+    scatter(b, n, [&](std::int64_t k, int l, std::int64_t at) {
+      int code = 3;
+      if (k + 1 < n) {
+        const T jump = z[(k + 1) * L + l] - z[k * L + l];
+        const T bound = group.w[(group.per_edge ? k : 0) * L + l];
+        code = jump > 0 ? 1 : (jump < 0 ? 2 : (bound > 0 && jump == 0 ? 0 : 3));
+      }
+      s.mask[at] |= std::uint8_t(code << s.shift);
+    });
+}
+
+template <class T, int G, bool kPerEdge>
+void prox_group(const Sweep<T>& s, std::int64_t begin, std::int64_t end, void* scratch) {
+  constexpr int L = kWidth<T, G>;
+  const std::int64_t n = s.shape.n;
+  Group<T, G> group(n, kPerEdge, scratch);
+  const Bases b(s.shape, n, begin, end);
+  gather<L>(s.x, b, n, group.x);
+  for (int j = 0; j < s.num_minus; ++j)
+    subtract<L>(s.minus[j], b, n, group.x, [](T& a, T v) { a -= v; });
+  gather<L>(s.w.data, Bases(s.shape, s.w.length(n), begin, end), s.w.length(n), group.w);
+
+  T* input = group.h + (n + 1) * L + (kPerEdge ? (n > 1 ? n - 1 : 1) : 1) * L;
+  if (s.residual) std::memcpy(input, group.x, n * L * sizeof(T));
+  prepare(group);
+  decompose<T, G, kPerEdge>(group);
+  for (int lane = 0; lane < L; lane += kDoubleLanes) values(group, lane);
+  bool suspicious[L];
+  spread<T, G, kPerEdge>(group, suspicious);
+  for (int l = 0; l < b.count; ++l) {
+    if (!suspicious[l] && !group.hard[l]) continue;
+    if (group.hard[l])  // its samples were taken out: read them again
+      for (std::int64_t k = 0; k < n; ++k) {
+        T a = s.x[b.at[l] + k * b.stride];
+        for (int j = 0; j < s.num_minus; ++j) a -= s.minus[j][b.at[l] + k * b.stride];
+        group.x[k * L + l] = a;
+      }
+    repair_lane<T>({n, L, group.x + l, group.w + l, group.h + l, kPerEdge, group.m + l,
+                    group.hard[l] ? 0.0 : double(group.shift[l]), !group.hard[l]});
+  }
+  store(s, b, group, input);
+}
+
+template <class T, int G>
+void prox_groups(const Sweep<T>& s, std::int64_t begin, std::int64_t end, void* scratch) {
+  if (s.w.per_edge)
+    prox_group<T, G, true>(s, begin, end, scratch);
+  else
+    prox_group<T, G, false>(s, begin, end, scratch);
+}
+
+// Few interleaved groups for long signals: the scratch should stay in the second-level cache.
+template <class T>
+int group_size(std::int64_t n) {
+  return n <= 4096 ? kWidth<T, kMaxGroups> : kLanes<T>;
+}
+
+template <class T>
+std::size_t scratch_bytes(std::int64_t n) {
+  return (6 * n + 4) * group_size<T>(n) * sizeof(T);
+}
+
+template <class T>
+void prox(const Sweep<T>& s, std::int64_t begin, std::int64_t end, void* scratch) {
+  if (end - begin > kLanes<T>)
+    prox_groups<T, kMaxGroups>(s, begin, end, scratch);
+  else
+    prox_groups<T, 1>(s, begin, end, scratch);
+}
+
+// ---- derivatives: segment means (Eq. 8 in O(n)) ----
+
+// Signals that are done together: two interleaved vectors of double.
+constexpr int kPair = 2;
+constexpr int kChunk = kPair * kDoubleLanes;
+
+template <class T>
+struct Lanes {  // one vector of kDoubleLanes signals
+  using V = typename Vectors<T>::Half;
+  using M = decltype(V{} == V{});
+  static V load(const T* p) {
+    V v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+  }
+  static void store(T* p, V v) { std::memcpy(p, &v, sizeof v); }
+  static Double wide(V v) { return __builtin_convertvector(v, Double); }
+  static V narrow(Double v) { return __builtin_convertvector(v, V); }
+};
+
+// An edge of kDoubleLanes signals: whether it lies inside a segment, and the sign of its jump.
+template <class T>
+struct Edge {
+  typename Lanes<T>::M joined;
+  typename Lanes<T>::V sign;
+};
+
+// Signals side by side: sample k of lane l at k * stride + l. Edges come from values and weights, or
+// from a mask.
+template <class T>
+struct FromValues {
+  const T *y, *w;
+  std::int64_t stride, w_stride;
+  Edge<T> operator()(std::int64_t k, int l) const {
+    using L = Lanes<T>;
+    const auto a = L::load(y + k * stride + l), b = L::load(y + (k + 1) * stride + l);
+    const typename L::V zero = {}, one = zero + T(1);
+    return {(a == b) & (L::load(w + k * w_stride + l) > zero),
+            (b > a ? one : zero) - (b < a ? one : zero)};
+  }
+};
+template <class T>
+struct FromMask {
+  const std::uint8_t* mask;
+  std::int64_t stride;
+  int shift;
+  Edge<T> operator()(std::int64_t k, int l) const {
+    typedef std::uint8_t Bytes __attribute__((vector_size(kDoubleLanes)));
+    using M = typename Lanes<T>::M;
+    Bytes bytes;
+    std::memcpy(&bytes, mask + k * stride + l, sizeof bytes);
+    const M code = (__builtin_convertvector(bytes, M) >> shift) & 3;
+    const typename Lanes<T>::V zero = {}, one = zero + T(1);
+    return {code == 0, (code == 1 ? one : zero) - (code == 2 ? one : zero)};
+  }
+};
+
+// out = segment means of v(k, l), summed from the right in double; visit(k, l, edge, before, after) sees
+// every edge k with the means on both sides. `out` may be what v reads.
+template <class T, class Edges, class Value, class Visit>
+inline void segment_means(std::int64_t n, std::int64_t stride, const Edges& edges, Value v, T* out,
+                          Visit visit) {
+  using L = Lanes<T>;
+  const Double zero = {}, one = zero + 1.0;
+  Double sum[kPair] = {}, count[kPair] = {};
+  for (std::int64_t k = n - 1; k >= 0; --k) {
+    JAXTV_UNROLL
+    for (int g = 0; g < kPair; ++g) {
+      const int l = g * kDoubleLanes;
+      sum[g] += v(k, l);
+      count[g] += one;
+      L::store(out + k * stride + l, L::narrow(sum[g]) / L::narrow(count[g]));  // the mean at starts
+      if (k == 0) continue;
+      const DoubleMask joined = __builtin_convertvector(edges(k - 1, l).joined, DoubleMask);
+      sum[g] = joined ? sum[g] : zero;
+      count[g] = joined ? count[g] : zero;
+    }
+  }
+  typename L::V mean[kPair];
+  for (int g = 0; g < kPair; ++g) mean[g] = L::load(out + g * kDoubleLanes);
+  for (std::int64_t k = 1; k < n; ++k) {
+    JAXTV_UNROLL
+    for (int g = 0; g < kPair; ++g) {
+      const int l = g * kDoubleLanes;
+      const Edge<T> edge = edges(k - 1, l);
+      const auto before = mean[g];
+      mean[g] = edge.joined ? before : L::load(out + k * stride + l);
+      L::store(out + k * stride + l, mean[g]);
+      visit(k - 1, l, edge, before, mean[g]);
+    }
+  }
+}
+
+// kChunk signals: their memory, or a tile of scratch that they are copied to when they do not lie side by
+// side (the contiguous axis, few channels, the last signals).
+template <class T>
+struct Tile {
+  const Shape& shape;
+  const Bases bases;
+  std::int64_t first;
+  bool direct;
+  T* scratch;
+  Tile(const Shape& shape, std::int64_t begin, std::int64_t end, void* scratch)
+      : shape(shape),
+        bases(shape, shape.n, begin, end),
+        first(begin),
+        direct(bases.contiguous && bases.count == kChunk),
+        scratch(static_cast<T*>(scratch)) {}
+  std::int64_t stride() const { return direct ? shape.inner : kChunk; }
+  Bases bases_of(std::int64_t length) const {
+    return Bases(shape, length, first, first + bases.count);
+  }
+  template <class U>
+  U* take(std::int64_t rows) {
+    U* here = reinterpret_cast<U*>(scratch);
+    scratch += (rows * kChunk * sizeof(U) + sizeof(T) - 1) / sizeof(T);
+    return here;
+  }
+  template <class U>
+  const U* read(const U* source, std::int64_t rows) {
+    if (direct) return source + shape.offset(first, rows);
+    U* tile = take<U>(rows);
+    gather<kChunk>(source, bases_of(rows), rows, tile);
+    return tile;
+  }
+  T* output(T* target, std::int64_t rows) {
+    return direct ? target + shape.offset(first, rows) : take<T>(rows);
+  }
+  void flush(T* target, const T* tile, std::int64_t rows) {
+    if (direct) return;
+    scatter(bases_of(rows), rows,
+            [&](std::int64_t k, int l, std::int64_t at) { target[at] = tile[k * kChunk + l]; });
+  }
+};
+
+template <class T>
+std::size_t derivative_scratch_bytes(std::int64_t n) {
+  return (6 * n + 8) * kChunk * sizeof(T);
+}
+
+// Calls f(tile, edges) for every chunk of the signals [begin, end).
+template <class T, class F>
+void for_tiles(const Segments<T>& s, std::int64_t begin, std::int64_t end, void* scratch, F f) {
+  const std::int64_t n = s.shape.n;
+  for (std::int64_t first = begin; first < end; first += kChunk) {
+    Tile<T> tile(s.shape, first, first + kChunk < end ? first + kChunk : end, scratch);
+    if (s.y) {
+      const T* y = tile.read(s.y, n);
+      const T* w = tile.read(s.w.data, s.w.length(n));
+      f(tile, FromValues<T>{y, w, tile.stride(), s.w.per_edge ? tile.stride() : 0});
+    } else {
+      f(tile, FromMask<T>{tile.read(s.mask, n), tile.stride(), s.shift});
+    }
+  }
+}
+
+template <class T>
+void push(const Pushforward<T>& op, std::int64_t begin, std::int64_t end, void* scratch) {
+  using L = Lanes<T>;
+  const std::int64_t n = op.segments.shape.n;
+  for_tiles(op.segments, begin, end, scratch, [&](Tile<T>& tile, const auto& edges) {
+    const std::int64_t stride = tile.stride(), step = op.tw.per_edge ? stride : 0;
+    const T* tx = tile.read(op.tx, n);
+    const T* tw = tile.read(op.tw.data, op.tw.length(n));
+    T* out = tile.output(op.out, n);
+    const auto force = [&](std::int64_t e, int l) {  // s_e tw_e
+      return L::wide(edges(e, l).sign) * L::wide(L::load(tw + e * step + l));
+    };
+    segment_means<T>(
+        n, stride, edges,
+        [&](std::int64_t k, int l) {
+          Double v = L::wide(L::load(tx + k * stride + l));
+          if (k + 1 < n) v += force(k, l);
+          if (k > 0) v -= force(k - 1, l);
+          return v;
+        },
+        out, [](auto...) {});
+    tile.flush(op.out, out, n);
+  });
+}
+
+template <class T>
+void pull(const Pullback<T>& op, std::int64_t begin, std::int64_t end, void* scratch) {
+  using L = Lanes<T>;
+  const std::int64_t n = op.segments.shape.n, rows = op.per_edge ? n - 1 : 1;
+  for_tiles(op.segments, begin, end, scratch, [&](Tile<T>& tile, const auto& edges) {
+    const std::int64_t stride = tile.stride();
+    const T* g = tile.read(op.g, n);
+    const T* before = op.accumulate ? tile.read(op.gw, rows) : nullptr;
+    T* gx = tile.output(op.gx, n);
+    T* gw = tile.output(op.gw, rows);
+    const auto save = [&](std::int64_t at, Double v) {
+      if (before) v += L::wide(L::load(before + at));
+      L::store(gw + at, L::narrow(v));
+    };
+    Double total[kPair] = {};
+    segment_means<T>(
+        n, stride, edges, [&](std::int64_t k, int l) { return L::wide(L::load(g + k * stride + l)); },
+        gx, [&](std::int64_t e, int l, const Edge<T>& edge, auto left, auto right) {
+          const Double term = -L::wide(edge.sign) * (L::wide(right) - L::wide(left));
+          if (op.per_edge)
+            save(e * stride + l, term);
+          else
+            total[l / kDoubleLanes] += term;
+        });
+    if (!op.per_edge)
+      for (int i = 0; i < kPair; ++i) save(i * kDoubleLanes, total[i]);
+    tile.flush(op.gx, gx, n);
+    tile.flush(op.gw, gw, rows);
+  });
+}
+
+template <class T>
+constexpr LaneKernels<T> kernels() {
+  return {group_size<T>, scratch_bytes<T>, prox<T>, derivative_scratch_bytes<T>, push<T>, pull<T>};
+}
+
+}  // namespace
+
+#define JAXTV_STRING_(s) #s
+#define JAXTV_STRING(s) JAXTV_STRING_(s)
+extern const Isa table;
+const Isa table = {JAXTV_STRING(JAXTV_ISA), kernels<float>(), kernels<double>()};
+
+}  // namespace jaxtv::cpu::JAXTV_ISA

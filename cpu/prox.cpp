@@ -1,0 +1,253 @@
+#include "prox.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+
+#include "serial.hpp"
+
+namespace jaxtv::cpu {
+namespace {
+
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
+
+// 64-byte aligned scratch of one thread; it grows and stays.
+void* thread_scratch(std::size_t bytes) {
+  thread_local std::unique_ptr<void, Free> buffer;
+  thread_local std::size_t size = 0;
+  if (size < bytes) {
+    size = (bytes + 4095) / 4096 * 4096;
+    buffer.reset(std::aligned_alloc(64, size));
+    if (!buffer) {
+      size = 0;
+      throw std::bad_alloc();
+    }
+  }
+  return buffer.get();
+}
+
+// Below this many signals most lanes would be empty and the taut string, one signal at a time, wins.
+template <class T>
+constexpr std::int64_t kFewSignals = 8 * sizeof(float) / sizeof(T);
+
+template <class T>
+bool use_lanes(const Sweep<T>& s, const Solver& solver) {
+  return solver.method == Method::kDecomposition ||
+         (solver.method == Method::kDirect && s.shape.signals() >= kFewSignals<T>);
+}
+
+// Whole groups of lanes, or few enough signals per chunk that every thread gets some.
+std::int64_t chunk_of(std::int64_t signals, std::int64_t most, std::int64_t threads) {
+  const std::int64_t share = (signals + threads - 1) / threads;
+  return std::max<std::int64_t>(1, std::min(most, share));
+}
+
+template <class F>
+void for_chunks(const Pool& pool, std::int64_t signals, std::int64_t chunk, F f) {
+  parallel_for(pool, (signals + chunk - 1) / chunk, [=](std::int64_t i) {
+    f(i * chunk, std::min(signals, (i + 1) * chunk));
+  });
+}
+
+// Runs a derivative kernel in chunks that are worth a thread.
+template <class T, class Kernel, class Op>
+void for_derivative(const Pool& pool, const Segments<T>& segments, Kernel kernel, const Op& op) {
+  const Shape& s = segments.shape;
+  if (s.size() == 0) return;
+  const std::int64_t worth = std::max<std::int64_t>(16, 16384 / s.n / 16 * 16);
+  const std::int64_t chunk = chunk_of(s.signals(), worth, pool.threads);
+  const std::size_t bytes = lanes<T>().derivative_scratch_bytes(s.n);
+  for_chunks(pool, s.signals(), chunk, [=, &op](std::int64_t begin, std::int64_t end) {
+    kernel(op, begin, end, thread_scratch(bytes));
+  });
+}
+
+}  // namespace
+
+template <class T>
+void prox1d(const Pool& pool, const Sweep<T>& s, const Solver& solver) {
+  const std::int64_t n = s.shape.n, signals = s.shape.signals();
+  if (signals == 0 || n == 0) return;
+  const bool by_lanes = use_lanes(s, solver);
+  const LaneKernels<T>& k = lanes<T>();
+  const std::int64_t chunk =
+      chunk_of(signals, by_lanes ? k.group_size(n) : std::max<std::int64_t>(1, 4096 / n),
+               pool.threads);
+  for_chunks(pool, signals, chunk, [=, &s, &solver, &k](std::int64_t begin, std::int64_t end) {
+    if (by_lanes)
+      k.prox(s, begin, end, thread_scratch(k.scratch_bytes(n)));
+    else
+      prox_serial(s, solver, begin, end);
+    if (!s.gap) return;
+    report_gap(s, begin, end);
+    if (!by_lanes) return;
+    for (std::int64_t i = begin; i < end; ++i) {
+      s.converged[i] = s.gap[i] - s.gap[i] == 0;
+      s.iterations[i] = s.converged[i] ? 1 : 0;
+    }
+  });
+}
+
+template <class T>
+void segment_push(const Pool& pool, const Pushforward<T>& op) {
+  for_derivative(pool, op.segments, lanes<T>().push, op);
+}
+
+template <class T>
+void segment_pull(const Pool& pool, const Pullback<T>& op) {
+  for_derivative(pool, op.segments, lanes<T>().pull, op);
+}
+
+// ---- Dykstra ----
+
+std::int64_t Iteration::core_size() const {
+  std::int64_t size = 1;
+  for (std::int64_t d : core) size *= d;
+  return size;
+}
+
+Shape Iteration::shape(std::size_t axis) const {
+  Shape s{1, core[axes[axis]], 1};
+  for (std::int64_t d = 0; d < std::int64_t(core.size()); ++d) {
+    if (d < axes[axis]) s.outer *= core[d];
+    if (d > axes[axis]) s.inner *= core[d];
+  }
+  return s;
+}
+
+namespace {
+
+const Pool kNoPool{1, nullptr};
+
+// Runs f(batch element, pool for inside it): elements over threads where there are enough of them,
+// so that one element stays in one core's cache for all its sweeps; else threads inside the element.
+template <class F>
+void for_batch(const Pool& pool, std::int64_t batch, F f) {
+  if (batch >= pool.threads)
+    parallel_for(pool, batch, [=](std::int64_t b) { f(b, kNoPool); });
+  else
+    for (std::int64_t b = 0; b < batch; ++b) f(b, pool);
+}
+
+template <class T>
+Weights<T> at_element(const Weights<T>& w, const Shape& s, std::int64_t b) {
+  return {w.data ? w.data + b * s.outer * w.length(s.n) * s.inner : nullptr, w.per_edge};
+}
+
+template <class T>
+bool has_nan(const T* y, std::int64_t size) {
+  T probe = 0;
+  for (std::int64_t i = 0; i < size; ++i) probe += y[i] - y[i];
+  return !(probe == 0);
+}
+
+}  // namespace
+
+template <class T>
+void dykstra(const Pool& pool, const Iteration& it, const Solver& inner, const T* x,
+             const std::vector<Weights<T>>& w, T* y, std::uint8_t* mask) {
+  const std::int64_t size = it.core_size();
+  const int d = int(it.axes.size());
+  if (size == 0) return;
+  for_batch(pool, it.batch, [=, &it, &inner, &w](std::int64_t b, const Pool& inside) {
+    std::vector<T> states(std::size_t(d) * size, T(0));  // p_i of each axis: A_i - prox(A_i)
+    std::uint8_t* planes = mask ? mask + b * it.planes() * size : nullptr;
+    if (planes) std::memset(planes, 0, it.planes() * size);
+    for (std::int64_t pass = 0; pass < it.passes(); ++pass) {
+      const int axis = int(pass % d);
+      Sweep<T> s{};
+      s.shape = it.shape(axis);
+      s.x = x + b * size;
+      for (int j = 0; j < d; ++j)
+        if (j != axis && (pass >= d || j < axis)) s.minus[s.num_minus++] = &states[j * size];
+      s.w = at_element(w[axis], s.shape, b);
+      const bool last = pass + 1 == it.passes();
+      s.y = last ? y + b * size : nullptr;
+      s.residual = last ? nullptr : &states[axis * size];
+      s.mask = planes ? planes + pass / 4 * size : nullptr;
+      s.shift = int(2 * (pass % 4));
+      prox1d(inside, s, inner);
+    }
+    T* out = y + b * size;
+    if (has_nan(out, size)) std::fill(out, out + size, std::numeric_limits<T>::quiet_NaN());
+  });
+}
+
+// With a_i = tx - sum_{j != i} p_j, each pass does z = P(a - D^T(s tw)), p_i = a - z.
+template <class T>
+void dykstra_push(const Pool& pool, const Iteration& it, const std::uint8_t* mask, const T* tx,
+                  const std::vector<Weights<T>>& tw, T* ty) {
+  const std::int64_t size = it.core_size();
+  const int d = int(it.axes.size());
+  if (size == 0) return;
+  for_batch(pool, it.batch, [=, &it, &tw](std::int64_t b, const Pool& inside) {
+    std::vector<T> states(std::size_t(d) * size, T(0)), a(size);
+    T* z = ty + b * size;
+    for (std::int64_t pass = 0; pass < it.passes(); ++pass) {
+      const int axis = int(pass % d);
+      const Shape shape = it.shape(axis);
+      std::copy(tx + b * size, tx + (b + 1) * size, a.begin());
+      for (int j = 0; j < d; ++j)
+        if (j != axis)
+          for (std::int64_t i = 0; i < size; ++i) a[i] -= states[j * size + i];
+      const Segments<T> segments{shape, nullptr, {}, mask + (b * it.planes() + pass / 4) * size,
+                                 int(2 * (pass % 4))};
+      segment_push<T>(inside, {segments, a.data(), at_element(tw[axis], shape, b), z});
+      for (std::int64_t i = 0; i < size; ++i) states[axis * size + i] = a[i] - z[i];
+    }
+  });
+}
+
+// The adjoint, passes in reverse. Of z = P(a - D^T(s tw)), p_i = a - z, a = tx - sum_{j != i} p_j:
+//   h = [last] g - gp_i;  c = P h;  gw -= s Dc;  ga = c + gp_i;  gp_i = 0;  gx += ga;  gp_j -= ga.
+template <class T>
+void dykstra_pull(const Pool& pool, const Iteration& it, const std::uint8_t* mask, const T* g,
+                  T* gx, const std::vector<T*>& gw, const std::vector<bool>& per_edge) {
+  const std::int64_t size = it.core_size();
+  const int d = int(it.axes.size());
+  for_batch(pool, it.batch, [=, &it, &gw, &per_edge](std::int64_t b, const Pool& inside) {
+    std::vector<T> adjoint(std::size_t(d) * size, T(0)), h(size);
+    T* out = gx + b * size;
+    std::fill(out, out + size, T(0));
+    for (std::int64_t pass = it.passes(); pass-- > 0;) {
+      const int axis = int(pass % d);
+      const bool last = pass + 1 == it.passes();
+      const Shape shape = it.shape(axis);
+      T* gp = &adjoint[axis * size];
+      for (std::int64_t i = 0; i < size; ++i) h[i] = (last ? g[b * size + i] : T(0)) - gp[i];
+      const std::int64_t length = per_edge[axis] ? shape.n - 1 : 1;
+      const Segments<T> segments{shape, nullptr, {}, mask + (b * it.planes() + pass / 4) * size,
+                                 int(2 * (pass % 4))};
+      T* weights = gw[axis] + b * shape.outer * length * shape.inner;
+      if (pass >= it.passes() - d)
+        std::fill(weights, weights + shape.outer * length * shape.inner, T(0));
+      segment_pull<T>(inside, {segments, h.data(), h.data(), weights, per_edge[axis], true});
+      for (std::int64_t i = 0; i < size; ++i) {
+        const T ga = h[i] + gp[i];
+        gp[i] = 0;
+        out[i] += ga;
+        for (int j = 0; j < d; ++j)
+          if (j != axis) adjoint[j * size + i] -= ga;
+      }
+    }
+  });
+}
+
+#define JAXTV_INSTANTIATE(T)                                                                      \
+  template void prox1d(const Pool&, const Sweep<T>&, const Solver&);                              \
+  template void segment_push(const Pool&, const Pushforward<T>&);                                 \
+  template void segment_pull(const Pool&, const Pullback<T>&);                                    \
+  template void dykstra(const Pool&, const Iteration&, const Solver&, const T*,                   \
+                        const std::vector<Weights<T>>&, T*, std::uint8_t*);                       \
+  template void dykstra_push(const Pool&, const Iteration&, const std::uint8_t*, const T*,        \
+                             const std::vector<Weights<T>>&, T*);                                 \
+  template void dykstra_pull(const Pool&, const Iteration&, const std::uint8_t*, const T*, T*,    \
+                             const std::vector<T*>&, const std::vector<bool>&);
+JAXTV_INSTANTIATE(float)
+JAXTV_INSTANTIATE(double)
+
+}  // namespace jaxtv::cpu

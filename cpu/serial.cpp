@@ -1,0 +1,207 @@
+#include "serial.hpp"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "jaxtv/cuts.hpp"
+#include "jaxtv/decomposition.hpp"
+#include "jaxtv/gap.hpp"
+#include "jaxtv/newton.hpp"
+#include "jaxtv/taut_string.hpp"
+
+namespace jaxtv::cpu {
+namespace {
+
+// Buffers of one thread for one signal; they grow and stay.
+struct Workspace {
+  std::vector<double> x, w, y, scratch;
+  std::vector<signed char> sign;
+  void reserve(std::int64_t n) {
+    if (std::int64_t(x.size()) >= n) return;
+    for (auto* v : {&x, &w, &y}) v->resize(n);
+    scratch.resize(kNewtonScratch * n);
+    sign.resize(n);
+  }
+};
+thread_local Workspace workspace;
+
+// The signal in workspace: x, w (n - 1 edges). False where it has no solution: not finite, bad weight.
+struct Signal {
+  std::int64_t n;
+  double scale = 0, range = 0;
+  bool valid = true;
+};
+
+Signal inspect(std::int64_t n) {
+  Signal s{n};
+  double low = workspace.x[0], high = low;
+  for (std::int64_t k = 0; k < n; ++k) {
+    const double v = workspace.x[k];
+    s.valid &= is_finite(v);
+    low = min_of(low, v);
+    high = max_of(high, v);
+  }
+  for (std::int64_t e = 0; e + 1 < n; ++e) s.valid &= workspace.w[e] >= 0;
+  s.scale = max_of(-low, high);
+  s.range = high - low;
+  return s;
+}
+
+NewtonReport solve(const Signal& s, const Solver& solver) {
+  const std::int64_t n = s.n;
+  const double *x = workspace.x.data(), *w = workspace.w.data();
+  double *y = workspace.y.data(), *scratch = workspace.scratch.data();
+  signed char* sign = workspace.sign.data();
+  if (solver.method == Method::kProjectedNewton)
+    return projected_newton(n, x, w, sign, y, scratch, s.scale,
+                            {solver.tol, solver.max_iterations, LineSearch(solver.line_search)});
+  std::int64_t first = 0;
+  if (solver.method != Method::kDecomposition)
+    first = taut_string(n, x, w, sign, double(n) * s.range);
+  if (first < n) decompose(first, n, x, w, sign, scratch, s.scale);
+  do values_from_cuts(n, x, w, sign, y);
+  while (join_ties(n, w, sign, y, s.scale));
+  return {1, true};
+}
+
+// Double overflows in sums of values near its largest: such a signal is solved at 2^-200 of its size.
+NewtonReport solve_scaled(Signal s, const Solver& solver) {
+  constexpr double kLarge = 1e280, kDown = 0x1p-200;
+  if (s.scale < kLarge) return solve(s, solver);
+  for (std::int64_t k = 0; k < s.n; ++k) {
+    workspace.x[k] *= kDown;
+    if (k + 1 < s.n) workspace.w[k] *= kDown;
+  }
+  const Signal small = inspect(s.n);
+  const NewtonReport report = solve(small, solver);
+  for (std::int64_t k = 0; k < s.n; ++k) {
+    workspace.x[k] /= kDown;
+    if (k + 1 < s.n) workspace.w[k] /= kDown;
+  }
+  return report;
+}
+
+// The solution in the type of the data, from the cuts in workspace; bit for bit what the lanes give.
+// A sample between weights 0 is its own: raw(k), not the sum of an empty difference.
+template <class T, class Y, class Raw>
+void write_values(std::int64_t n, Y y, Raw raw) {
+  const double *x = workspace.x.data(), *w = workspace.w.data();
+  const signed char* sign = workspace.sign.data();
+  values_from_cuts<T>(n, x, w, sign, y);
+  for (std::int64_t k = 0; k < n; ++k) {
+    const double left = k > 0 ? w[k - 1] : 0, right = k + 1 < n ? w[k] : 0;
+    if (left == 0 && right == 0) y[k] = raw(k);
+  }
+}
+
+template <class T, class Y>
+void fill_nan(std::int64_t n, Y y) {
+  for (std::int64_t k = 0; k < n; ++k) y[k] = std::numeric_limits<T>::quiet_NaN();
+}
+
+std::uint8_t code_of(double jump, double weight) {
+  return jump > 0 ? 1 : (jump < 0 ? 2 : (jump == 0 && weight > 0 ? 0 : 3));
+}
+
+template <class T>
+struct SweepSignal {
+  const Sweep<T>& s;
+  std::int64_t n, base, stride, w_base, w_stride;
+  SweepSignal(const Sweep<T>& sweep, std::int64_t signal)
+      : s(sweep),
+        n(sweep.shape.n),
+        base(sweep.shape.offset(signal, n)),
+        stride(sweep.shape.inner),
+        w_base(sweep.shape.offset(signal, sweep.w.length(n))),
+        w_stride(sweep.w.per_edge ? stride : 0) {}
+  T input(std::int64_t k) const {
+    T a = s.x[base + k * stride];
+    for (int j = 0; j < s.num_minus; ++j) a -= s.minus[j][base + k * stride];
+    return a;
+  }
+  T weight(std::int64_t e) const { return s.w.data[w_base + e * w_stride]; }
+};
+
+}  // namespace
+
+template <class T>
+void repair_lane(const LaneProblem<T>& p) {
+  const std::int64_t n = p.n;
+  workspace.reserve(n);
+  for (std::int64_t k = 0; k < n; ++k) {
+    workspace.x[k] = double(p.x[k * p.stride]) + p.shift;
+    if (k + 1 == n) break;
+    workspace.w[k] = double(p.w[(p.per_edge ? k : 0) * p.stride]);
+    workspace.sign[k] = static_cast<signed char>(p.sign[(k + 1) * p.stride]);
+  }
+  const Strided<T> y{p.y, p.stride};
+  const Signal s = inspect(n);
+  const bool bad_weight = n == 1 && !(p.w[0] >= 0);
+  if (!s.valid || bad_weight) return fill_nan<T>(n, y);
+  if (p.cuts_known) {
+    double* values = workspace.y.data();
+    values_from_cuts(n, workspace.x.data(), workspace.w.data(), workspace.sign.data(), values);
+    if (certify(n, workspace.x.data(), workspace.w.data(), workspace.sign.data(), values, s.scale))
+      return;
+  }
+  solve_scaled(s, {Method::kTautString, 0, 0, 0});
+  write_values<T>(n, y, [&](std::int64_t k) { return T(p.x[k * p.stride] + T(p.shift)); });
+}
+
+template <class T>
+void prox_serial(const Sweep<T>& sweep, const Solver& solver, std::int64_t begin,
+                 std::int64_t end) {
+  const std::int64_t n = sweep.shape.n;
+  workspace.reserve(n);
+  std::vector<T> z(n);
+  for (std::int64_t signal = begin; signal < end; ++signal) {
+    const SweepSignal<T> at(sweep, signal);
+    for (std::int64_t k = 0; k < n; ++k) workspace.x[k] = double(at.input(k));
+    for (std::int64_t e = 0; e + 1 < n; ++e) workspace.w[e] = double(at.weight(e));
+    const Signal s = inspect(n);
+    NewtonReport report{0, false};
+    if (!s.valid || (n == 1 && !(at.weight(0) >= 0))) {
+      fill_nan<T>(n, z.data());
+    } else {
+      report = solve_scaled(s, solver);
+      write_values<T>(n, z.data(), [&](std::int64_t k) { return at.input(k); });
+    }
+    for (std::int64_t k = 0; k < n; ++k) {
+      const std::int64_t i = at.base + k * at.stride;
+      const T input = at.input(k);  // before y, which may be the same memory as a state
+      if (sweep.residual) sweep.residual[i] = input - z[k];
+      if (sweep.y) sweep.y[i] = z[k];
+      if (sweep.mask) {
+        const std::uint8_t code =
+            k + 1 < n ? code_of(double(z[k + 1]) - double(z[k]), double(at.weight(k))) : 3;
+        sweep.mask[i] |= std::uint8_t(code << sweep.shift);
+      }
+    }
+    if (sweep.iterations) {
+      sweep.iterations[signal] = std::int32_t(report.iterations);
+      sweep.converged[signal] = report.converged;
+    }
+  }
+}
+
+template <class T>
+void report_gap(const Sweep<T>& sweep, std::int64_t begin, std::int64_t end) {
+  const std::int64_t n = sweep.shape.n;
+  for (std::int64_t signal = begin; signal < end; ++signal) {
+    const SweepSignal<T> at(sweep, signal);
+    sweep.gap[signal] =
+        T(duality_gap(n, Strided<const T>{sweep.x + at.base, at.stride},
+                      Strided<const T>{sweep.w.data + at.w_base, at.w_stride},
+                      Strided<const T>{sweep.y + at.base, at.stride}));
+  }
+}
+
+#define JAXTV_INSTANTIATE(T)                                                                 \
+  template void repair_lane(const LaneProblem<T>&);                                          \
+  template void prox_serial(const Sweep<T>&, const Solver&, std::int64_t, std::int64_t);     \
+  template void report_gap(const Sweep<T>&, std::int64_t, std::int64_t);
+JAXTV_INSTANTIATE(float)
+JAXTV_INSTANTIATE(double)
+
+}  // namespace jaxtv::cpu

@@ -1,0 +1,127 @@
+// One 1D prox over every signal of an (outer, n, inner) array, and its derivative: what the kernels take.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+// Inlined always: a copy that one instruction set's unit emits must not serve another's.
+#define JAXTV_INLINE inline __attribute__((always_inline))
+
+namespace jaxtv::cpu {
+
+constexpr int kMaxAxes = 8;
+
+// Signal s = o * inner + i has its sample k at offset (o * n + k) * inner + i.
+struct Shape {
+  std::int64_t outer, n, inner;
+  JAXTV_INLINE std::int64_t signals() const { return outer * inner; }
+  JAXTV_INLINE std::int64_t size() const { return outer * n * inner; }
+  JAXTV_INLINE std::int64_t offset(std::int64_t s, std::int64_t length) const {
+    return (s / inner) * length * inner + s % inner;
+  }
+};
+
+// Weights have the layout of the array, with one (λ per signal) or n - 1 (per edge) values along n.
+template <class T>
+struct Weights {
+  const T* data;
+  bool per_edge;
+  JAXTV_INLINE std::int64_t length(std::int64_t n) const { return per_edge ? n - 1 : 1; }
+};
+
+enum class Method : int { kDirect, kTautString, kDecomposition, kProjectedNewton };
+
+struct Solver {
+  Method method;
+  double tol;
+  std::int64_t max_iterations;
+  int line_search;
+};
+
+// A = x - sum(minus); Z = prox(A). Writes what is asked for: y = Z, residual = A - Z, mask |= codes of the
+// edges (2 bits: joined, up, down, cut without a sign) << shift.
+template <class T>
+struct Sweep {
+  Shape shape;
+  const T* x;
+  const T* minus[kMaxAxes];
+  int num_minus;
+  Weights<T> w;
+  T* y;
+  T* residual;
+  std::uint8_t* mask;
+  int shift;
+  // Per signal, for return_info.
+  T* gap;
+  std::int32_t* iterations;
+  bool* converged;
+};
+
+// The segments of a solution: from its values and weights, or from a mask.
+template <class T>
+struct Segments {
+  Shape shape;
+  const T* y;
+  Weights<T> w;
+  const std::uint8_t* mask;  // used when y is null
+  int shift;
+};
+
+// out = P(tx - D^T(s tw)). `out` may be `tx`.
+template <class T>
+struct Pushforward {
+  Segments<T> segments;
+  const T* tx;
+  Weights<T> tw;
+  T* out;
+};
+
+// gx = P g; gw_e (+)= -s_e (gx_{e+1} - gx_e), summed over a signal unless per_edge. gx may be g.
+template <class T>
+struct Pullback {
+  Segments<T> segments;
+  const T* g;
+  T* gx;
+  T* gw;
+  bool per_edge;
+  bool accumulate;
+};
+
+// Solves the lane `lane` of a group in double when the lanes could not certify it. Samples are
+// x[k * stride] + shift; y[k * stride] receives the solution.
+template <class T>
+struct LaneProblem {
+  std::int64_t n, stride;
+  const T *x, *w, *sign;  // sign[k]: of edge (k-1, k)
+  bool per_edge;
+  T* y;
+  double shift;
+  bool cuts_known;  // false: solve from scratch
+};
+template <class T>
+void repair_lane(const LaneProblem<T>& problem);
+
+// The kernels that exist once per vector instruction set.
+template <class T>
+struct LaneKernels {
+  // Lanes of one group and the scratch bytes it needs for signals of length n.
+  int (*group_size)(std::int64_t n);
+  std::size_t (*scratch_bytes)(std::int64_t n);
+  void (*prox)(const Sweep<T>& sweep, std::int64_t begin, std::int64_t end, void* scratch);
+  std::size_t (*derivative_scratch_bytes)(std::int64_t n);
+  void (*push)(const Pushforward<T>& op, std::int64_t begin, std::int64_t end, void* scratch);
+  void (*pull)(const Pullback<T>& op, std::int64_t begin, std::int64_t end, void* scratch);
+};
+
+struct Isa {
+  const char* name;
+  LaneKernels<float> f32;
+  LaneKernels<double> f64;
+};
+
+// The best instruction set that this machine has; JAXTV_ISA=baseline|avx2|avx512 forces one.
+const Isa& isa();
+template <class T>
+const LaneKernels<T>& lanes();
+
+}  // namespace jaxtv::cpu

@@ -1,0 +1,69 @@
+// A solution of the 1D problem is its cuts: sign[e] = sign(y[e+1] - y[e]) where the dual of edge e sits
+// at its bound, 0 where the edge is inside a segment. Values follow from the cuts by the KKT conditions:
+//   |C| y_C = sum_C x + w_b s_b - w_{a-1} s_{a-1}      for a segment C = [a..b].
+#pragma once
+
+#include "jaxtv/common.hpp"
+
+namespace jaxtv {
+
+// Writes the values that belong to the cuts. Every path (serial, lanes) sums in this order and in double
+// and rounds the quotient to R, so that all of them give the same bits.
+template <class R = double, class X, class W, class S, class Y>
+JAXTV_HD void values_from_cuts(std::ptrdiff_t n, X x, W w, S sign, Y y) {
+  double right = 0;  // w_b s_b at the right end of the current segment
+  for (std::ptrdiff_t b = n - 1; b >= 0;) {
+    const double ref = x[b];
+    double sum = 0, count = 1;
+    std::ptrdiff_t a = b;
+    while (a > 0 && sign[a - 1] == 0) {
+      --a;
+      sum += double(x[a]) - ref;
+      count += 1;
+    }
+    const double left = a > 0 ? double(sign[a - 1]) * double(w[a - 1]) : 0.0;
+    const R value = R(ref) + R(sum + (right - left)) / R(count);
+    for (std::ptrdiff_t i = a; i <= b; ++i) y[i] = value;
+    right = left;
+    b = a - 1;
+  }
+}
+
+// Ties (a dual that touches its bound without a jump) leave cuts whose jump is round-off or has the
+// wrong sign: joins them. Returns whether it joined any. `y` holds the values of the present cuts.
+template <class W, class S, class Y>
+JAXTV_HD bool join_ties(std::ptrdiff_t n, W w, S sign, Y y, double scale) {
+  const double slack = 8 * kEps * scale;
+  bool joined = false;
+  for (std::ptrdiff_t e = 0; e + 1 < n; ++e) {
+    if (sign[e] == 0 || !(w[e] > 0)) continue;
+    if ((double(y[e + 1]) - double(y[e])) * double(sign[e]) <= slack) {
+      sign[e] = 0;
+      joined = true;
+    }
+  }
+  return joined;
+}
+
+// Whether the cuts solve the problem: the dual stays inside its bounds within segments and every cut is
+// a jump of its sign. `y` holds the values of the cuts in double.
+template <class X, class W, class S, class Y>
+JAXTV_HD bool certify(std::ptrdiff_t n, X x, W w, S sign, Y y, double scale) {
+  double u = 0, length = 1;
+  for (std::ptrdiff_t e = 0; e + 1 < n; ++e) {
+    const double bound = w[e];
+    if (sign[e] == 0) {
+      u += double(y[e]) - double(x[e]);
+      length += 1;
+      if (abs_of(u) > bound + 8 * kEps * length * (scale + bound)) return false;
+    } else {
+      if (bound > 0 && (double(y[e + 1]) - double(y[e])) * double(sign[e]) <= 8 * kEps * scale)
+        return false;
+      u = double(sign[e]) * bound;
+      length = 1;
+    }
+  }
+  return true;
+}
+
+}  // namespace jaxtv

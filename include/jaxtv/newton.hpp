@@ -1,0 +1,212 @@
+// Projected Newton on the dual (the paper's solver, Eqs. 6 and 7; Bertsekas 1982; Barbero & Sra 2018):
+//   minimise psi(u) = 1/2 |y(u)|^2  over  |u_e| <= w_e,   y_i(u) = x_i - u_{i-1} + u_i.
+// The gradient is -(y_{e+1} - y_e); the Hessian D D^T = tridiagonal(-1, 2, -1), restricted to the free
+// duals, is factorised by a tridiagonal Cholesky in O(n).
+#pragma once
+
+#include "jaxtv/cuts.hpp"
+
+namespace jaxtv {
+
+enum class LineSearch : int { kBacktracking = 0, kParallel = 1 };
+
+struct NewtonOptions {
+  double tol;
+  std::int64_t max_iterations;
+  LineSearch line_search;
+};
+
+struct NewtonReport {
+  std::int64_t iterations;
+  bool converged;
+};
+
+constexpr int kNewtonScratch = 6;   // arrays of n doubles
+constexpr int kParallelSteps = 16;  // halved steps tried side by side
+constexpr int kFinishing = 8;       // steps past `tol`, while they still improve the active set
+
+namespace newton_detail {
+
+constexpr double kArmijo = 0.05;
+
+JAXTV_HD inline double clip(double v, double bound) { return max_of(-bound, min_of(bound, v)); }
+
+// Duality gap of the dual-feasible pair (y(u), u) and the primal objective there.
+struct Objective {
+  double gap, primal;
+};
+
+template <class X, class W>
+JAXTV_HD Objective objective(std::ptrdiff_t n, X x, W w, const double* u, const double* y) {
+  Objective o{0, 0};
+  for (std::ptrdiff_t i = 0; i < n; ++i) {
+    const double r = y[i] - double(x[i]);
+    o.primal += 0.5 * r * r;
+    if (i + 1 == n) break;
+    const double jump = y[i + 1] - y[i];
+    if (jump == 0) continue;  // also keeps an infinite weight out
+    const double variation = double(w[i]) * abs_of(jump);
+    o.primal += variation;
+    o.gap += variation - u[i] * jump;
+  }
+  return o;
+}
+
+template <class X>
+JAXTV_HD void primal(std::ptrdiff_t n, X x, const double* u, double* y) {
+  double last = 0;
+  for (std::ptrdiff_t i = 0; i < n; ++i) {
+    const double here = i + 1 < n ? u[i] : 0.0;
+    y[i] = double(x[i]) - last + here;
+    last = here;
+  }
+}
+
+// psi(clip(u + step d)) - psi(u) and <gradient, clip(u + step d) - u>.
+struct Trial {
+  double change, slope;
+};
+
+template <class W>
+JAXTV_HD Trial try_step(std::ptrdiff_t n, W w, const double* u, const double* y, const double* d,
+                        double step) {
+  Trial t{0, 0};
+  double last = 0;  // displacement of the previous dual
+  for (std::ptrdiff_t i = 0; i < n; ++i) {
+    double move = 0;
+    if (i + 1 < n) {
+      move = clip(u[i] + step * d[i], w[i]) - u[i];
+      t.slope -= move * (y[i + 1] - y[i]);
+    }
+    const double dy = move - last;
+    t.change += dy * (y[i] + 0.5 * dy);
+    last = move;
+  }
+  return t;
+}
+
+JAXTV_HD inline bool acceptable(Trial t) { return t.change <= kArmijo * t.slope; }
+
+// Step by quadratic interpolation, halved where that does not shrink it. 0: none acceptable.
+template <class W>
+JAXTV_HD double backtrack(std::ptrdiff_t n, W w, const double* u, const double* y,
+                          const double* d) {
+  double step = 1;
+  for (int trial = 0; trial < 40; ++trial) {
+    const Trial t = try_step(n, w, u, y, d, step);
+    if (acceptable(t)) return step;
+    const double slope = t.slope / step;
+    const double next = -0.5 * slope * step * step / (t.change - slope * step);
+    step = next > 0.05 * step && next < 0.5 * step ? next : 0.5 * step;
+  }
+  return 0;
+}
+
+// All halvings in one pass over the signal; the longest acceptable one is taken.
+template <class W>
+JAXTV_HD double parallel_search(std::ptrdiff_t n, W w, const double* u, const double* y,
+                                const double* d) {
+  double change[kParallelSteps] = {}, slope[kParallelSteps] = {}, last[kParallelSteps] = {};
+  for (std::ptrdiff_t i = 0; i < n; ++i) {
+    const bool inner = i + 1 < n;
+    const double ui = inner ? u[i] : 0, di = inner ? d[i] : 0, bound = inner ? double(w[i]) : 0;
+    const double jump = inner ? y[i + 1] - y[i] : 0;
+    double step = 1;
+    for (int j = 0; j < kParallelSteps; ++j, step *= 0.5) {
+      const double move = clip(ui + step * di, bound) - ui;
+      const double dy = move - last[j];
+      slope[j] -= move * jump;
+      change[j] += dy * (y[i] + 0.5 * dy);
+      last[j] = move;
+    }
+  }
+  double step = 1;
+  for (int j = 0; j < kParallelSteps; ++j, step *= 0.5)
+    if (acceptable({change[j], slope[j]})) return step;
+  return 0;
+}
+
+// Solves H_FF d_F = jump_F by Cholesky, F = {free}; d = 0 elsewhere. With a unit diagonal L and pivots p:
+// p_e = 2 - 1/p_{e-1} along runs of free duals.
+JAXTV_HD inline void newton_direction(std::ptrdiff_t m, const double* y, const double* is_free,
+                                      double* pivot, double* d) {
+  for (std::ptrdiff_t e = 0; e < m; ++e) {
+    const bool chained = e > 0 && is_free[e] != 0 && is_free[e - 1] != 0;
+    pivot[e] = chained ? 2 - 1 / pivot[e - 1] : 2;
+    d[e] = is_free[e] == 0 ? 0 : (y[e + 1] - y[e]) + (chained ? d[e - 1] / pivot[e - 1] : 0);
+  }
+  for (std::ptrdiff_t e = m - 1; e >= 0; --e) {
+    const bool chained = e + 1 < m && is_free[e + 1] != 0;
+    d[e] = is_free[e] == 0 ? 0 : (d[e] + (chained ? d[e + 1] : 0)) / pivot[e];
+  }
+}
+
+}  // namespace newton_detail
+
+// Solves one signal. Writes its cuts (edges whose dual is at the bound) and the values that belong to
+// them, so the output is exactly constant within a segment; `converged` is judged on that output. Within
+// `tol` a few more steps are made until the cuts are certified: then value and segments are exact.
+// `scratch` holds kNewtonScratch * n doubles; x must be finite.
+template <class X, class W, class S>
+JAXTV_HD NewtonReport projected_newton(std::ptrdiff_t n, X x, W w, S sign, double* result,
+                                       double* scratch, double scale, NewtonOptions options) {
+  using namespace newton_detail;
+  const std::ptrdiff_t m = n - 1;
+  double *u = scratch, *y = u + n, *d = y + n, *is_free = d + n, *pivot = is_free + n,
+         *dual = pivot + n;
+
+  double mean = 0;
+  for (std::ptrdiff_t i = 0; i < n; ++i) mean += (double(x[i]) - double(x[0])) / double(n);
+  mean += double(x[0]);
+  double sum = 0;
+  for (std::ptrdiff_t e = 0; e < m; ++e) {
+    sum += mean - double(x[e]);
+    u[e] = clip(sum, w[e]);
+  }
+
+  const double floor = 16 * kEps * scale;  // jumps below are round-off
+  int within_tol = 0;
+  for (std::int64_t iteration = 0;; ++iteration) {
+    // The candidate: edges at their bound are cuts, all others are fused.
+    for (std::ptrdiff_t e = 0; e < m; ++e)
+      sign[e] = u[e] >= double(w[e]) ? 1 : (u[e] <= -double(w[e]) ? -1 : 0);
+    do values_from_cuts(n, x, w, sign, result);
+    while (join_ties(n, w, sign, result, scale));
+    sum = 0;
+    for (std::ptrdiff_t e = 0; e < m; ++e) {
+      sum += result[e] - double(x[e]);
+      if (sign[e] != 0) sum = double(sign[e]) * double(w[e]);
+      dual[e] = clip(sum, w[e]);
+    }
+    primal(n, x, dual, y);  // y(dual) differs from `result` where a clip was needed
+    Objective o = objective(n, x, w, dual, result);
+    for (std::ptrdiff_t i = 0; i < n; ++i) o.gap += 0.5 * (y[i] - result[i]) * (y[i] - result[i]);
+    const bool converged = o.gap <= max_of(options.tol * o.primal, kEps * kEps * scale * scale);
+    if (iteration == options.max_iterations ||
+        (converged && (within_tol++ == kFinishing || certify(n, x, w, sign, result, scale))))
+      return {iteration, converged};
+
+    primal(n, x, u, y);
+    // epsilon-binding set: at (or within epsilon of) a bound with the gradient pointing out.
+    double norm = 0;
+    for (std::ptrdiff_t e = 0; e < m; ++e)
+      norm = max_of(norm, abs_of(clip(u[e] + (y[e + 1] - y[e]), w[e]) - u[e]));
+    for (std::ptrdiff_t e = 0; e < m; ++e) {
+      const double bound = w[e], jump = y[e + 1] - y[e];
+      const double eps = min_of(1e-3 * min_of(bound, scale), norm);
+      const bool binding = (u[e] >= bound - eps && jump > -floor) ||
+                           (u[e] <= -bound + eps && jump < floor);
+      is_free[e] = binding ? 0 : 1;
+    }
+    newton_direction(m, y, is_free, pivot, d);
+    for (std::ptrdiff_t e = 0; e < m; ++e)  // binding duals within epsilon move onto the bound
+      if (is_free[e] == 0) d[e] = y[e + 1] - y[e];
+    const double step = options.line_search == LineSearch::kParallel
+                            ? parallel_search(n, w, u, y, d)
+                            : backtrack(n, w, u, y, d);
+    if (step == 0) return {iteration, converged};
+    for (std::ptrdiff_t e = 0; e < m; ++e) u[e] = clip(u[e] + step * d[e], w[e]);
+  }
+}
+
+}  // namespace jaxtv

@@ -1,0 +1,35 @@
+"""Total-variation proximity operators for JAX: exact, differentiable, with Flax layers."""
+
+import importlib
+
+from jaxtv._functional import duality_gap, max_lambda, total_variation
+from jaxtv._prox import Info, prox_tv, prox_tv1d, prox_tv2d
+from jaxtv._solvers import Decomposition, Direct, Dykstra, ProjectedNewton, TautString
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Decomposition",
+    "Direct",
+    "Dykstra",
+    "Info",
+    "ProjectedNewton",
+    "TautString",
+    "duality_gap",
+    "linen",
+    "max_lambda",
+    "nnx",
+    "prox_tv",
+    "prox_tv1d",
+    "prox_tv2d",
+    "reference",
+    "total_variation",
+]
+
+_LAZY = ("linen", "nnx", "reference")  # flax is imported only by who asks for a layer
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return importlib.import_module(f"jaxtv.{name}")
+    raise AttributeError(f"module 'jaxtv' has no attribute {name!r}")

@@ -1,0 +1,136 @@
+"""Native kernels: load them, register them with XLA, lower primitives to them."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax.extend.mlir import ir
+from jax.interpreters import mlir
+
+# JAXTV_FALLBACK=1 lowers every primitive to pure JAX, kernels or not (for debugging and tests).
+FALLBACK = os.environ.get("JAXTV_FALLBACK", "0") not in ("", "0")
+
+
+def runtime_api_version() -> tuple[int, int]:
+    """Version of the XLA FFI that the installed jaxlib speaks, from its own header."""
+    header = pathlib.Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text()
+    major, minor = (
+        int(re.search(rf"#define XLA_FFI_API_{part} (\d+)", header)[1])  # type: ignore[index]
+        for part in ("MAJOR", "MINOR")
+    )
+    return major, minor
+
+
+def check_api_version(module: str, built: tuple[int, int], runtime: tuple[int, int]) -> None:
+    """Refuse kernels built for a newer FFI than the runtime's: they would stop JAX itself.
+
+    Raises:
+        ImportError: with the remedy.
+    """
+    if built[0] == runtime[0] and built[1] <= runtime[1]:
+        return
+    raise ImportError(
+        f"{module} was built against XLA FFI {built[0]}.{built[1]}, but the installed jaxlib "
+        f"speaks {runtime[0]}.{runtime[1]}. Install a newer jax and jaxlib, or rebuild jaxtv with "
+        "`pip install --no-binary jaxtv --force-reinstall jaxtv` (from a checkout: `pip install .`)."
+    )
+
+
+def _load_cpu():
+    try:
+        from jaxtv import _cpu
+    except ImportError as error:
+        raise ImportError(
+            "jaxtv's CPU kernels are missing: the native module jaxtv._cpu can not be imported "
+            f"({error}). In a source checkout build it with `pip install -e .`; run the tests of a "
+            "non-editable install with `python -P -m pytest`."
+        ) from error
+    return _cpu
+
+
+def _register(module: Any, platform: str) -> tuple[str, ...]:
+    targets = module.targets()
+    for name, handler in targets.items():
+        jax.ffi.register_ffi_target(name, handler, platform=platform)
+        jax.ffi.register_ffi_target_as_batch_partitionable(name)
+    return tuple(targets)
+
+
+_cpu = _load_cpu()
+check_api_version("jaxtv._cpu", tuple(_cpu.ffi_api_version), runtime_api_version())
+REGISTERED = {"cpu": _register(_cpu, "cpu")}
+
+
+def status() -> dict[str, dict[str, Any]]:
+    """What is built and registered, per platform (for `jaxtv info`)."""
+    return {
+        "cpu": {
+            "kernels": REGISTERED["cpu"],
+            "instruction set": _cpu.isa(),
+            "FFI built": ".".join(map(str, _cpu.ffi_api_version)),
+            "FFI runtime": ".".join(map(str, runtime_api_version())),
+            "forced fallback": FALLBACK,
+        },
+    }
+
+
+# Shardy names factors i..z, then z_1, z_2, ...
+def _factor(index: int) -> str:
+    letters = "ijklmnopqrstuvwxyz"
+    return letters[index] if index < len(letters) else f"z_{index - len(letters) + 1}"
+
+
+def sharding_rule(
+    operands: Sequence[tuple[int, ...]], results: Sequence[tuple[int, ...]], num_batch_dims: int
+) -> str:
+    """`sdy.op_sharding_rule` text: leading dims are shared batch factors, all others replicate."""
+    sizes: list[int] = list(operands[0][:num_batch_dims])
+
+    def dims(shape):
+        names = [_factor(i) for i in range(num_batch_dims)]
+        for size in shape[num_batch_dims:]:
+            names.append(_factor(len(sizes)))
+            sizes.append(size)
+        return "[" + ", ".join(names) + "]"
+
+    left = ", ".join(dims(shape) for shape in operands)
+    right = ", ".join(dims(shape) for shape in results)
+    factors = ", ".join(f"{_factor(i)}={size}" for i, size in enumerate(sizes))
+    rule = f"({left})->({right}) {{{factors}}}"
+    core = ", ".join(_factor(i) for i in range(num_batch_dims, len(sizes)))
+    if core:
+        rule += f" need_replication={{{core}}}"
+    return f"#sdy.op_sharding_rule<{rule}, custom>"
+
+
+def native_lowering(
+    target: str,
+    fallback: Callable,
+    num_batch_dims: Callable[..., int],
+    attributes: Callable[..., dict[str, Any]],
+) -> Callable:
+    """Lowering rule that calls an FFI target and tells XLA how it is sharded.
+
+    XLA keeps a batch-sharded call free of collectives only if the target is registered as batch
+    partitionable, and the call has `num_batch_dims`, and it has a sharding rule: all three.
+    """
+
+    def rule(ctx, *args, **params):
+        if FALLBACK:
+            return mlir.lower_fun(fallback, multiple_results=True)(ctx, *args, **params)
+        batch = num_batch_dims(**params)
+        ins = [aval.shape for aval in ctx.avals_in]
+        outs = [aval.shape for aval in ctx.avals_out]
+        extra = {}
+        if batch > 0 and all(isinstance(d, int) for shape in (*ins, *outs) for d in shape):
+            extra["mhlo.frontend_attributes"] = mlir.ir_attribute({"num_batch_dims": str(batch)})
+            extra["sdy.sharding_rule"] = ir.Attribute.parse(sharding_rule(ins, outs, batch))
+        lower = jax.ffi.ffi_lowering(target, extra_attributes=extra or None)
+        return lower(ctx, *args, **attributes(**params))
+
+    return rule

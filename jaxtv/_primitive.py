@@ -1,0 +1,269 @@
+"""The JAX primitives: forward, tangent and adjoint of each operation, with all their rules.
+
+An operation is three FFI targets. The forward is a primitive with a JVP rule; tangent (JVP) and
+adjoint (VJP) are a pair of linear primitives that are each other's transpose. From these JAX
+derives every mode of differentiation, at any order, under `jit`, `vmap`, `scan` and `shard_map`.
+That is why these are primitives and not a `jax.custom_vjp`, which has no forward mode. The adjoint
+is the paper's Eq. 8 as a segment mean: O(n), no linear solve.
+
+Weights have the shape of x with size 1 (one λ per signal) or n-1 (one per edge) along their axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir, xla
+
+from jaxtv import _fallback, _ffi
+from jaxtv._solvers import Decomposition, Direct, ProjectedNewton, Solver1D, TautString
+
+# ---------------------------------------------------------------------------- rules for any op
+
+
+def _num_batch_dims(*, axis: int | None = None, axes: Sequence[int] = (), **_) -> int:
+    return min(axes) if axis is None else axis
+
+
+def _shift_axes(params: dict[str, Any]) -> dict[str, Any]:
+    moved = dict(params)
+    if "axis" in params:
+        moved["axis"] = params["axis"] + 1
+    if "axes" in params:
+        moved["axes"] = tuple(a + 1 for a in params["axes"])
+    return moved
+
+
+def _batch(primitive, args, dims, **params):
+    size = next(a.shape[d] for a, d in zip(args, dims) if d is not None)
+    args = [
+        jnp.broadcast_to(a, (size, *a.shape)) if d is None else jnp.moveaxis(a, d, 0)
+        for a, d in zip(args, dims)
+    ]
+    out = primitive.bind(*args, **_shift_axes(params))
+    return out, [0] * len(out)
+
+
+def _varying(x) -> frozenset:
+    return frozenset(jax.typeof(x).manual_axis_type.varying)
+
+
+def _bind(primitive: Primitive, *operands, **params):
+    """Bind with operands brought to common manual axes, as `shard_map` asks for."""
+    want = frozenset().union(*map(_varying, operands))
+    matched = (
+        jax.lax.pcast(x, tuple(sorted(want - _varying(x))), to="varying")
+        if want - _varying(x)
+        else x
+        for x in operands
+    )
+    return primitive.bind(*matched, **params)
+
+
+_METHODS = {Direct: 0, TautString: 1, Decomposition: 2, ProjectedNewton: 3}
+
+
+def _attributes(*, axis=None, axes=None, iterations=None, solver=None, inner=None, **_):
+    """FFI attributes of a primitive's parameters."""
+    out: dict[str, Any] = {}
+    if axis is not None:
+        out["axis"] = np.int64(axis)
+    if axes is not None:
+        out["axes"] = np.asarray(axes, np.int64)
+        out["iterations"] = np.int64(iterations)
+    solver = solver or inner
+    if solver is not None:
+        newton = solver if isinstance(solver, ProjectedNewton) else ProjectedNewton()
+        out["method"] = np.int64(_METHODS[type(solver)])
+        out["tol"] = np.float64(newton.tol)
+        out["max_iterations"] = np.int64(newton.max_iterations)
+        out["line_search"] = np.int64(newton.line_search == "parallel")
+    return out
+
+
+def _as_tuple(f: Callable) -> Callable:
+    def wrapped(*args, **params):
+        out = f(*args, **params)
+        return out if isinstance(out, tuple) else (out,)
+
+    return wrapped
+
+
+def _make(name: str, abstract: Callable) -> Primitive:
+    """A primitive with several results whose native target and fallback bear its name."""
+    primitive = Primitive(f"jaxtv_{name}")
+    primitive.multiple_results = True
+    primitive.def_abstract_eval(abstract)
+    primitive.def_impl(partial(xla.apply_primitive, primitive))
+    fallback = _as_tuple(getattr(_fallback, name))
+    native = _ffi.native_lowering(f"jaxtv_{name}", fallback, _num_batch_dims, _attributes)
+    mlir.register_lowering(primitive, native, platform="cpu")
+    mlir.register_lowering(primitive, mlir.lower_fun(fallback, multiple_results=True))
+    batching.primitive_batchers[primitive] = partial(_batch, primitive)
+    return primitive
+
+
+def _like(x, *, axis: int | None = None, size: int = 1, dtype=None):
+    """Abstract value shaped as x, with `size` along `axis`; sharding and manual axes kept."""
+    shape = tuple(size if i == axis else d for i, d in enumerate(x.shape))
+    return x.update(shape=shape, dtype=dtype or x.dtype, weak_type=False)
+
+
+def _is_zero(t) -> bool:
+    return type(t) is ad.Zero
+
+
+def _zero_of(x):
+    return ad.Zero(jax.typeof(x).to_tangent_aval())
+
+
+def _dense(t, like):
+    return jnp.zeros_like(like) if _is_zero(t) else t
+
+
+def _def_linear_pair(
+    push: Primitive, pull: Primitive, num_residuals: int, pull_params: Callable
+) -> None:
+    """Make `push` (tangents in, tangents out) and `pull` (its adjoint) each other's transpose.
+
+    The first `num_residuals` operands say where the linear map was taken; it is piecewise constant
+    in them, so they have no derivative. `pull_params` gives pull's parameters from push's ones and
+    the abstract operands of push.
+    """
+
+    def jvp(primitive, primals, tangents, **params):
+        residuals = primals[:num_residuals]
+        out = _bind(primitive, *primals, **params)
+        linear = tangents[num_residuals:]
+        if all(map(_is_zero, linear)):
+            return out, [_zero_of(o) for o in out]
+        dense = [_dense(t, p) for t, p in zip(linear, primals[num_residuals:])]
+        return out, _bind(primitive, *residuals, *dense, **params)
+
+    def transpose_push(cts, *operands, **params):
+        residuals, linear = operands[:num_residuals], operands[num_residuals:]
+        avals = [v.aval if ad.is_undefined_primal(v) else jax.typeof(v) for v in linear]
+        (ct,) = cts
+        if _is_zero(ct):
+            grads = [ad.Zero(a) for a in avals]
+        else:
+            grads = _bind(pull, *residuals, ct, **pull_params(params, avals))
+        wanted = [g if ad.is_undefined_primal(v) else None for g, v in zip(grads, linear)]
+        return [None] * num_residuals + wanted
+
+    def transpose_pull(cts, *operands, **params):
+        residuals, (g,) = operands[:num_residuals], operands[num_residuals:]
+        if all(map(_is_zero, cts)):
+            return [None] * num_residuals + [ad.Zero(g.aval)]
+        dense = [jnp.zeros(c.aval.shape, c.aval.dtype) if _is_zero(c) else c for c in cts]
+        params = {k: v for k, v in params.items() if k != "edge"}
+        return [None] * num_residuals + list(_bind(push, *residuals, *dense, **params))
+
+    ad.primitive_jvps[push] = partial(jvp, push)
+    ad.primitive_jvps[pull] = partial(jvp, pull)
+    ad.primitive_transposes[push] = transpose_push
+    ad.primitive_transposes[pull] = transpose_pull
+
+
+# ---------------------------------------------------------------------------- 1D
+
+_prox1d_p = _make("prox1d", lambda x, w, **_: [_like(x)])
+_prox1d_info_p = _make(
+    "prox1d_info",
+    lambda x, w, *, axis, **_: [
+        _like(x),
+        _like(x, axis=axis),
+        _like(x, axis=axis, dtype=np.dtype("int32")),
+        _like(x, axis=axis, dtype=np.dtype("bool")),
+    ],
+)
+_segment_jvp_p = _make("segment_jvp", lambda y, w, tx, tw, **_: [_like(tx)])
+_segment_vjp_p = _make("segment_vjp", lambda y, w, g, **_: [_like(g), _like(w)])
+_def_linear_pair(_segment_jvp_p, _segment_vjp_p, 2, lambda params, avals: params)
+
+
+def _prox1d_jvp(primitive, primals, tangents, **params):
+    (x, w), (tx, tw) = primals, tangents
+    y, *info = _bind(primitive, x, w, **params)
+    if _is_zero(tx) and _is_zero(tw):
+        ty = _zero_of(y)
+    else:
+        (ty,) = _bind(_segment_jvp_p, y, w, _dense(tx, x), _dense(tw, w), axis=params["axis"])
+    return [y, *info], [ty, *map(_zero_of, info)]
+
+
+ad.primitive_jvps[_prox1d_p] = partial(_prox1d_jvp, _prox1d_p)
+ad.primitive_jvps[_prox1d_info_p] = partial(_prox1d_jvp, _prox1d_info_p)
+
+
+def prox1d(x, w, *, axis: int, solver: Solver1D):
+    """Exact 1D prox along `axis`; w is normalised to x (module docstring)."""
+    return _bind(_prox1d_p, x, w, axis=axis, solver=solver)[0]
+
+
+def prox1d_info(x, w, *, axis: int, solver: Solver1D):
+    """As `prox1d`, with (gap, iterations, converged) per signal, of size 1 along `axis`."""
+    return tuple(_bind(_prox1d_info_p, x, w, axis=axis, solver=solver))
+
+
+# ---------------------------------------------------------------------------- Dykstra
+
+
+def _masks_like(x, axes: Sequence[int], iterations: int):
+    """Two bits per sample and pass, four passes to a byte: batch dims, planes, core dims."""
+    first = min(axes)
+    planes = -(-iterations * len(axes) // 4)
+    shape = (*x.shape[:first], planes, *x.shape[first:])
+    return x.update(shape=shape, dtype=np.dtype("uint8"), weak_type=False)
+
+
+def _dykstra_masked_abstract(x, *ws, axes, iterations, **_):
+    return [_like(x), _masks_like(x, axes, iterations)]
+
+
+def _dykstra_vjp_abstract(masks, g, *, axes, edge, **_):
+    sizes = [g.shape[a] - 1 if per_edge else 1 for a, per_edge in zip(axes, edge)]
+    return [_like(g), *(_like(g, axis=a, size=s) for a, s in zip(axes, sizes))]
+
+
+_dykstra_p = _make("dykstra", lambda x, *ws, **_: [_like(x)])
+_dykstra_masked_p = _make("dykstra_masked", _dykstra_masked_abstract)
+_dykstra_jvp_p = _make("dykstra_jvp", lambda masks, tx, *tws, **_: [_like(tx)])
+_dykstra_vjp_p = _make("dykstra_vjp", _dykstra_vjp_abstract)
+
+
+def _with_edge(params, avals):
+    axes = params["axes"]
+    edge = tuple(w.shape[a] != 1 for a, w in zip(axes, avals[1:]))
+    return {**params, "edge": edge}
+
+
+_def_linear_pair(_dykstra_jvp_p, _dykstra_vjp_p, 1, _with_edge)
+
+
+def _dykstra_jvp(primitive, primals, tangents, **params):
+    if all(map(_is_zero, tangents)):
+        out = _bind(primitive, *primals, **params)
+        return out, [_zero_of(o) for o in out]
+    y, masks = _bind(_dykstra_masked_p, *primals, **params)
+    dense = [_dense(t, p) for t, p in zip(tangents, primals)]
+    axes, iterations = params["axes"], params["iterations"]
+    (ty,) = _bind(_dykstra_jvp_p, masks, *dense, axes=axes, iterations=iterations)
+    if primitive is _dykstra_p:
+        return [y], [ty]
+    return [y, masks], [ty, _zero_of(masks)]
+
+
+ad.primitive_jvps[_dykstra_p] = partial(_dykstra_jvp, _dykstra_p)
+ad.primitive_jvps[_dykstra_masked_p] = partial(_dykstra_jvp, _dykstra_masked_p)
+
+
+def dykstra(x, ws, *, axes: tuple[int, ...], iterations: int, inner: Solver1D):
+    """Proximal Dykstra; `axes` in sweep order, `ws` one normalised weight array per axis."""
+    return _bind(_dykstra_p, x, *ws, axes=axes, iterations=iterations, inner=inner)[0]

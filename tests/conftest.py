@@ -1,0 +1,62 @@
+"""Strict JAX settings, and the whole suite twice: once with x64 enabled, once in float32.
+
+Every test runs under the session fixture `precision`, so that one plain `pytest` covers both runs; pytest orders
+the tests by it, and no jit cache is thrown away in between. Markers:
+
+* `x64`: needs float64, so it exists in the x64 run only (deselected, not skipped, in the float32 run);
+* `once`: does not depend on the precision at all; runs in the x64 run only.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+sys.path.insert(0, str(Path(__file__).parent))  # oracles, inputs, peers
+
+import hypothesis
+import jax
+import peers
+import pytest
+
+RUNS = ("x64", "f32")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "x64: needs float64; only in the x64 run")
+    config.addinivalue_line("markers", "once: independent of the precision; only in the x64 run")
+    config.addinivalue_line("filterwarnings", "error::DeprecationWarning")
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    hypothesis.settings.register_profile(
+        "ci", deadline=None, derandomize=True, database=None, max_examples=40
+    )
+    hypothesis.settings.register_profile("explore", deadline=None, max_examples=2000)
+    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_collection_modifyitems(config, items):
+    def wanted(item):
+        run = item.callspec.params["precision"] if hasattr(item, "callspec") else "x64"
+        return run == "x64" or not (item.get_closest_marker("x64") or item.get_closest_marker("once"))
+
+    dropped = [item for item in items if not wanted(item)]
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if wanted(item)]
+
+
+@pytest.fixture(scope="session", autouse=True, params=RUNS)
+def precision(request):
+    """The run: "x64" or "f32"."""
+    jax.config.update("jax_enable_x64", request.param == "x64")
+    yield request.param
+    jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture(scope="session")
+def prox_tv(request):
+    """PyPI's prox_tv 3.2.1, built on first use; an error, never a skip, where that fails."""
+    return peers.prox_tv(request.config.cache.mkdir("peers"))

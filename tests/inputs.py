@@ -1,0 +1,104 @@
+"""The nasty inputs: named cases of (x, w) in float64, x (batch, n), w (batch, 1) or (batch, n-1)."""
+
+from typing import NamedTuple
+
+import jaxtv
+import numpy as np
+import pytest
+
+
+DTYPES = [pytest.param("float64", marks=pytest.mark.x64), "float32"]
+HALF = ["bfloat16", "float16"]
+
+EXACT = {
+    "direct": jaxtv.Direct(),
+    "taut string": jaxtv.TautString(),
+    "decomposition": jaxtv.Decomposition(),
+}
+NEWTON = {
+    "backtracking": jaxtv.ProjectedNewton(),
+    "parallel": jaxtv.ProjectedNewton(line_search="parallel"),
+}
+
+
+class Case(NamedTuple):
+    x: np.ndarray
+    w: np.ndarray
+    exact: bool = False  # solve the oracle in rational numbers: near-ties are the point of the case
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def steps(batch=64, n=48, seed=0):
+    """Piecewise constant signals (jumps of about 1 every 8 samples) with noise of 0.3: like rows of an image."""
+    r = rng(seed)
+    jumps = r.normal(size=(batch, n)) * (r.random((batch, n)) < 1 / 8)
+    return np.cumsum(jumps, 1) + 0.3 * r.normal(size=(batch, n))
+
+
+def lam_max(x):
+    return np.abs(np.cumsum(x - x.mean(-1, keepdims=True), -1)).max(-1, keepdims=True)
+
+
+def _rows(x, lam):
+    x = np.atleast_2d(np.asarray(x, np.float64))
+    return x, np.broadcast_to(np.asarray(lam, np.float64), (len(x), 1)).copy()
+
+
+def _case(x, lam, **options):
+    return Case(*_rows(x, lam), **options)
+
+
+def _every(x, lams, **options):
+    """Each signal with each λ."""
+    x = np.atleast_2d(np.asarray(x, np.float64))
+    return _case(np.repeat(x, len(lams), 0), np.tile(lams, len(x))[:, None], **options)
+
+
+def _build():
+    r = rng(7)
+    noise = r.normal(size=(37, 41))
+    index = np.arange(64)
+    ramp = np.stack([np.arange(1024.0), -np.arange(1024.0), np.arange(1024.0) / 1024])
+    tied = np.repeat(r.normal(size=(5, 12)), 3, 1)
+    integers = r.integers(0, 4, size=(24, 30))
+    return {
+        "single sample": _every(r.normal(size=(5, 1)), [0.0, 1.0, np.inf], exact=True),
+        "pair": _every([[0.0, 2.0], [3.0, -1.0], [1.0, 1.0]], [0.25, 0.99, 1, 1.01, 2, 5], exact=True),
+        "constant": _every(np.full((2, 33), [[3.7], [-0.1]]), [0.0, 1e-3, 1.0, 1e6, np.inf]),
+        "zeros": _every(np.zeros((1, 17)), [0.0, 1.0, np.inf]),
+        "lam zero": _case(np.concatenate([tied, -tied]), 0.0, exact=True),
+        "lam inf": _case(noise, np.inf),
+        "lam 1e30": _case(noise, 1e30),
+        "lam max": _case(noise, lam_max(noise)),
+        "noise": _every(noise[:8], [1e-3, 0.1, 1.0, 3.0, 30.0]),
+        "mixed lam": _case(noise, r.choice([0, 1e-6, 0.05, 0.5, 5.0, 1e3, 1e30, np.inf], (37, 1))),
+        "huge": _every([[3e38, -3e38] * 8, [3e38] * 8 + [-3e38] * 8], [0.0, 1.0, 1e38]),
+        "denormals": _every(r.normal(size=(3, 19)) * 1e-40, [0.0, 1e-41, 1.0], exact=True),
+        "integer ties": _every(integers, [0.5, 1.0, 2.0], exact=True),
+        "saw": _every(np.tile([[0.0, 1.0], [0.0, 7.0]], 20), [0.2, 0.5, 1.0, 20.0], exact=True),
+        "ramp": _every(ramp, [10.0, 1e2, 1e3, 1e4, 1e5]),
+        "sine": _case(np.sin(np.arange(100_000) * 2e-4), 50.0),
+        "random walk": _case(np.cumsum(r.normal(size=(3, 3000)), 1), 1000.0),
+        "powers of two": _every([2.0**index, (-2.0) ** index], [0.0, 5.0, 2.0**40], exact=True),
+        "powers of a third": _every(3.0**-index[None, :], [0.0, 1e-9, 0.1], exact=True),
+        "1e8 beside 1e-3": _every(
+            np.where(r.random((6, 40)) < 0.5, 1e8, 1e-3 * noise[:6, :40]), [1e-3, 1.0, 1e7], exact=True
+        ),
+        "zero weights": Case(noise, r.exponential(size=(37, 40)) * (r.random((37, 40)) < 0.7)),
+        "zero weights, ties": Case(
+            integers.astype(float), r.integers(0, 3, (24, 29)).astype(float), exact=True
+        ),
+        "increasing weights": Case(noise, np.tile(np.arange(40) / 10, (37, 1))),
+        "decreasing weights": Case(noise, np.tile(np.arange(40)[::-1] / 10, (37, 1))),
+        "infinite weights": Case(noise, np.where(r.random((37, 40)) < 0.3, np.inf, 0.3)),
+        "offsets": _every(steps(1, 60) + [[1e3], [1e4], [1e5], [1e6]], [0.1, 1.0, 10.0]),
+        "scale 1": _case(steps(), 0.5),
+        "scale 255": _case(255 * steps(), 15.1),
+        "scale 1e4": _case(1e4 * steps(), 5e3),
+    }
+
+
+CASES = _build()
