@@ -332,7 +332,8 @@ void spread(Group<T, G>& group, bool* suspicious) {
         doubt |= (next == zero) & (bound - vabs(message) < absolute + relative * bound);
       value = here;
       // A sample between weights 0 is its own, bit for bit.
-      m[k * G] = (bound == zero) & (previous_weight == zero) ? x[k * G] + shift : value;
+      const V own = shift == zero ? x[k * G] : x[k * G] + shift;  // -0 + 0 would be +0
+      m[k * G] = (bound == zero) & (previous_weight == zero) ? own : value;
       previous_weight = bound;
     }
     for (int l = 0; l < kLanes<T>; ++l) suspicious[g * kLanes<T> + l] = doubt[l] != 0;

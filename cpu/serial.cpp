@@ -146,7 +146,10 @@ void repair_lane(const LaneProblem<T>& p) {
       return;
   }
   solve_scaled(s, {Method::kTautString, 0, 0, 0});
-  write_values<T>(n, y, [&](std::int64_t k) { return T(p.x[k * p.stride] + T(p.shift)); });
+  write_values<T>(n, y, [&](std::int64_t k) {
+    const T x = p.x[k * p.stride];
+    return p.shift == 0 ? x : T(x + T(p.shift));  // -0 + 0 would be +0
+  });
 }
 
 template <class T>

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
+import math
 import os
 import pathlib
 import re
@@ -9,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.extend.mlir import ir
 from jax.interpreters import mlir
 
@@ -53,6 +57,26 @@ def _load_cpu():
     return _cpu
 
 
+def _load_cuda():
+    """The CUDA module, None where it was not built. One that is there must load."""
+    if importlib.util.find_spec("jaxtv._cuda") is None:
+        return None
+    try:
+        from jaxtv import _cuda
+    except ImportError as error:
+        raise ImportError(
+            f"jaxtv's CUDA kernels were built but jaxtv._cuda can not be loaded ({error}). Build "
+            "them again on this machine: `pip install -C cmake.define.JAXTV_CUDA=ON .`; with "
+            "JAXTV_CUDA=OFF instead, jaxtv comes without them."
+        ) from error
+    return _cuda
+
+
+def has_cuda_plugin() -> bool:
+    """Whether the installed jax has its CUDA plugin."""
+    return any("cuda" in e.name for e in importlib.metadata.entry_points(group="jax_plugins"))
+
+
 def _register(module: Any, platform: str) -> tuple[str, ...]:
     targets = module.targets()
     for name, handler in targets.items():
@@ -65,18 +89,37 @@ _cpu = _load_cpu()
 check_api_version("jaxtv._cpu", tuple(_cpu.ffi_api_version), runtime_api_version())
 REGISTERED = {"cpu": _register(_cpu, "cpu")}
 
+_cuda = _load_cuda()
+if _cuda is not None:
+    check_api_version("jaxtv._cuda", tuple(_cuda.ffi_api_version), runtime_api_version())
+    REGISTERED["cuda"] = _register(_cuda, "CUDA")
+
+# For tests without a GPU: CPU target -> the target of its CUDA kernel, compiled for the CPU.
+SIMT: dict[str, str] = {}
+
 
 def status() -> dict[str, dict[str, Any]]:
     """What is built and registered, per platform (for `jaxtv info`)."""
-    return {
+    runtime = ".".join(map(str, runtime_api_version()))
+    out: dict[str, dict[str, Any]] = {
         "cpu": {
             "kernels": REGISTERED["cpu"],
             "instruction set": _cpu.isa(),
             "FFI built": ".".join(map(str, _cpu.ffi_api_version)),
-            "FFI runtime": ".".join(map(str, runtime_api_version())),
+            "FFI runtime": runtime,
             "forced fallback": FALLBACK,
         },
     }
+    if _cuda is not None:
+        out["cuda"] = {
+            "kernels": REGISTERED["cuda"],
+            "CUDA": ".".join(map(str, _cuda.cuda_version)),
+            "architectures": _cuda.architectures,
+            "FFI built": ".".join(map(str, _cuda.ffi_api_version)),
+            "FFI runtime": runtime,
+            "forced fallback": FALLBACK,
+        }
+    return out
 
 
 # Shardy names factors i..z, then z_1, z_2, ...
@@ -108,11 +151,56 @@ def sharding_rule(
     return f"#sdy.op_sharding_rule<{rule}, custom>"
 
 
+# ---------------------------------------------------------------------------- CUDA workspaces
+# CUDA handlers do not allocate: their scratch is one more result, of uint8 and shape
+# [batch dims..., bytes], which the lowering adds and drops. Here are the bytes per batch element,
+# by target, as a function of operand shapes and parameters; the handlers check that they suffice.
+
+
+def _segment_workspace(shapes: Sequence[tuple[int, ...]], *, axis: int, **_) -> int:
+    """One link of 56 bytes (cuda/segments.cu) per chunk of at least 256 samples (cuda/tile.cuh)."""
+    y = shapes[0]
+    # Twice the chunks but one: that is none for short signals, without asking which are.
+    return 8 + math.prod(y[axis + 1 :]) * ((y[axis] + 255) // 256 - 1) * 2 * 56
+
+
+WORKSPACES: dict[str, Callable[..., int]] = {
+    "jaxtv_segment_jvp": _segment_workspace,
+    "jaxtv_segment_vjp": _segment_workspace,
+}
+
+
+def _missing_cuda(target: str) -> RuntimeError:
+    return RuntimeError(
+        f"{target}: this jax has its CUDA plugin, but jaxtv was built without CUDA kernels. Build "
+        "them with `pip install -C cmake.define.JAXTV_CUDA=ON jaxtv --no-binary jaxtv` (needs the "
+        "CUDA toolkit's nvcc; from a checkout: `pip install -C cmake.define.JAXTV_CUDA=ON .`), or "
+        "set JAXTV_FALLBACK=1 to run the slow pure-JAX implementation."
+    )
+
+
+# ---------------------------------------------------------------------------- lowering
+
+
+def _use_fallback(platform: str, target: str) -> bool:
+    """Whether to lower to pure JAX: asked for, or CUDA code without CUDA kernels or plugin.
+
+    Raises:
+        RuntimeError: jax runs on CUDA here but the kernels were not built.
+    """
+    if FALLBACK:
+        return True
+    if platform == "cuda" and "cuda" not in REGISTERED and has_cuda_plugin():
+        raise _missing_cuda(target)
+    return target not in REGISTERED.get(platform, ())
+
+
 def native_lowering(
     target: str,
     fallback: Callable,
     num_batch_dims: Callable[..., int],
     attributes: Callable[..., dict[str, Any]],
+    platform: str = "cpu",
 ) -> Callable:
     """Lowering rule that calls an FFI target and tells XLA how it is sharded.
 
@@ -121,16 +209,22 @@ def native_lowering(
     """
 
     def rule(ctx, *args, **params):
-        if FALLBACK:
+        if _use_fallback(platform, target):
             return mlir.lower_fun(fallback, multiple_results=True)(ctx, *args, **params)
         batch = num_batch_dims(**params)
         ins = [aval.shape for aval in ctx.avals_in]
+        results = len(ctx.avals_out)
+        name = SIMT.get(target, target) if platform == "cpu" else target
+        if target in WORKSPACES and (platform == "cuda" or name in SIMT.values()):
+            shape = (*ins[0][:batch], WORKSPACES[target](ins, **params))
+            scratch = ctx.avals_out[0].update(shape=shape, dtype=np.dtype("uint8"))
+            ctx = ctx.replace(avals_out=[*ctx.avals_out, scratch])
         outs = [aval.shape for aval in ctx.avals_out]
         extra = {}
         if batch > 0 and all(isinstance(d, int) for shape in (*ins, *outs) for d in shape):
             extra["mhlo.frontend_attributes"] = mlir.ir_attribute({"num_batch_dims": str(batch)})
             extra["sdy.sharding_rule"] = ir.Attribute.parse(sharding_rule(ins, outs, batch))
-        lower = jax.ffi.ffi_lowering(target, extra_attributes=extra or None)
-        return lower(ctx, *args, **attributes(**params))
+        lower = jax.ffi.ffi_lowering(name, extra_attributes=extra or None)
+        return lower(ctx, *args, **attributes(**params))[:results]
 
     return rule

@@ -102,8 +102,11 @@ def _make(name: str, abstract: Callable) -> Primitive:
     primitive.def_abstract_eval(abstract)
     primitive.def_impl(partial(xla.apply_primitive, primitive))
     fallback = _as_tuple(getattr(_fallback, name))
-    native = _ffi.native_lowering(f"jaxtv_{name}", fallback, _num_batch_dims, _attributes)
-    mlir.register_lowering(primitive, native, platform="cpu")
+    for platform in ("cpu", "cuda"):
+        native = _ffi.native_lowering(
+            f"jaxtv_{name}", fallback, _num_batch_dims, _attributes, platform
+        )
+        mlir.register_lowering(primitive, native, platform=platform)
     mlir.register_lowering(primitive, mlir.lower_fun(fallback, multiple_results=True))
     batching.primitive_batchers[primitive] = partial(_batch, primitive)
     return primitive

@@ -221,7 +221,7 @@ def as_float_array(x: ArrayLike, name: str) -> Array:
     dtype = getattr(x, "dtype", None)
     try:
         x = jnp.asarray(x)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise TypeError(f"`{name}` must be an array, got {type(x).__name__}.") from error
     if x.dtype.name not in _FLOATS:
         raise TypeError(
@@ -293,6 +293,8 @@ def _weights(lam, x: Array, axis: int, prox_axes: Sequence[int]) -> Array:
 
 def _template(x: Array, axis: int, size: int) -> Array:
     """Array shaped as the weights that inherits x's sharding and manual (shard_map) axes."""
+    if x.size == 0:
+        return jnp.empty([size if a == axis else d for a, d in enumerate(x.shape)], x.dtype)
     return jax.lax.slice_in_dim(x, 0, size, axis=axis)
 
 

@@ -40,7 +40,9 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(config, items):
     def wanted(item):
         run = item.callspec.params["precision"] if hasattr(item, "callspec") else "x64"
-        return run == "x64" or not (item.get_closest_marker("x64") or item.get_closest_marker("once"))
+        return run == "x64" or not (
+            item.get_closest_marker("x64") or item.get_closest_marker("once")
+        )
 
     dropped = [item for item in items if not wanted(item)]
     if dropped:
@@ -59,4 +61,4 @@ def precision(request):
 @pytest.fixture(scope="session")
 def prox_tv(request):
     """PyPI's prox_tv 3.2.1, built on first use; an error, never a skip, where that fails."""
-    return peers.prox_tv(request.config.cache.mkdir("peers"))
+    return peers.prox_tv(lambda: request.config.cache.mkdir("peers"))

@@ -66,7 +66,9 @@ def _build():
     integers = r.integers(0, 4, size=(24, 30))
     return {
         "single sample": _every(r.normal(size=(5, 1)), [0.0, 1.0, np.inf], exact=True),
-        "pair": _every([[0.0, 2.0], [3.0, -1.0], [1.0, 1.0]], [0.25, 0.99, 1, 1.01, 2, 5], exact=True),
+        "pair": _every(
+            [[0.0, 2.0], [3.0, -1.0], [1.0, 1.0]], [0.25, 0.99, 1, 1.01, 2, 5], exact=True
+        ),
         "constant": _every(np.full((2, 33), [[3.7], [-0.1]]), [0.0, 1e-3, 1.0, 1e6, np.inf]),
         "zeros": _every(np.zeros((1, 17)), [0.0, 1.0, np.inf]),
         "lam zero": _case(np.concatenate([tied, -tied]), 0.0, exact=True),
@@ -83,9 +85,11 @@ def _build():
         "sine": _case(np.sin(np.arange(100_000) * 2e-4), 50.0),
         "random walk": _case(np.cumsum(r.normal(size=(3, 3000)), 1), 1000.0),
         "powers of two": _every([2.0**index, (-2.0) ** index], [0.0, 5.0, 2.0**40], exact=True),
-        "powers of a third": _every(3.0**-index[None, :], [0.0, 1e-9, 0.1], exact=True),
+        "powers of a third": _every(3.0 ** -index[None, :], [0.0, 1e-9, 0.1], exact=True),
         "1e8 beside 1e-3": _every(
-            np.where(r.random((6, 40)) < 0.5, 1e8, 1e-3 * noise[:6, :40]), [1e-3, 1.0, 1e7], exact=True
+            np.where(r.random((6, 40)) < 0.5, 1e8, 1e-3 * noise[:6, :40]),
+            [1e-3, 1.0, 1e7],
+            exact=True,
         ),
         "zero weights": Case(noise, r.exponential(size=(37, 40)) * (r.random((37, 40)) < 0.7)),
         "zero weights, ties": Case(

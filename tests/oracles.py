@@ -142,7 +142,9 @@ def kkt_violation(x, y, w, axis=-1):
     parts = (
         np.abs(u[..., -1:]),
         np.maximum(np.abs(u[..., :-1]) - w, 0),
-        np.where(jump != 0, np.abs(u[..., :-1] - finite * jump) + np.where(np.isinf(w), np.inf, 0), 0),
+        np.where(
+            jump != 0, np.abs(u[..., :-1] - finite * jump) + np.where(np.isinf(w), np.inf, 0), 0
+        ),
     )
     return max((float(part.max()) for part in parts if part.size), default=0.0)
 

@@ -52,12 +52,12 @@ void dpttrs_(long *n, long *nrhs, double *d, double *e, double *b, long *ldb, lo
 
 
 def prox_tv(cache):
-    """The module `prox_tv`, installed or else built into the folder `cache`."""
+    """The module `prox_tv`, installed or else built into the folder that `cache()` names."""
     try:
         return importlib.import_module("prox_tv")
     except ImportError:
         pass
-    home = Path(cache) / f"prox_tv-{VERSION}-{sys.implementation.cache_tag}"
+    home = Path(cache()) / f"prox_tv-{VERSION}-{sys.implementation.cache_tag}"
     if not home.exists():
         _build(home)
     sys.path.append(str(home))

@@ -81,7 +81,11 @@ WRONG = {
     "tol": (lambda: jaxtv.ProjectedNewton(tol=-1e-3), ValueError, r"`tol`.*-0\.001"),
     "tol NaN": (lambda: jaxtv.ProjectedNewton(tol=float("nan")), ValueError, "`tol`.*nan"),
     "tol in words": (lambda: jaxtv.ProjectedNewton(tol="small"), ValueError, "`tol`.*'small'"),
-    "no steps": (lambda: jaxtv.ProjectedNewton(max_iterations=0), ValueError, "`max_iterations`.*0"),
+    "no steps": (
+        lambda: jaxtv.ProjectedNewton(max_iterations=0),
+        ValueError,
+        "`max_iterations`.*0",
+    ),
     "half a step": (lambda: jaxtv.ProjectedNewton(max_iterations=0.5), ValueError, "0.5"),
     "line search": (
         lambda: jaxtv.ProjectedNewton(line_search="golden"),

@@ -73,9 +73,7 @@ def test_optimality(problem, solver, dtype):
     gap = oracles.gap(x, y, as_edges(x, w))
     energy = np.square(x.astype(np.float64)).sum(-1) + np.finfo(dtype).tiny
     assert np.all(np.abs(gap) <= (1e-10 if dtype == "float64" else 1e-4) * energy)
-    certificate = jaxtv.duality_gap(
-        jnp.asarray(x), jnp.asarray(y), jnp.asarray(w, dtype), axes=-1
-    )
+    certificate = jaxtv.duality_gap(jnp.asarray(x), jnp.asarray(y), jnp.asarray(w, dtype), axes=-1)
     assert np.all(np.abs(certificate) <= (1e-10 if dtype == "float64" else 1e-4) * energy)
 
 
@@ -103,7 +101,10 @@ def test_shift(problem, shift, solver, dtype):
     x, w = (v.astype(dtype) for v in problem)
     moved = x + np.asarray(shift, dtype)
     y = prox(x, w, solver, dtype)
-    assert np.all(np.abs(prox(moved, w, solver, dtype) - (y + shift)) <= 2 * unit(moved, dtype) + 2 * unit(x, dtype))
+    assert np.all(
+        np.abs(prox(moved, w, solver, dtype) - (y + shift))
+        <= 2 * unit(moved, dtype) + 2 * unit(x, dtype)
+    )
 
 
 @given(problem=problems(), scale=st.sampled_from([-1.0, 2.0**-20, 0.5, 4.0, 2.0**20]))
@@ -118,7 +119,9 @@ def test_scale_by_a_power_of_two_is_exact(problem, scale, solver, dtype):
 def test_reversal(problem, solver, dtype):
     x, w = (v.astype(dtype) for v in problem)
     y = prox(x, w, solver, dtype)
-    assert np.all(np.abs(prox(x[:, ::-1], w[:, ::-1], solver, dtype)[:, ::-1] - y) <= 2 * unit(x, dtype))
+    assert np.all(
+        np.abs(prox(x[:, ::-1], w[:, ::-1], solver, dtype)[:, ::-1] - y) <= 2 * unit(x, dtype)
+    )
 
 
 @given(problem=problems(), data=st.data())
@@ -166,9 +169,7 @@ def test_a_signal_does_not_see_its_batch(problem, solver, dtype):
     x, w = (v.astype(dtype) for v in problem)
     y = prox(x, w, solver, dtype)
     assert np.array_equal(prox(np.roll(x, 1, 0), np.roll(w, 1, 0), solver, dtype), np.roll(y, 1, 0))
-    strided = jaxtv.prox_tv1d(
-        jnp.asarray(x.T), jnp.asarray(w.T), axis=0, solver=EXACT[solver]
-    )
+    strided = jaxtv.prox_tv1d(jnp.asarray(x.T), jnp.asarray(w.T), axis=0, solver=EXACT[solver])
     assert np.all(np.abs(np.asarray(strided).T - y) <= 2 * unit(x, dtype))
 
 

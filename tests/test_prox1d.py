@@ -35,7 +35,9 @@ def assert_solves(y, y_exact, x, dtype, axis=-1):
     assert y.dtype == dtype
     assert y.shape == x.shape
     error = np.abs(np.asarray(y, np.float64) - y_exact) / tolerance(x, dtype, axis)
-    assert np.all(error <= 1), f"{np.nanmax(error)} times the tolerance; NaN: {np.isnan(error).any()}"
+    assert np.all(error <= 1), (
+        f"{np.nanmax(error)} times the tolerance; NaN: {np.isnan(error).any()}"
+    )
 
 
 def run(x, w, solver, axis=-1):
@@ -52,7 +54,7 @@ def test_oracle(name, solver, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("solver", NEWTON)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if name != "sine"])  # 40 s at n = 1e5
 def test_newton_keeps_its_promise(name, solver, dtype):
     """gap <= tol * objective wherever it says `converged`, and ||y - y*|| <= sqrt(gap) with it."""
     x, w, solution = expected(name, dtype)
@@ -84,6 +86,7 @@ def test_newton_never_jams_on_image_rows(solver, scale, dtype):
     assert not oracles.decided_edges(x, lam, solution, dtype).wrong(y, solution.sign).any()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("solver", EXACT)
 @pytest.mark.parametrize("scale", [1.0, 255.0, 1e4])
 @pytest.mark.parametrize("weighted", [False, True])
@@ -159,19 +162,24 @@ def tails():
     return [(7 * n % 70 + 1, n) for n in range(1, 68)] + [(b, 9) for b in range(1, 71)]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize("solver", ["direct", "decomposition", "taut string"])
-def test_tails(solver, axis):
+def test_tails(axis):
     x = steps(70, 67, seed=9).astype(np.float32)
     lam = (0.5 * rng(10).random((70, 1))).astype(np.float32)
     solutions = {n: oracles.prox1d(x[:, :n], lam).y for n in range(1, 68)}
+
+    @jax.jit
+    def prox(x, lam):
+        return [jaxtv.prox_tv1d(x, lam, axis=axis, solver=solver) for solver in EXACT.values()]
+
     for batch, n in tails():
         part, weights, y_exact = x[:batch, :n], lam[:batch], solutions[n][:batch]
         if axis == 0:
             part, weights, y_exact = part.T, weights.T, y_exact.T
-        y = run(part, weights, EXACT[solver], axis=1 - axis)
-        error = np.abs(np.asarray(y) - y_exact) / tolerance(part, "float32", 1 - axis)
-        assert error.max() <= 1, (batch, n)
+        for solver, y in zip(EXACT, prox(part, weights)):
+            error = np.abs(np.asarray(y) - y_exact) / tolerance(part, "float32", axis)
+            assert error.max() <= 1, (solver, batch, n)
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, *HALF])
@@ -180,13 +188,16 @@ def test_lam_zero_is_the_identity_bit_for_bit(solver, dtype):
     x = np.concatenate([np.repeat(rng(2).normal(size=(5, 9)), 3, 1), rng(3).normal(size=(5, 27))])
     x[0, :4] = [0.0, -0.0, 1e-40, 1e4]
     x = jnp.asarray(x).astype(dtype)
-    for lam in (0, 0.0, jnp.zeros((10, 1), dtype), jnp.zeros((26,), dtype)):
-        for y in (
-            jaxtv.prox_tv1d(x, lam, solver=SOLVERS[solver]),
-            jaxtv.prox_tv1d(x.T, jnp.asarray(lam, dtype).T if jnp.ndim(lam) > 1 else 0, axis=0).T,
-        ):
-            assert y.dtype == x.dtype
-            assert np.asarray(x).tobytes() == np.ascontiguousarray(y).tobytes()
+    prox = functools.partial(jaxtv.prox_tv1d, solver=SOLVERS[solver])
+    for y in (
+        prox(x, 0),
+        prox(x, jnp.zeros((10, 1), dtype)),
+        prox(x, jnp.zeros(26, dtype)),
+        prox(x.T, 0.0, axis=0).T,
+        prox(x.T, jnp.zeros((26, 1), dtype), axis=0).T,
+    ):
+        assert y.dtype == x.dtype
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, *HALF])
@@ -218,9 +229,7 @@ def test_half_types_are_the_float32_solution_rounded(solver, dtype):
     x = jnp.asarray(steps()).astype(dtype)
     lam = jnp.asarray(0.3, dtype)
     y = jaxtv.prox_tv1d(x, lam, solver=SOLVERS[solver])
-    single = jaxtv.prox_tv1d(
-        x.astype(jnp.float32), lam.astype(jnp.float32), solver=SOLVERS[solver]
-    )
+    single = jaxtv.prox_tv1d(x.astype(jnp.float32), lam.astype(jnp.float32), solver=SOLVERS[solver])
     assert y.dtype == x.dtype
     assert np.array_equal(y, single.astype(dtype))
 
@@ -271,6 +280,7 @@ def test_info_says_when_newton_has_not_converged():
     assert np.all(np.asarray(info.gap) > 0)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("solver", EXACT)
 def test_linear_time_on_a_ramp(solver):
     """The taut string alone would need n^2/2 = 8e10 trips here (minutes): the budget hands over."""

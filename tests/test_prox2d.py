@@ -49,9 +49,7 @@ def test_the_default_is_four_sweeps():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    "axes", [(-2, -1), (-1, -2), (-3, -2), (1, 2), (0, 3), (3, 0), (0, 1)]
-)
+@pytest.mark.parametrize("axes", [(-2, -1), (-1, -2), (-3, -2), (1, 2), (0, 3), (3, 0), (0, 1)])
 def test_axes_and_their_order(axes, dtype):
     x = image(6, 7, 8, 5).astype(dtype)
     lams = (0.2, 0.9)

@@ -11,7 +11,6 @@ import pytest
 from jaxtv import _fallback as fallback
 from jaxtv import reference
 
-DTYPES = [np.float32, pytest.param(np.float64, marks=pytest.mark.x64)]
 WEIGHTS = ["signal", "edge", "edge with zeros"]
 
 
@@ -23,7 +22,7 @@ def make_signal(family, rng, batch, n):
         "ramp": lambda: i * rng.normal(size=(batch, 1)),
         "saw": lambda: (i % 5) * rng.normal(size=(batch, 1)),
         "sine": lambda: 100 * np.sin(i * rng.uniform(0.01, 0.3, size=(batch, 1))),
-        "steps": lambda: np.round(np.cumsum(rng.normal(size=(batch, n)) > 1.5, -1)),
+        "steps": lambda: np.cumsum(rng.normal(size=(batch, n)) > 1.5, -1).astype(float),
         "integers": lambda: np.round(3 * rng.normal(size=(batch, n))),
         "offset": lambda: 1e5 + rng.normal(size=(batch, n)),
         "powers": lambda: 1.5 ** -(i % 64) + np.zeros((batch, 1)),
@@ -85,21 +84,24 @@ def rng():
     return np.random.default_rng(0)
 
 
+@pytest.fixture
+def dtype(precision):
+    return np.float64 if precision == "x64" else np.float32
+
+
 # --------------------------------------------------------------------------- reference, value
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", WEIGHTS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_reference_is_optimal(family, kind, dtype, rng):
-    x = make_signal(family, rng, 6, 48).astype(dtype)
-    w = make_weights(kind, rng, 6, 48, scale=x.std()).astype(dtype)
+    x = make_signal(family, rng, 8, 24).astype(dtype)
+    w = make_weights(kind, rng, 8, 24, scale=x.std()).astype(dtype)
     y = reference_1d(x, w)
     assert y.dtype == dtype
     assert kkt_violation(x, w, y) <= 4 * round_off(x, dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_reference_two_samples_in_closed_form(dtype):
     x = np.asarray([[1.0, 4.0]] * 5, dtype)
     lam = np.asarray([[0.0], [1.0], [1.5], [2.0], [np.inf]], dtype)
@@ -139,12 +141,11 @@ def test_reference_weights_along_any_axis(rng):
     y = reference_1d(x, lam, axis=1)
     for i in range(4):
         for c in range(3):
-            np.testing.assert_allclose(
-                y[i, :, c], reference_1d(x[i, :, c], lam[:, 0]), rtol=1e-5, atol=1e-6
-            )
+            alone = reference_1d(x[i, :, c], lam[:, 0])
+            np.testing.assert_allclose(y[i, :, c], alone, rtol=1e-5, atol=1e-6)
     per_channel = jnp.asarray([0.1, 0.5, 2.0])
     y = reference_1d(x, per_channel, axis=-2)
-    alone = reference.prox_tv1d(x[..., 2], 2.0)
+    alone = reference_1d(x[..., 2], 2.0)
     np.testing.assert_allclose(y[..., 2], alone, rtol=1e-5, atol=1e-6)
 
 
@@ -154,8 +155,8 @@ def test_reference_weights_along_any_axis(rng):
 def difference_quotient(f, x, h=1e-6):
     """Jacobian of f by central differences; f is piecewise linear, so h only has round-off."""
     steps = h * jnp.eye(np.size(x)).reshape(-1, *np.shape(x))
-    slope = lambda step: (f(x + step) - f(x - step)) / (2 * h)  # noqa: E731
-    return np.moveaxis(jax.vmap(slope)(steps), 0, -1).reshape(*f(x).shape, *np.shape(x))
+    slope = lambda step: (f(x + step) - f(x - step)) / (2 * h)
+    return np.moveaxis(jax.jit(jax.vmap(slope))(steps), 0, -1).reshape(*f(x).shape, *np.shape(x))
 
 
 @pytest.mark.x64
@@ -177,7 +178,7 @@ def test_reference_vjp_against_finite_differences(lam_shape, scale, rng):
 
 def test_reference_vjp_at_zero_weight_is_the_identity():
     x = jnp.asarray([1.0, 1.0, 1.0, 2.0])
-    jacobian = jax.jacrev(reference.prox_tv1d)(x, 0.0)
+    jacobian = jax.jacrev(reference_1d)(x, 0.0)
     np.testing.assert_allclose(jacobian, jnp.eye(4), atol=1e-5)
 
 
@@ -185,8 +186,8 @@ def test_reference_vjp_at_zero_weight_is_the_identity():
 def test_reference_2d_vjp_against_finite_differences(rng):
     x, g = rng.normal(size=(2, 5, 6))
     lam = jnp.asarray(0.3)
-    f = reference.prox_tv2d
-    gx, glam = jax.vjp(f, x, lam)[1](jnp.asarray(g))
+    f = jax.jit(reference.prox_tv2d)
+    gx, glam = jax.jit(lambda x, lam, g: jax.vjp(f, x, lam)[1](g))(x, lam, g)
     jx = difference_quotient(lambda x: f(x, lam), x)
     jl = difference_quotient(lambda lam: f(x, lam), lam)
     np.testing.assert_allclose(gx, np.tensordot(g, jx, 2), atol=1e-8)
@@ -195,8 +196,8 @@ def test_reference_2d_vjp_against_finite_differences(rng):
 
 def test_reference_under_transformations(rng):
     x = jnp.asarray(rng.normal(size=(3, 4, 9)))
-    f = lambda x, lam: jnp.sum(reference_1d(x, lam) ** 2)  # noqa: E731
-    expected = jax.grad(f, (0, 1))(x, 0.4)
+    f = lambda x, lam: jnp.sum(reference_1d(x, lam) ** 2)
+    expected = jax.jit(jax.grad(f, (0, 1)))(x, 0.4)
     batched = jax.jit(jax.vmap(jax.grad(f, (0, 1)), (0, None)))(x, 0.4)
     np.testing.assert_allclose(batched[0], expected[0], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(batched[1].sum(), expected[1], rtol=1e-4)
@@ -209,14 +210,14 @@ def test_reference_under_transformations(rng):
 @pytest.mark.parametrize("kind", WEIGHTS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fallback_equals_reference(family, kind, rng):
-    x = make_signal(family, rng, 6, 48)
+    x = make_signal(family, rng, 8, 24)
     for scale in (0.1, 1.0, 20.0):
-        w = make_weights(kind, rng, 6, 48, scale=scale * x.std())
+        w = make_weights(kind, rng, 8, 24, scale=scale * x.std())
         y, gap, rounds, converged = fallback_1d(x, w)
         assert kkt_violation(x, w, y) <= 2 * round_off(x, x.dtype)
         np.testing.assert_allclose(y, reference_1d(x, w), atol=1e-13 * np.abs(x).max())
         assert converged.all()
-        assert gap.shape == rounds.shape == converged.shape == (6, 1)
+        assert gap.shape == rounds.shape == converged.shape == (8, 1)
         assert rounds.dtype == jnp.int32
         assert (gap >= 0).all()
         assert gap.max() <= 1e-24 * (x**2).sum(-1).max()
@@ -237,21 +238,19 @@ def test_fallback_float32_is_accurate(family, rng):
     assert gap.max() <= 1e-9 * (x.astype(np.float64) ** 2).sum(-1).max()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n", [1, 2, 3, 7, 64])
+@pytest.mark.parametrize("n", [1, 2, 24])
 def test_fallback_zero_weight_returns_the_input_bit_for_bit(n, dtype, rng):
     info = np.finfo(dtype)
-    x = rng.choice([0.0, -0.0, 1.0, 0.1, info.tiny / 8, info.max, -info.max], size=(5, n))
+    x = rng.choice([0.0, -0.0, 1.0, 0.1, info.tiny / 8, info.max, -info.max], size=(8, n))
     x = x.astype(dtype)
-    y = fallback_1d(x, np.zeros((5, 1), dtype))[0]
+    y = fallback_1d(x, np.zeros((8, 1), dtype))[0]
     np.testing.assert_array_equal(y.view(np.uint8), x.view(np.uint8))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("lam", [np.inf, 1e30])
 def test_fallback_huge_weight_returns_the_mean(lam, dtype, rng):
-    x = rng.normal(size=(4, 33)).astype(dtype)
-    for shape in ((4, 1), (4, 32)):
+    x = rng.normal(size=(8, 24)).astype(dtype)
+    for shape in ((8, 1), (8, 23)):
         y, gap, _, converged = fallback_1d(x, np.full(shape, lam, dtype))
         assert (y == y[:, :1]).all()
         np.testing.assert_allclose(y[:, 0], x.mean(-1, dtype=np.float64), atol=1e-7)
@@ -268,12 +267,11 @@ def test_fallback_huge_weight_on_some_edges_only(rng):
     assert y[0, 5] == x[0, 5]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_fallback_bad_signals_are_nan_and_alone(dtype, rng):
-    x = rng.normal(size=(8, 20)).astype(dtype)
-    w = np.full((8, 19), 0.5, dtype)
+    x = rng.normal(size=(8, 24)).astype(dtype)
+    w = np.full((8, 23), 0.5, dtype)
     good = fallback_1d(x, w)[0]
-    x[1, 3], x[2, 0], x[3, 19] = np.nan, -np.inf, np.inf
+    x[1, 3], x[2, 0], x[3, 23] = np.nan, -np.inf, np.inf
     w[4, 7], w[5, 0] = np.nan, -1e-3
     x[6, ::2], w[6, 4] = np.finfo(dtype).max, np.inf
     y, gap, _, converged = fallback_1d(x, w)
@@ -284,16 +282,15 @@ def test_fallback_bad_signals_are_nan_and_alone(dtype, rng):
     assert np.isfinite(y[6]).all()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_fallback_near_overflow(dtype, rng):
     """Scaling by a power of two commutes with the prox, to the last bit."""
     big = 2.0 ** (np.finfo(dtype).maxexp - 2)
-    x = rng.uniform(-1, 1, size=(4, 40)).astype(dtype)
-    lam = np.asarray([[0.1], [1.0], [0.0], [np.inf]], dtype)
+    x = rng.uniform(-1, 1, size=(8, 24)).astype(dtype)
+    lam = np.asarray([[0.1], [1.0], [0.0], [np.inf]] * 2, dtype)
     y = fallback_1d(x, lam)[0]
     np.testing.assert_array_equal(fallback_1d(x * dtype(big), lam * dtype(big))[0], y * dtype(big))
-    largest = np.full((1, 5), np.finfo(dtype).max, dtype)
-    np.testing.assert_array_equal(fallback_1d(largest, lam[:1])[0], largest)
+    largest = np.full((8, 24), np.finfo(dtype).max, dtype)
+    np.testing.assert_array_equal(fallback_1d(largest, lam)[0], largest)
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (3, 0, 4), (3, 1), (1, 1)])
@@ -304,16 +301,15 @@ def test_fallback_empty_and_single(shape):
     assert gap.shape == rounds.shape == converged.shape == (*shape[:-1], 1)
 
 
-def test_fallback_constant_signal_is_returned(rng):
-    x = np.full((3, 37), 0.1, np.float32) * np.asarray([[1], [255], [1e-4]], np.float32)
-    np.testing.assert_array_equal(fallback_1d(x, np.full((3, 1), 0.3, np.float32))[0], x)
+def test_fallback_constant_signal_is_returned(dtype):
+    x = np.full((8, 24), 0.1, dtype) * np.geomspace(1e-4, 1e4, 8, dtype=dtype)[:, None]
+    np.testing.assert_array_equal(fallback_1d(x, np.full((8, 1), 0.3, dtype))[0], x)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_fallback_jumps_have_the_sign_of_their_dual(dtype, rng):
     """Ties everywhere: integers with integer weights, where rounding could leave false jumps."""
-    x = rng.integers(-3, 4, size=(200, 24)).astype(dtype) / dtype(3)
-    w = rng.integers(0, 4, size=(200, 23)).astype(dtype) / dtype(3)
+    x = rng.integers(-3, 4, size=(400, 24)).astype(dtype) / dtype(3)
+    w = rng.integers(0, 4, size=(400, 23)).astype(dtype) / dtype(3)
     y = np.asarray(fallback_1d(x, w)[0], np.float64)
     u = np.cumsum(y - x.astype(np.float64), -1)[:, :-1]
     jump = np.diff(y, axis=-1)
@@ -321,11 +317,11 @@ def test_fallback_jumps_have_the_sign_of_their_dual(dtype, rng):
     assert off.max() <= 40 * np.finfo(dtype).eps
 
 
-def test_fallback_result_does_not_depend_on_the_batch(rng):
-    x = make_signal("walk", rng, 16, 100).astype(np.float32)
-    w = np.geomspace(1e-2, 1e3, 16)[:, None].astype(np.float32)
+def test_fallback_result_does_not_depend_on_the_batch(dtype, rng):
+    x = make_signal("walk", rng, 8, 24).astype(dtype)
+    w = np.geomspace(1e-2, 1e3, 8)[:, None].astype(dtype)
     together = fallback_1d(x, w)
-    for i in (0, 5, 11, 15):
+    for i in range(8):
         for a, b in zip(together, fallback_1d(x[i], w[i]), strict=True):
             np.testing.assert_array_equal(a[i], b)
 
@@ -344,31 +340,30 @@ def test_fallback_under_vmap_and_scan(rng):
 
 
 @pytest.mark.x64
-@pytest.mark.parametrize("kind", WEIGHTS)
-@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize(("axis", "kind"), list(enumerate(WEIGHTS)))
 def test_segment_vjp_equals_eq_8(axis, kind, rng):
     n = 10
     x, g = rng.normal(size=(2, n, 3, 4))
     w = np.moveaxis(make_weights(kind, rng, 12, n), -1, 0).reshape(-1, 3, 4)
     x, g, w = (jnp.asarray(np.moveaxis(v, 0, axis)) for v in (x, g, w))
-    y, vjp = jax.vjp(partial(reference.prox_tv1d, axis=axis), x, w)
+    y, vjp = jax.vjp(partial(reference_1d, axis=axis), x, w)
     gx, gw = segment_vjp(y, w, g, axis=axis)
     assert gw.shape == w.shape
     for ours, theirs in zip((gx, gw), vjp(g), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-11)
 
 
-@pytest.mark.parametrize("size", [1, 2, 6])
-@pytest.mark.parametrize("edge", [False, True])
+@pytest.mark.x64
+@pytest.mark.parametrize(("size", "edge"), [(1, False), (2, False), (6, False), (6, True)])
 def test_segment_jvp_is_the_transpose(edge, size, rng):
-    x, tx, g = jnp.asarray(rng.integers(-2, 3, size=(3, 5, size, 2)), jnp.float32)
-    w, tw = jnp.asarray(rng.uniform(0, 1, size=(2, 5, max(size - 1, 1) if edge else 1, 2)), x.dtype)
-    y = prox1d(x, w, axis=1, solver=None)
+    y, tx, g = jnp.asarray(rng.integers(-1, 2, size=(3, 5, size, 2)) * 1.0)
+    w, tw = jnp.asarray(rng.uniform(size=(2, 5, max(size - 1, 1) if edge else 1, 2)))
+    w = jnp.where(w < 0.2, 0, w)
     ty = segment_jvp(y, w, tx, tw, axis=1)
     gx, gw = segment_vjp(y, w, g, axis=1)
-    assert ty.shape == gx.shape == x.shape
+    assert ty.shape == gx.shape == y.shape
     assert gw.shape == w.shape
-    np.testing.assert_allclose(jnp.sum(g * ty), jnp.sum(gx * tx) + jnp.sum(gw * tw), rtol=1e-5)
+    np.testing.assert_allclose(jnp.sum(g * ty), jnp.sum(gx * tx) + jnp.sum(gw * tw), atol=1e-12)
 
 
 def test_segment_derivative_stays_within_its_signal():
@@ -383,11 +378,9 @@ def test_segment_derivative_stays_within_its_signal():
 
 CASES = {  # shape, axes in sweep order, iterations, weights per edge
     "plane": ((2, 6, 5), (2, 1), 3, (False, False)),
-    "plane, per edge": ((2, 6, 5), (2, 1), 2, (True, True)),
-    "channels last": ((2, 6, 5, 2), (2, 1), 2, (False, True)),
+    "channels last": ((6, 5, 2), (1, 0), 2, (False, True)),
     "volume": ((2, 4, 3, 5), (3, 2, 1), 3, (True, False, True)),
-    "axes apart": ((4, 2, 5), (2, 0), 4, (False, False)),
-    "flat": ((2, 1, 6), (2, 1), 2, (False, True)),
+    "axes apart, one of them flat": ((4, 1, 5, 1), (3, 2, 0), 2, (True, True, False)),
 }
 
 
@@ -472,7 +465,7 @@ def test_dykstra_against_unrolled_autodiff(name, rng):
 
 @pytest.mark.x64
 def test_dykstra_jvp_against_finite_differences(rng):
-    x, ws, axes, iterations, _ = make_case("volume", rng, np.float64)
+    x, ws, axes, iterations, _ = make_case("plane", rng, np.float64)
     kwargs = {"axes": axes, "iterations": iterations}
     tangents = [jnp.asarray(rng.normal(size=v.shape)) for v in (x, *ws)]
     f = partial(dykstra, **kwargs, inner=None)
@@ -488,12 +481,14 @@ def test_dykstra_jvp_against_finite_differences(rng):
 
 @pytest.mark.x64
 def test_dykstra_equals_algorithm_1(rng):
-    x = jnp.asarray(rng.normal(size=(2, 8, 7)))
+    x = jnp.asarray(rng.normal(size=(2, 6, 5)))
     lams = jnp.asarray(0.2), jnp.asarray(0.4)
-    ws = [jnp.full((2, 8, 1), 0.4), jnp.full((2, 1, 7), 0.2)]
-    y = dykstra(x, *ws, axes=(2, 1), iterations=4, inner=None)
+    ws = [jnp.full((2, 6, 1), 0.4), jnp.full((2, 1, 5), 0.2)]
+    y = dykstra(x, *ws, axes=(2, 1), iterations=3, inner=None)
     for axes, lam in (((-2, -1), lams), ((2, 1), lams[::-1])):
-        np.testing.assert_allclose(reference.prox_tv2d(x, lam, axes=axes), y, atol=1e-13)
+        np.testing.assert_allclose(
+            reference.prox_tv2d(x, lam, axes=axes, iterations=3), y, atol=1e-13
+        )
 
 
 def test_dykstra_zero_weights(rng):
@@ -510,7 +505,6 @@ def test_dykstra_zero_weights(rng):
     np.testing.assert_array_equal(gx, g)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_dykstra_bad_elements_are_nan_and_alone(dtype, rng):
     x = rng.normal(size=(6, 5, 4)).astype(dtype)
     ws = [np.full((6, 5, 1), 0.3, dtype), np.full((6, 4, 4), 0.3, dtype)]

@@ -1,0 +1,163 @@
+// How a block covers a (batch, outer, n, inner) array: by tiles of some signals and a range of their
+// samples. A tile lies in shared memory as rows of samples, one lane (column) per signal, whichever axis is
+// contiguous in memory:
+//   strided axis (inner > 1): lanes are neighbours in memory, so rows are read and written coalesced;
+//   contiguous axis (inner == 1): a row pitch that is odd keeps both the reads along a signal and the
+//   work across lanes free of bank conflicts;
+//   few channels (1 < inner < lanes): whole runs of memory, several outer elements side by side.
+#pragma once
+
+#include "launch.cuh"
+
+namespace jaxtv::cuda {
+
+// Sample k of the signal (b, o, i) is at (((b * outer) + o) * n + k) * inner + i.
+struct Shape {
+  std::int64_t batch, outer, n, inner;
+  JAXTV_HD std::int64_t signals() const { return batch * outer * inner; }
+};
+
+struct Tiling {
+  Shape shape;
+  int group, across;     // lanes = group outer elements x `across` inner indices
+  int rows;              // samples of each signal in a tile
+  int parts, part_rows;  // a signal's rows are shared among `parts` threads
+  int pitch;
+  std::int64_t chunks;  // tiles along a signal
+  std::int64_t tiles;
+  Divider by_across, by_rows, by_lanes, by_chunks, by_groups, by_columns;
+
+  JAXTV_HD int lanes() const { return group * across; }
+  int threads() const { return (lanes() * parts + kWarp - 1) / kWarp * kWarp; }
+  // Elements of an array of rows + extra rows of the tile.
+  JAXTV_HD std::size_t elements(int extra) const { return std::size_t(rows + extra) * pitch; }
+};
+
+struct TileNeeds {
+  int bytes;        // of shared memory per sample
+  int scan_bytes;   // and per thread, where several share a signal
+};
+
+constexpr int kTileThreads = 256;
+constexpr int kMinChunk = 256;  // jaxtv/_ffi.py sizes workspaces by it
+
+// What follows weighs occupancy (about 20 KiB per block), sectors of 32 bytes across strided lanes, enough
+// tiles to fill a device, and one pass over the signals wherever they fit in shared memory.
+inline Tiling tiling_of(const Shape& s, const TileNeeds& needs) {
+  constexpr int kPreferred = 20 * 1024, kFewTiles = 512;
+  const auto min = [](std::int64_t a, std::int64_t b) { return a < b ? a : b; };
+  const auto max = [](std::int64_t a, std::int64_t b) { return a < b ? b : a; };
+  const auto up = [](std::int64_t a, std::int64_t b) { return (a + b - 1) / b; };
+  const std::int64_t most =
+      (std::int64_t(kPortableShared) - kTileThreads * needs.scan_bytes) / needs.bytes;
+  const std::int64_t narrow = min(s.inner, 8);  // fewer lanes would waste parts of sectors
+
+  Tiling t{};
+  t.shape = s;
+  t.rows = int((s.n + 1) * narrow <= most ? s.n : max(kMinChunk, most / narrow - 1));
+  t.chunks = up(s.n, t.rows);
+  std::int64_t lanes = max(narrow, min(128, kPreferred / needs.bytes / (t.rows + 1)));
+  const std::int64_t floor = max(narrow, 16);
+  while (lanes / 2 >= floor && up(s.signals(), lanes) * t.chunks < kFewTiles) lanes /= 2;
+
+  if (s.inner > lanes) {
+    t.group = 1;
+    t.across = int(min(lanes, up(up(s.inner, up(s.inner, lanes)), 8) * 8));
+  } else {
+    t.across = int(s.inner);
+    t.group = int(max(1, min(lanes / s.inner, s.outer)));
+  }
+  // Odd, when there is one lane per signal in memory; it must not outgrow the tile either.
+  t.pitch = t.across == 1 ? t.lanes() | 1 : t.lanes();
+
+  const std::int64_t share = t.lanes() >= 64 ? 1 : kTileThreads / t.lanes();
+  t.parts = int(max(1, min(share, t.rows / 8)));
+  t.part_rows = int(up(t.rows, t.parts));
+  if (t.lanes() < kWarp) t.part_rows |= 1;  // parts of one warp then start in different banks
+  t.parts = int(up(t.rows, t.part_rows));
+
+  const std::int64_t groups = up(s.outer, t.group), columns = up(s.inner, t.across);
+  t.tiles = s.batch * groups * t.chunks * columns;
+  t.by_across = Divider(t.across);
+  t.by_rows = Divider(t.rows);
+  t.by_lanes = Divider(t.lanes());
+  t.by_columns = Divider(columns);
+  t.by_chunks = Divider(t.chunks);
+  t.by_groups = Divider(groups);
+  return t;
+}
+
+// The tiles are numbered in 32 bits (a tile holds hundreds of samples).
+inline Status check(const Tiling& t) {
+  return t.tiles > kMaxGrid ? "jaxtv: array too large" : nullptr;
+}
+
+// One tile of the grid, and what a thread does in it.
+struct Tile {
+  std::int64_t first;         // outer index (batch and outer together) of its first lane
+  std::int64_t batch;         // batch element; a tile never crosses one
+  std::int64_t column, row;   // first inner index, first sample
+  std::int64_t chunk;
+  int group, across, rows;    // what lies inside the array
+
+  JAXTV_DEVICE Tile(const Tiling& t, std::uint32_t index) {
+    std::uint32_t rest = t.by_columns.div(index);
+    column = std::int64_t(index - rest * t.by_columns.divisor) * t.across;
+    std::uint32_t next = t.by_chunks.div(rest);
+    chunk = rest - next * t.by_chunks.divisor;
+    row = chunk * t.rows;
+    batch = t.by_groups.div(next);
+    const std::int64_t outer = std::int64_t(next - batch * t.by_groups.divisor) * t.group;
+    first = batch * t.shape.outer + outer;
+    group = int(min_of<std::int64_t>(t.group, t.shape.outer - outer));
+    across = int(min_of<std::int64_t>(t.across, t.shape.inner - column));
+    rows = int(min_of<std::int64_t>(t.rows, t.shape.n - row));
+  }
+
+  // Number of the signal of a lane that lies inside.
+  JAXTV_DEVICE std::int64_t signal(const Tiling& t, int lane) const {
+    const int g = int(t.by_across.div(lane));
+    return (first + g) * t.shape.inner + column + (lane - g * t.across);
+  }
+  JAXTV_DEVICE bool inside(const Tiling& t, int lane) const {
+    const int g = int(t.by_across.div(lane));
+    return g < group && lane - g * t.across < across;
+  }
+};
+
+// Calls f(row, lane, outer, inner) for the tile's samples; neighbouring threads get neighbours in memory.
+template <class F>
+JAXTV_DEVICE void for_samples(const Tiling& t, const Tile& tile, F f) {
+  const std::uint32_t count = std::uint32_t(tile.group) * t.rows * t.across;
+  for (std::uint32_t m = threadIdx.x; m < count; m += blockDim.x) {
+    const std::uint32_t q = t.by_across.div(m), g = t.by_rows.div(q);
+    const int i = int(m - q * t.across), k = int(q - g * t.rows);
+    if (i < tile.across && k < tile.rows)
+      f(k, int(g) * t.across + i, tile.first + g, tile.column + i);
+  }
+}
+
+// Calls f(lane, outer, inner) for the tile's signals.
+template <class F>
+JAXTV_DEVICE void for_lanes(const Tiling& t, const Tile& tile, F f) {
+  for (int lane = threadIdx.x; lane < t.lanes(); lane += blockDim.x) {
+    const int g = int(t.by_across.div(lane)), i = lane - g * t.across;
+    if (g < tile.group && i < tile.across) f(lane, tile.first + g, tile.column + i);
+  }
+}
+
+// The rows [begin, end) of a lane that this thread works on; empty for threads that have none.
+struct Share {
+  int lane, part, begin, end;
+  bool active;  // the lane is a signal; its parts may still be empty
+  JAXTV_DEVICE Share(const Tiling& t, const Tile& tile) {
+    const int thread = threadIdx.x;
+    part = int(t.by_lanes.div(thread));
+    lane = thread - part * t.lanes();
+    active = part < t.parts && tile.inside(t, lane);
+    begin = active ? min_of(part * t.part_rows, tile.rows) : 0;
+    end = active ? min_of(begin + t.part_rows, tile.rows) : 0;
+  }
+};
+
+}  // namespace jaxtv::cuda

@@ -1,0 +1,133 @@
+"""The `jaxtv` command."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+
+import jaxtv
+from jaxtv import _ffi
+
+SOLVERS = {
+    "direct": jaxtv.Direct(),
+    "taut-string": jaxtv.TautString(),
+    "decomposition": jaxtv.Decomposition(),
+    "projected-newton": jaxtv.ProjectedNewton(),
+}
+
+# Modules that the extra [demo] installs.
+EXTRA = ("PIL", "matplotlib", "optax", "rich", "skimage", "tyro")
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point: `jaxtv demo | smooth | info`."""
+    try:
+        import tyro
+
+        tyro.extras.subcommand_cli_from_dict(
+            {"demo": demo, "smooth": smooth, "info": info},
+            prog="jaxtv",
+            description="Total-variation layers for JAX.",
+            args=args,
+            config=(
+                tyro.conf.PositionalRequiredArgs,
+                tyro.conf.PositionalMetavarFromFieldName,
+                tyro.conf.FlagCreatePairsOff,
+            ),
+        )
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA:
+            raise
+        sys.exit(f"jaxtv: {error.name} is missing; install it with: pip install 'jaxtv[demo]'")
+
+
+def demo(
+    output: Path = Path("jaxtv_demo.png"),
+    seconds: float = 40.0,
+    noise: float = 0.1,
+    seed: int = 0,
+) -> None:
+    """Train TV layers on one half of a photo for less than a minute, measure on the other.
+
+    Args:
+        output: the figure to write (png, pdf, svg).
+        seconds: how long to train, compilation included.
+        noise: standard deviation of the noise; the photo is in [0, 1].
+        seed: of the weights, the crops and the noise.
+    """
+    _require("demo", seconds > 0, f"--seconds must be positive, got {seconds}.")
+    _require("demo", 0 < noise < 1, f"--noise must be between 0 and 1, got {noise}.")
+    _require("demo", output.parent.is_dir(), f"the folder of {output} does not exist.")
+    suffixes = (".png", ".pdf", ".svg")
+    _require("demo", output.suffix in suffixes, f"{output} must end in {', '.join(suffixes)}.")
+    from jaxtv.vision.demo import run
+
+    run(output, seconds=seconds, noise=noise, seed=seed)
+
+
+def smooth(
+    picture: Path,
+    output: Path,
+    lam: float = 0.1,
+    sharp: bool = False,
+    solver: Literal["direct", "taut-string", "decomposition", "projected-newton"] = "direct",
+    sweeps: int = 4,
+) -> None:
+    """Smooth a picture by the TV prox, or sharpen it by 2x - prox.
+
+    Args:
+        picture: the file to read: gray or colour, 8 or 16 bits; alpha is kept as it is.
+        output: the file to write, in the format of its suffix.
+        lam: λ, on a scale where black is 0 and white is 1; 0 changes nothing.
+        sharp: sharpen instead of smoothing.
+        solver: the 1D solver of the rows and columns.
+        sweeps: Dykstra sweeps over rows and columns.
+    """
+    from jaxtv.vision.images import ImageError, read, write
+
+    _require("smooth", lam >= 0, f"--lam must be 0 or more, got {lam}.")
+    _require("smooth", sweeps >= 1, f"--sweeps must be 1 or more, got {sweeps}.")
+    dykstra = jaxtv.Dykstra(iterations=sweeps, inner=SOLVERS[solver])
+    try:
+        source = read(picture)
+        y = np.asarray(jaxtv.prox_tv2d(source.color, lam, axes=(0, 1), solver=dykstra))
+        y = 2 * source.color - y if sharp else y
+        write(output, dataclasses.replace(source, color=y))
+    except ImageError as error:
+        sys.exit(f"jaxtv smooth: {error}")
+    if source.reduced:
+        print(f"note: {picture} has more than 8 bits per colour; 8 were read.", file=sys.stderr)
+
+
+def info() -> None:
+    """Print versions, kernels and devices."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_row("python", f"{platform.python_version()} ({platform.platform()})")
+    for package in ("jaxtv", "jax", "jaxlib", "flax", "numpy"):
+        table.add_row(package, importlib.metadata.version(package))
+    for name, facts in _ffi.status().items():
+        for fact, value in facts.items():
+            shown = "\n".join(value) if isinstance(value, list | tuple) else str(value)
+            table.add_row(f"{name} {fact}", shown)
+    table.add_row("devices", "\n".join(f"{d} ({d.device_kind})" for d in jax.devices()))
+    Console().print(table)
+
+
+def _require(command: str, condition: bool, message: str) -> None:
+    if not condition:
+        sys.exit(f"jaxtv {command}: {message}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+// The CUDA handlers as a plain shared library, for ctypes (tests/simt_platform.py).
+#include <cstddef>
+
+#include "handlers.hpp"
+
+namespace {
+struct Entry {
+  const char* name;
+  void* handler;
+};
+#define JAXTV_ENTRY(name) {#name, reinterpret_cast<void*>(&name)},
+const Entry entries[] = {JAXTV_HANDLERS(JAXTV_ENTRY)};
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_name(std::size_t i) {
+  return i < sizeof entries / sizeof *entries ? entries[i].name : nullptr;
+}
+extern "C" __attribute__((visibility("default"))) void* jaxtv_simt_handler(std::size_t i) {
+  return entries[i].handler;
+}

@@ -1,0 +1,127 @@
+// Kernels that are right and kernels that are wrong, to test the checks of simt.hpp itself.
+#include <cstring>
+#include <vector>
+
+#include "launch.cuh"
+
+namespace {
+
+using namespace jaxtv::cuda;
+
+// Reverses a block's values; without the barrier it is a race.
+template <bool kBarrier>
+__global__ void reverse(int* out) {
+  Arena arena;
+  const Shared<int> tile = arena.take<int>(blockDim.x);
+  const int t = threadIdx.x;
+  tile[t] = t;
+  if (kBarrier) __syncthreads();
+  out[blockIdx.x * blockDim.x + t] = tile[blockDim.x - 1 - t];
+}
+
+// A second write before everybody has read.
+__global__ void reuse(int* out) {
+  Arena arena;
+  const Shared<int> tile = arena.take<int>(blockDim.x);
+  const int t = threadIdx.x;
+  tile[t] = t;
+  __syncthreads();
+  out[t] = tile[(t + 1) % blockDim.x];
+  tile[t] = 2 * t;
+}
+
+// __syncwarp orders the lanes of a warp, not the warps.
+template <int kDistance>
+__global__ void neighbours(int* out) {
+  Arena arena;
+  const Shared<int> tile = arena.take<int>(blockDim.x);
+  const int t = threadIdx.x;
+  tile[t] = t;
+  __syncwarp();
+  out[t] = tile[t ^ kDistance];
+}
+
+__global__ void out_of_bounds(int*) {
+  Arena arena;
+  const Shared<int> tile = arena.take<int>(blockDim.x), other = arena.take<int>(blockDim.x);
+  other[0 + threadIdx.x] = 0;
+  tile[threadIdx.x + 1] = 0;
+}
+__global__ void uninitialised(int* out) {
+  Arena arena;
+  out[threadIdx.x] = arena.take<int>(blockDim.x)[threadIdx.x];
+}
+__global__ void too_much(int*) {
+  Arena arena;
+  arena.take<int>(2 * blockDim.x + 1);
+}
+__global__ void same_bytes(int*) {
+  Arena arena;
+  const Shared<std::uint8_t> tile = arena.take<std::uint8_t>(4);
+  tile[threadIdx.x / 2] = 1;
+}
+__global__ void divergent(int* out) {
+  if (threadIdx.x % 2 == 0) __syncwarp();
+  else out[threadIdx.x] = __shfl_sync(kAllLanes, 1, 0);
+}
+
+// Every primitive of a warp, against what it must give.
+__global__ void primitives(int* out) {
+  const int t = threadIdx.x, lane = t % 32;
+  bool ok = __shfl_sync(kAllLanes, lane, 5) == 5;
+  ok &= __shfl_sync(kAllLanes, lane, 3, 8) == lane / 8 * 8 + 3;
+  ok &= __shfl_up_sync(kAllLanes, lane, 2) == (lane < 2 ? lane : lane - 2);
+  ok &= __shfl_down_sync(kAllLanes, double(lane), 4, 16) == (lane % 16 < 12 ? lane + 4 : lane);
+  ok &= __shfl_xor_sync(kAllLanes, lane, 7) == (lane ^ 7);
+  ok &= __ballot_sync(kAllLanes, lane % 3 == 0) == 0x49249249u;
+  ok &= __any_sync(kAllLanes, lane == 9) && !__all_sync(kAllLanes, lane == 9);
+  ok &= __reduce_add_sync(kAllLanes, unsigned(lane)) == 496u;
+  ok &= __reduce_max_sync(kAllLanes, lane - 40) == -9;
+  const unsigned half = lane < 16 ? 0xffffu : 0xffff0000u;
+  ok &= __ballot_sync(half, 1) == half;
+  ok &= __popc(0xf0u) == 4 && __ffs(8) == 4 && __clz(1) == 31 && __brev(1u) == 0x80000000u;
+  ok &= __syncthreads_count(lane == 0) == int(blockDim.x) / 32;
+  ok &= __syncthreads_or(t == 40) && !__syncthreads_and(t == 40);
+  out[t] = ok;
+}
+
+struct Case {
+  const char* name;
+  void (*kernel)(int*);
+  int block;
+  std::int64_t grid;
+};
+const Case cases[] = {
+    {"barrier", reverse<true>, 64, 70000}, {"no barrier", reverse<false>, 64, 1},
+    {"reuse", reuse, 64, 1},               {"warp", neighbours<1>, 64, 1},
+    {"across warps", neighbours<32>, 64, 1}, {"out of bounds", out_of_bounds, 32, 1},
+    {"uninitialised", uninitialised, 32, 2}, {"too much", too_much, 32, 1},
+    {"same bytes", same_bytes, 8, 1},      {"divergent", divergent, 32, 1},
+    {"primitives", primitives, 96, 1},     {"block too large", reverse<true>, 2048, 1},
+};
+
+}  // namespace
+
+// The message of a case, "" where it runs; the sum of what it wrote is left in *sum.
+extern "C" __attribute__((visibility("default"))) const char* selftest(const char* name,
+                                                                       std::int64_t* sum) {
+  for (const Case& c : cases) {
+    if (std::strcmp(c.name, name) != 0) continue;
+    std::vector<int> out(c.grid * c.block);
+    const Status bad = launch(c.name, c.kernel, c.grid, c.block, c.block * sizeof(int) * 2, nullptr,
+                              out.data());
+    *sum = 0;
+    for (int v : out) *sum += v;
+    return bad ? bad : "";
+  }
+  return "no such case";
+}
+
+// i / d for many i and d.
+extern "C" __attribute__((visibility("default"))) int divider_errors() {
+  int errors = 0;
+  for (std::int64_t d : {1, 2, 3, 5, 7, 56, 64, 1000, 65537, 1 << 30, 2147483647})
+    for (std::int64_t i = 0; i < 2147483648; i += i < 2000 ? 1 : i / 7)
+      errors += Divider(d).div(std::uint32_t(i)) != i / d || Divider(d).div(2147483647) != 2147483647 / d;
+  return errors;
+}

@@ -1,0 +1,114 @@
+"""The native module: version guard, registration, and calls that bypass the Python checks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxtv
+from jaxtv import _cpu, _ffi
+
+SOLVER = {"method": 0, "tol": 1e-6, "max_iterations": 10, "line_search": 0}
+
+
+@pytest.mark.once
+def test_version_guard():
+    runtime = _ffi.runtime_api_version()
+    assert tuple(_cpu.ffi_api_version) <= runtime
+    _ffi.check_api_version("m", runtime, runtime)
+    for newer in [(runtime[0], runtime[1] + 1), (runtime[0] + 1, 0)]:
+        with pytest.raises(ImportError, match="rebuild jaxtv"):
+            _ffi.check_api_version("m", newer, runtime)
+
+
+@pytest.mark.once
+def test_missing_kernels_say_how_to_build(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "jaxtv._cpu", None)
+    monkeypatch.delattr(jaxtv, "_cpu")
+    with pytest.raises(ImportError, match="pip install -e"):
+        _ffi._load_cpu()
+
+
+@pytest.mark.once
+def test_status_names_every_kernel():
+    status = _ffi.status()["cpu"]
+    assert "jaxtv_prox1d" in status["kernels"]
+    assert len(status["kernels"]) == 8
+    assert status["instruction set"] in ("baseline", "avx2", "avx512")
+
+
+@pytest.mark.once
+def test_sharding_rule_text():
+    rule = _ffi.sharding_rule([(8, 5), (8, 1)], [(8, 5)], 1)
+    assert rule == (
+        "#sdy.op_sharding_rule<([i, j], [i, k])->([i, l]) {i=8, j=5, k=1, l=5} "
+        "need_replication={j, k, l}, custom>"
+    )
+    many = _ffi.sharding_rule([(2,) * 20], [(2,) * 20], 0)
+    assert "z_1" in many
+
+
+def call(target, out, *args, **attributes):
+    ints = {k: np.int64(v) for k, v in attributes.items() if isinstance(v, int)}
+    return jax.ffi.ffi_call(target, out)(*args, **(attributes | ints))
+
+
+def like(x):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+
+
+X = jnp.zeros((3, 6), jnp.float32)
+W = jnp.ones((3, 1), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("w", "axis", "solver", "message"),
+    [
+        (jnp.ones((3, 2), jnp.float32), 1, {}, "wrong size along the prox axis"),
+        (jnp.ones((2, 1), jnp.float32), 1, {}, "differ in shape"),
+        (jnp.ones((3,), jnp.float32), 1, {}, "differ in rank"),
+        (jnp.ones((3, 1), jnp.float16), 1, {}, "differ in dtype"),
+        (W, 2, {}, "axis out of range"),
+        (W, -1, {}, "axis out of range"),
+        (W, 1, {"method": 9}, "unknown method"),
+        (W, 1, {"line_search": 2}, "unknown line search"),
+        (W, 1, {"max_iterations": 0}, "bad solver options"),
+    ],
+)
+def test_wrong_calls_of_the_1d_target_are_errors(w, axis, solver, message):
+    with pytest.raises(Exception, match=message):
+        call("jaxtv_prox1d", like(X), X, w, axis=axis, **(SOLVER | solver)).block_until_ready()
+
+
+def test_wrong_dtype_and_results_are_errors():
+    integers = jnp.zeros((3, 6), jnp.int32)
+    with pytest.raises(Exception, match="float32 or float64"):
+        call("jaxtv_prox1d", like(X), integers, W, axis=1, **SOLVER).block_until_ready()
+    short = jax.ShapeDtypeStruct((3, 5), jnp.float32)
+    with pytest.raises(Exception, match="differ in shape"):
+        call("jaxtv_prox1d", short, X, W, axis=1, **SOLVER).block_until_ready()
+
+
+@pytest.mark.parametrize(
+    ("axes", "masks", "message"),
+    [
+        ((0, 0), (2, 3, 6), "axes must differ"),
+        ((0, 5), (2, 3, 6), "axis out of range"),
+        ((1, 0), (1, 3, 6), "wrong mask shape"),
+    ],
+)
+def test_wrong_calls_of_the_dykstra_target_are_errors(axes, masks, message):
+    out = (like(X), jax.ShapeDtypeStruct(masks, jnp.uint8))
+    ws = (jnp.ones((1, 6), jnp.float32), W)
+    with pytest.raises(Exception, match=message):
+        jax.block_until_ready(
+            call(
+                "jaxtv_dykstra_masked",
+                out,
+                X,
+                *ws,
+                axes=np.asarray(axes),
+                iterations=4,
+                **SOLVER,
+            )
+        )
