@@ -1,5 +1,5 @@
-// What every handler does before it launches: checks that turn a wrong call into an error of XLA, and views
-// of XLA's buffers.
+// What every handler does before it launches: checks that turn a wrong call into an error of XLA,
+// and views of XLA's buffers.
 #pragma once
 
 #include <algorithm>
@@ -7,15 +7,15 @@
 #include <optional>
 #include <string>
 
-#include "launch.cuh"
-#include "tile.cuh"
+#include "shape.hpp"
 #include "xla/ffi/api/ffi.h"
 
 namespace jaxtv::cuda {
 
 namespace ffi = xla::ffi;
 
-// The stream that XLA runs on; decoded as cudaStream_t. The SIMT build is a CPU target and has none.
+// The stream that XLA runs on; decoded as cudaStream_t. The SIMT build is a CPU target and has
+// none.
 struct Stream {};
 
 using Buffer = ffi::AnyBuffer;
@@ -78,7 +78,8 @@ const T* in(Buffer b) {
   return static_cast<const T*>(b.untyped_data());
 }
 
-// Weights have one value (λ per signal) or n - 1 (per edge) along the axis. Returns whether per edge.
+// Weights have one value (λ per signal) or n - 1 (per edge) along the axis. Returns whether per
+// edge.
 inline bool per_edge(Buffer w, Buffer like, std::int64_t axis) {
   check_like(w, like, axis, {1, like.dimensions()[axis] - 1});
   return w.dimensions()[axis] != 1;
@@ -101,7 +102,7 @@ struct xla::ffi::CtxDecoding<jaxtv::cuda::Stream> {
 #if defined(JAXTV_SIMT)
     return cudaStream_t(nullptr);
 #else
-    return CtxDecoding<PlatformStream<cudaStream_t>>::Decode(api, ctx, diagnostic);
+    return CtxDecoding<PlatformStream<cudaStream_t> >::Decode(api, ctx, diagnostic);
 #endif
   }
 };
@@ -111,8 +112,7 @@ namespace jaxtv::cuda {
 inline auto bind() { return ffi::Ffi::Bind().Ctx<Stream>(); }
 }  // namespace jaxtv::cuda
 
-// Defines the handler `name` outside of any namespace: no allocation, no host synchronisation and launches that depend on shapes
-// only, so XLA may record it into a command buffer (CUDA graph).
-#define JAXTV_HANDLER(name, impl, ...)                   \
-  XLA_FFI_DEFINE_HANDLER_SYMBOL(name, impl, __VA_ARGS__, \
-                                {xla::ffi::Traits::kCmdBufferCompatible})
+// Defines the handler `name` outside of any namespace: no allocation, no host synchronisation and
+// launches that depend on shapes only, so XLA may record it into a command buffer (CUDA graph).
+#define JAXTV_HANDLER(name, impl, ...) \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(name, impl, __VA_ARGS__, {xla::ffi::Traits::kCmdBufferCompatible})

@@ -1,30 +1,19 @@
-// Launching kernels and reaching their shared memory. Kernels go through these two, so that the same .cu
-// files compile with nvcc and, for tests without a GPU, as C++ against tests/simt/simt.hpp.
+// Launching kernels and reaching their shared memory. Kernels go through these two, so that the
+// same .cu files compile with nvcc and, for tests without a GPU, as C++ (-DJAXTV_SIMT) against
+// tests/simt/simt.hpp.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
-
-#if defined(__CUDACC__)
-#include <cuda_runtime.h>
-#else
-#include "simt.hpp"
-#endif
-
-#include "jaxtv/common.hpp"
+#include "shape.hpp"
 
 #define JAXTV_DEVICE __device__ __forceinline__
 
 namespace jaxtv::cuda {
 
-// Null, or what went wrong.
-using Status = const char*;
-
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr std::size_t kPortableShared = 48 * 1024;  // per block, on every device without asking
 
-#if defined(__CUDACC__)
+#if !defined(JAXTV_SIMT)
 template <class T>
 using Shared = T*;
 #else
@@ -41,7 +30,7 @@ class Arena {
     used_ = (used_ + alignof(T) - 1) / alignof(T) * alignof(T);
     const std::size_t at = used_;
     used_ += size * sizeof(T);
-#if defined(__CUDACC__)
+#if !defined(JAXTV_SIMT)
     extern __shared__ __align__(16) unsigned char jaxtv_shared_memory[];
     return reinterpret_cast<T*>(jaxtv_shared_memory + at);
 #else
@@ -64,7 +53,7 @@ Status launch(const char* name, void (*kernel)(P...), std::int64_t grid, int blo
               std::size_t shared_bytes, cudaStream_t stream, A... args) {
   if (grid <= 0) return nullptr;
   if (grid > kMaxGrid) grid = kMaxGrid;
-#if defined(__CUDACC__)
+#if !defined(JAXTV_SIMT)
   (void)name;
   if (shared_bytes > kPortableShared) {
     const cudaError_t error = cudaFuncSetAttribute(

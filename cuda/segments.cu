@@ -1,8 +1,9 @@
-// Segment means. A signal is read once where it fits in a tile. A longer one is cut into chunks: a first
-// launch sums up each chunk (the run that is open at its left end and the one at its right end), a
-// second scans these sums, a third computes the means with what flows in from both sides.
+// Segment means. A signal is read once where it fits in a tile. A longer one is cut into chunks: a
+// first launch sums up each chunk (the run that is open at its left end and the one at its right
+// end), a second scans these sums, a third computes the means with what flows in from both sides.
 // Sums are in double and in a fixed order; there are no atomics.
 #include "segments.hpp"
+#include "tile.cuh"
 
 namespace jaxtv::cuda {
 namespace {
@@ -40,8 +41,8 @@ JAXTV_DEVICE std::uint8_t code_of(const Edges<T>& e, const Shape& s, std::int64_
   const T a = e.y[at], b = e.y[at + s.inner];
   if (a < b) return kUp;
   if (a > b) return kDown;
-  const std::int64_t w = e.per_edge ? (outer * (s.n - 1) + k) * s.inner + inner
-                                    : outer * s.inner + inner;
+  const std::int64_t w =
+      e.per_edge ? (outer * (s.n - 1) + k) * s.inner + inner : outer * s.inner + inner;
   return a == b && e.w[w] > T(0) ? kJoined : kCut;
 }
 
@@ -49,9 +50,9 @@ JAXTV_DEVICE std::uint8_t code_of(const Edges<T>& e, const Shape& s, std::int64_
 
 template <class T>
 struct Stage {
-  Shared<Run> runs;             // one per thread, when several threads share a signal
-  Shared<T> values;             // rows + 1: the last is the mean of the segment after the tile
-  Shared<std::uint8_t> codes;   // rows + 1: row k is the edge before sample k
+  Shared<Run> runs;            // one per thread, when several threads share a signal
+  Shared<T> values;            // rows + 1: the last is the mean of the segment after the tile
+  Shared<std::uint8_t> codes;  // rows + 1: row k is the edge before sample k
   int pitch;
 
   JAXTV_DEVICE Stage(Arena& arena, const Tiling& t) : pitch(t.pitch) {
@@ -64,7 +65,8 @@ struct Stage {
 };
 
 // Inclusive scans of `mine` over the parts of each lane; every thread of the block calls it.
-// kReverse: from the last part to the first. Returns what comes before, `mine` becomes the total so far.
+// kReverse: from the last part to the first. Returns what comes before, `mine` becomes the total so
+// far.
 template <bool kReverse>
 JAXTV_DEVICE Run scan(Shared<Run> runs, Run& mine, int part, int parts, int step) {
   if (parts == 1) return {};
@@ -112,7 +114,6 @@ JAXTV_DEVICE void load_values(const Stage<T>& stage, const Tiling& t, const Tile
 
 template <class T>
 struct PullTile {
-  static constexpr int kForces = 0;
   Stage<T> stage;
   const Pull<T>& op;
 
@@ -131,8 +132,7 @@ struct PullTile {
   JAXTV_DEVICE double slope(int k, int lane) const {
     const std::uint8_t code = stage.after(k, lane);
     if (code != kUp && code != kDown) return 0;
-    const double jump =
-        double(T(stage.values[(k + 1) * stage.pitch + lane])) - value(k, lane);
+    const double jump = double(T(stage.values[(k + 1) * stage.pitch + lane])) - value(k, lane);
     return code == kUp ? -jump : jump;
   }
   JAXTV_DEVICE void add(std::int64_t at, double v) const {
@@ -162,13 +162,13 @@ struct PullTile {
 
 template <class T>
 struct PushTile {
-  static constexpr int kForces = 1;
   Stage<T> stage;
   Shared<T> forces;  // rows + 1: row k is tw of the edge before sample k; only per edge
   const Push<T>& op;
   T uniform = 0;
 
-  JAXTV_DEVICE PushTile(Arena& arena, const Tiling& t, const Push<T>& op) : stage(arena, t), op(op) {
+  JAXTV_DEVICE PushTile(Arena& arena, const Tiling& t, const Push<T>& op)
+      : stage(arena, t), op(op) {
     forces = arena.take<T>(op.per_edge ? t.elements(1) : 0);
   }
   JAXTV_DEVICE void load(const Tiling& t, const Tile& tile) {
@@ -235,8 +235,8 @@ JAXTV_DEVICE T mean_of(const Run& run) {
   return T(run.sum) / T(run.count);
 }
 
-// Replaces the values of the rows by the means of their segments. `in.left` and `in.right` are what the
-// first and the last segment have outside of the rows.
+// Replaces the values of the rows by the means of their segments. `in.left` and `in.right` are what
+// the first and the last segment have outside of the rows.
 template <class T, class Op>
 JAXTV_DEVICE void means(const Op& op, const Share& share, const Ends& in) {
   if (share.begin == share.end) return;
@@ -333,10 +333,10 @@ __global__ void __launch_bounds__(kTileThreads) apply(Tiling t, Op op, Link* lin
     Ends in = around;
     if (t.parts > 1) {
       Ends ends = ends_of(work, share);
-      in.right = join(around.right, scan<true>(work.stage.runs, ends.left, share.part, t.parts,
-                                               t.lanes()));
-      in.left = join(around.left, scan<false>(work.stage.runs, ends.right, share.part, t.parts,
-                                              t.lanes()));
+      in.right = join(around.right,
+                      scan<true>(work.stage.runs, ends.left, share.part, t.parts, t.lanes()));
+      in.left = join(around.left,
+                     scan<false>(work.stage.runs, ends.right, share.part, t.parts, t.lanes()));
     }
     means<T>(work, share, in);
     if (share.active && share.part == t.parts - 1)  // read by the edge after the last row
@@ -358,10 +358,10 @@ __global__ void __launch_bounds__(kScanThreads)
   const int part = threadIdx.x, parts = blockDim.x;
   for (std::int64_t signal = blockIdx.x; signal < signals; signal += gridDim.x) {
     Run total{};
-    for (std::int64_t c = part; c < chunks; c += parts) total.sum += links[signal * chunks + c].total;
+    for (std::int64_t c = part; c < chunks; c += parts)
+      total.sum += links[signal * chunks + c].total;
     scan<false>(runs, total, part, parts, 1);
-    if (part == parts - 1)
-      gw[signal] = T(accumulate ? double(gw[signal]) + total.sum : total.sum);
+    if (part == parts - 1) gw[signal] = T(accumulate ? double(gw[signal]) + total.sum : total.sum);
   }
 }
 
@@ -428,9 +428,9 @@ Status segment_pull(cudaStream_t stream, const Shape& s, const Pull<T>& op, void
                 stream, s.signals(), t.chunks, links, op.gw, op.accumulate);
 }
 
-#define JAXTV_INSTANTIATE(T)                                                             \
-  template std::int64_t segment_workspace<T>(const Shape&);                              \
-  template Status segment_push(cudaStream_t, const Shape&, const Push<T>&, void*);       \
+#define JAXTV_INSTANTIATE(T)                                                       \
+  template std::int64_t segment_workspace<T>(const Shape&);                        \
+  template Status segment_push(cudaStream_t, const Shape&, const Push<T>&, void*); \
   template Status segment_pull(cudaStream_t, const Shape&, const Pull<T>&, void*);
 JAXTV_INSTANTIATE(float)
 JAXTV_INSTANTIATE(double)

@@ -1,8 +1,9 @@
-// Derivatives by segment means (SOLVERS.md, Eq. 8 of the paper in O(n)) on a stream, without allocation and
-// without waiting for it. What XLA's handlers and the Dykstra adjoint call; plain C++.
+// Derivatives by segment means (SOLVERS.md, Eq. 8 of the paper in O(n)) on a stream, without
+// allocation and without waiting for it. What XLA's handlers and the Dykstra adjoint call; plain
+// C++.
 #pragma once
 
-#include "tile.cuh"
+#include "shape.hpp"
 
 namespace jaxtv::cuda {
 
@@ -10,8 +11,9 @@ namespace jaxtv::cuda {
 template <class T>
 struct Edges {
   const T *y, *w;
-  bool per_edge;             // w: n - 1 per signal, or 1
-  const std::uint8_t* mask;  // used when y is null: codes of 2 bits, `shift` up, of the edge (k, k + 1)
+  bool per_edge;  // w: n - 1 per signal, or 1
+  const std::uint8_t*
+      mask;  // used when y is null: codes of 2 bits, `shift` up, of the edge (k, k + 1)
   int shift;
   std::int64_t mask_stride;  // bytes from one batch element's plane to the next one's
 };

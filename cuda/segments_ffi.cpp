@@ -36,8 +36,8 @@ ffi::Error segment_vjp(cudaStream_t stream, Buffer y, Buffer w, Buffer g, Result
     check_same(*gx, y);
     check_same(*gw, w);
     void* space = workspace(scratch, segment_workspace<T>(shape));
-    return segment_pull<T>(
-        stream, shape, {edges, in<T>(g), out<T>(gx), out<T>(gw), edges.per_edge, false}, space);
+    return segment_pull<T>(stream, shape,
+                           {edges, in<T>(g), out<T>(gx), out<T>(gw), edges.per_edge, false}, space);
   });
 }
 

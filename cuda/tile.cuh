@@ -1,21 +1,15 @@
-// How a block covers a (batch, outer, n, inner) array: by tiles of some signals and a range of their
-// samples. A tile lies in shared memory as rows of samples, one lane (column) per signal, whichever axis is
-// contiguous in memory:
-//   strided axis (inner > 1): lanes are neighbours in memory, so rows are read and written coalesced;
-//   contiguous axis (inner == 1): a row pitch that is odd keeps both the reads along a signal and the
-//   work across lanes free of bank conflicts;
-//   few channels (1 < inner < lanes): whole runs of memory, several outer elements side by side.
+// How a block covers a (batch, outer, n, inner) array: by tiles of some signals and a range of
+// their samples. A tile lies in shared memory as rows of samples, one lane (column) per signal,
+// whichever axis is contiguous in memory:
+//   strided axis (inner > 1): lanes are neighbours in memory, so rows are read and written
+//   coalesced; contiguous axis (inner == 1): a row pitch that is odd keeps both the reads along a
+//   signal and the work across lanes free of bank conflicts; few channels (1 < inner < lanes):
+//   whole runs of memory, several outer elements side by side.
 #pragma once
 
 #include "launch.cuh"
 
 namespace jaxtv::cuda {
-
-// Sample k of the signal (b, o, i) is at (((b * outer) + o) * n + k) * inner + i.
-struct Shape {
-  std::int64_t batch, outer, n, inner;
-  JAXTV_HD std::int64_t signals() const { return batch * outer * inner; }
-};
 
 struct Tiling {
   Shape shape;
@@ -34,15 +28,15 @@ struct Tiling {
 };
 
 struct TileNeeds {
-  int bytes;        // of shared memory per sample
-  int scan_bytes;   // and per thread, where several share a signal
+  int bytes;       // of shared memory per sample
+  int scan_bytes;  // and per thread, where several share a signal
 };
 
 constexpr int kTileThreads = 256;
 constexpr int kMinChunk = 256;  // jaxtv/_ffi.py sizes workspaces by it
 
-// What follows weighs occupancy (about 20 KiB per block), sectors of 32 bytes across strided lanes, enough
-// tiles to fill a device, and one pass over the signals wherever they fit in shared memory.
+// What follows weighs occupancy (about 20 KiB per block), sectors of 32 bytes across strided lanes,
+// enough tiles to fill a device, and one pass over the signals wherever they fit in shared memory.
 inline Tiling tiling_of(const Shape& s, const TileNeeds& needs) {
   constexpr int kPreferred = 20 * 1024, kFewTiles = 512;
   const auto min = [](std::int64_t a, std::int64_t b) { return a < b ? a : b; };
@@ -94,11 +88,11 @@ inline Status check(const Tiling& t) {
 
 // One tile of the grid, and what a thread does in it.
 struct Tile {
-  std::int64_t first;         // outer index (batch and outer together) of its first lane
-  std::int64_t batch;         // batch element; a tile never crosses one
-  std::int64_t column, row;   // first inner index, first sample
+  std::int64_t first;        // outer index (batch and outer together) of its first lane
+  std::int64_t batch;        // batch element; a tile never crosses one
+  std::int64_t column, row;  // first inner index, first sample
   std::int64_t chunk;
-  int group, across, rows;    // what lies inside the array
+  int group, across, rows;  // what lies inside the array
 
   JAXTV_DEVICE Tile(const Tiling& t, std::uint32_t index) {
     std::uint32_t rest = t.by_columns.div(index);
@@ -125,7 +119,8 @@ struct Tile {
   }
 };
 
-// Calls f(row, lane, outer, inner) for the tile's samples; neighbouring threads get neighbours in memory.
+// Calls f(row, lane, outer, inner) for the tile's samples; neighbouring threads get neighbours in
+// memory.
 template <class F>
 JAXTV_DEVICE void for_samples(const Tiling& t, const Tile& tile, F f) {
   const std::uint32_t count = std::uint32_t(tile.group) * t.rows * t.across;

@@ -1,10 +1,14 @@
 """Total-variation proximity operators for JAX: exact, differentiable, with Flax layers."""
 
 import importlib
+from typing import TYPE_CHECKING
 
 from jaxtv._functional import duality_gap, max_lambda, total_variation
 from jaxtv._prox import Info, prox_tv, prox_tv1d, prox_tv2d
 from jaxtv._solvers import Decomposition, Direct, Dykstra, ProjectedNewton, TautString
+
+if TYPE_CHECKING:
+    from jaxtv import linen, nnx, reference
 
 __version__ = "0.1.0"
 

@@ -37,7 +37,7 @@ def _scan(combine, values: tuple, identity: tuple, *, reverse: bool = False) -> 
     """Inclusive scan along the last axis in log2(n) doubling steps.
 
     `combine(earlier, later)` joins neighbouring pieces, in scan order. A loop over the shift keeps
-    the program small: `jax.lax.associative_scan` takes ten times as long to compile here.
+    the program small: `jax.lax.associative_scan` makes it ten times as long to compile.
     """
     n, axis = values[0].shape[-1], values[0].ndim - 1
 
@@ -98,29 +98,32 @@ class _Regions(NamedTuple):
     rounds: Array  # (..., 1) int32
 
 
-def _region_values(x: Array, reference: Array, cut: Array, pull: Array) -> Array:
+def _region_values(
+    x: Array, reference: Array, cut: Array, pull: Array
+) -> tuple[Array, Array, Array]:
     """Mean of each region, adjusted by the duals of the two cuts that bound it.
 
     The sum is over differences to `reference` at the region's head: with the value of an earlier
-    round there, this is a step of iterative refinement.
+    round there, this is a step of iterative refinement. Returns at each sample (value, gain,
+    left): gain is value - x before the value is rounded, so that its sums do not drift, and left
+    the dual on the left of the region.
     """
     head, tail = _pad_left(cut, True), _pad_right(cut, True)
     left, ref = _fill((_pad_left(pull), reference), head)
     total, count = _region_sums((x - ref, jnp.ones_like(x, jnp.int32)), head)
-    mean = ref + (total + (_pad_right(pull) - left)) / count.astype(x.dtype)
-    mean = jnp.clip(mean, x.min(-1, keepdims=True), x.max(-1, keepdims=True))
-    return _fill((mean,), tail, reverse=True)[0]
+    offset = (total + (_pad_right(pull) - left)) / count.astype(x.dtype)
+    (offset,) = _fill((offset,), tail, reverse=True)
+    value = jnp.clip(ref + offset, x.min(-1, keepdims=True), x.max(-1, keepdims=True))
+    return value, (ref - x) + offset, left
 
 
-def _labels(x: Array, value: Array, w: Array, cut: Array, pull: Array) -> Array:
-    """Binary solution of each region for the threshold `value` (Viterbi, SOLVERS 2a).
+def _labels(gain: Array, left: Array, w: Array, cut: Array, pull: Array) -> Array:
+    """Minimise each region's sum_i z_i gain_i + sum_e w_e |z_{e+1} - z_e| over z in {0, 1}^n.
 
-    Messages are kept relative to the dual on the left of their region: next to a large weight
-    their differences survive in float32.
+    This is a two-state Viterbi pass. Its messages are kept relative to `left`, the dual on the
+    left of their region: next to a large weight their differences survive in float32.
     """
     head, tail = _pad_left(cut, True), _pad_right(cut, True)
-    (left,) = _fill((_pad_left(pull),), head)
-    gain = value - x
     before, after = _pad_left(w), _pad_right(w)
     lo = jnp.where(head, gain, gain + (-before - left))
     hi = jnp.where(head, gain, gain + (before - left))
@@ -131,23 +134,26 @@ def _labels(x: Array, value: Array, w: Array, cut: Array, pull: Array) -> Array:
 
 
 def _decompose(x: Array, w: Array) -> _Regions:
-    """Split regions at their own adjusted mean until no label changes. At most n rounds."""
+    """Split regions at their own adjusted mean until no label changes.
+
+    Every round but the last cuts an edge, so there are at most n + 1. There are at least two: the
+    second refines the values of the first.
+    """
 
     def one_round(state):
         value, cut, pull, rounds, active = state
-        new_value = jnp.where(active, _region_values(x, value, cut, pull), value)
-        z = _labels(x, new_value, w, cut, pull)
+        new_value, gain, left = _region_values(x, value, cut, pull)
+        z = _labels(gain, left, w, cut, pull)
         z0, z1 = z[..., :-1], z[..., 1:]
         new = (z0 != z1) & ~cut & active
         new_pull = jnp.where(new, jnp.where(z1, w, -w), pull)
-        changed = jnp.any(new, axis=-1, keepdims=True)
-        return new_value, cut | new, new_pull, rounds + active.astype(jnp.int32), changed
+        changed = jnp.any(new, axis=-1, keepdims=True) | (rounds == 0)
+        value = jnp.where(active, new_value, value)
+        return value, cut | new, new_pull, rounds + active.astype(jnp.int32), changed
 
     cut = w == 0  # decouples exactly
-    pull = jnp.zeros_like(w)
-    value = _region_values(x, x, cut, pull)
     rounds = jnp.zeros_like(x[..., :1], jnp.int32)
-    state = (value, cut, pull, rounds, rounds == 0)
+    state = (x, cut, jnp.zeros_like(w), rounds, rounds == 0)
     value, cut, pull, rounds, _ = jax.lax.while_loop(lambda s: jnp.any(s[-1]), one_round, state)
     return _Regions(value, cut, pull, rounds)
 
@@ -167,7 +173,7 @@ def _pool_ties(regions: _Regions) -> _Regions:
     def fuse(state):
         value, cut, pull, bad = state
         cut, pull = cut & ~bad, jnp.where(bad, 0, pull)
-        value = _region_values(value, value, cut, jnp.zeros_like(pull))
+        value, *_ = _region_values(value, value, cut, jnp.zeros_like(pull))
         return value, cut, pull, violated(value, cut, pull)
 
     value, cut, pull, rounds = regions

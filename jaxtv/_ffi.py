@@ -41,7 +41,7 @@ def check_api_version(module: str, built: tuple[int, int], runtime: tuple[int, i
     raise ImportError(
         f"{module} was built against XLA FFI {built[0]}.{built[1]}, but the installed jaxlib "
         f"speaks {runtime[0]}.{runtime[1]}. Install a newer jax and jaxlib, or rebuild jaxtv with "
-        "`pip install --no-binary jaxtv --force-reinstall jaxtv` (from a checkout: `pip install .`)."
+        "`pip install --no-binary jaxtv --force-reinstall jaxtv` (in a checkout: `pip install .`)."
     )
 
 

@@ -71,7 +71,7 @@ def duality_gap(x: ArrayLike, y: ArrayLike, lam: Lam, *, axes: int | Sequence[in
     y = as_float_array(y, "y").astype(x.dtype)
     if len(resolved) > 1:
         return feasible_gap(x, y, ws, resolved)[0]
-    (axis,), (w,) = resolved, jax.lax.stop_gradient(ws)
+    axis, w = resolved[0], jax.lax.stop_gradient(ws[0])
     x, y = jax.lax.stop_gradient((x, y))
     cumulative = jnp.cumsum(y - x, axis=axis)
     edges = jax.lax.slice_in_dim(cumulative, 0, max(x.shape[axis] - 1, 0), axis=axis)

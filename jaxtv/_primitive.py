@@ -69,14 +69,22 @@ def _bind(primitive: Primitive, *operands, **params):
 _METHODS = {Direct: 0, TautString: 1, Decomposition: 2, ProjectedNewton: 3}
 
 
-def _attributes(*, axis=None, axes=None, iterations=None, solver=None, inner=None, **_):
+def _attributes(
+    *,
+    axis: int | None = None,
+    axes: Sequence[int] = (),
+    iterations: int = 0,
+    solver: Solver1D | None = None,
+    inner: Solver1D | None = None,
+    **_,
+) -> dict[str, Any]:
     """FFI attributes of a primitive's parameters."""
     out: dict[str, Any] = {}
-    if axis is not None:
-        out["axis"] = np.int64(axis)
-    if axes is not None:
+    if axis is None:
         out["axes"] = np.asarray(axes, np.int64)
         out["iterations"] = np.int64(iterations)
+    else:
+        out["axis"] = np.int64(axis)
     solver = solver or inner
     if solver is not None:
         newton = solver if isinstance(solver, ProjectedNewton) else ProjectedNewton()

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxtv import _primitive
@@ -267,12 +268,12 @@ def normalise_lam(lam: Lam, x: Array, axes: Sequence[int]) -> tuple[Array, ...]:
                 if len(axes) > 1
                 else f"`lam` must be a number or an array for one axis, got {lam!r}."
             )
-        return tuple(_weights(entry, x, a, (a,)) for entry, a in zip(lam, axes))
+        return tuple(_weights(_as_lam(w, x), x, a, (a,)) for w, a in zip(lam, axes))
+    lam = _as_lam(lam, x)  # converted once: a half-precision λ adds its gradients in float32
     return tuple(_weights(lam, x, a, axes) for a in axes)
 
 
-def _weights(lam, x: Array, axis: int, prox_axes: Sequence[int]) -> Array:
-    _check_lam(lam)
+def _weights(lam: Array, x: Array, axis: int, prox_axes: Sequence[int]) -> Array:
     shape, n = np.shape(lam), x.shape[axis]
     padded = (1,) * (x.ndim - len(shape)) + shape
     edges = max(n - 1, 1)
@@ -287,8 +288,7 @@ def _weights(lam, x: Array, axis: int, prox_axes: Sequence[int]) -> Array:
             f"`lam` of shape {shape} does not fit x of shape {x.shape}: it must broadcast against "
             f"x with size {along} along axis {', '.join(map(str, prox_axes))}.{hint}"
         )
-    lam = jnp.reshape(jnp.asarray(lam).astype(x.dtype), padded)
-    return lam * jnp.ones_like(_template(x, axis, padded[axis]))
+    return jnp.reshape(lam, padded) + jnp.zeros_like(_template(x, axis, padded[axis]))
 
 
 def _template(x: Array, axis: int, size: int) -> Array:
@@ -298,19 +298,18 @@ def _template(x: Array, axis: int, size: int) -> Array:
     return jax.lax.slice_in_dim(x, 0, size, axis=axis)
 
 
-def _check_lam(lam) -> None:
+def _as_lam(lam: Any, x: Array) -> Array:
+    """λ in the dtype of x, or an error: it must be a number or a float array, >= 0 if concrete."""
     dtype = getattr(lam, "dtype", None)
-    if dtype is None and not isinstance(lam, int | float | np.ndarray) or isinstance(lam, bool):
+    number = isinstance(lam, int | float) and not isinstance(lam, bool)
+    if dtype is None and not number:
         raise TypeError(f"`lam` must be a number or an array, got {type(lam).__name__}.")
     if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
-        if jnp.issubdtype(dtype, jnp.integer) and np.ndim(lam) == 0:
-            pass
-        else:
-            raise TypeError(f"`lam` must be a float array, got {dtype}.")
-    if isinstance(lam, jax.core.Tracer):
-        return  # a bad λ then makes its signals NaN
-    if np.any(~(np.asarray(lam, np.float64) >= 0)):
+        raise TypeError(f"`lam` must be a float array, got {dtype}.")
+    # A traced λ is not known yet: a bad one then makes its signals NaN.
+    if not isinstance(lam, Tracer) and np.any(~(np.asarray(lam, np.float64) >= 0)):
         raise ValueError(f"`lam` must be >= 0 and not NaN, got {_brief(lam)}.")
+    return jnp.asarray(lam).astype(x.dtype)
 
 
 def _brief(lam) -> str:

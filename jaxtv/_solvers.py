@@ -1,4 +1,4 @@
-"""Solver objects: frozen, hashable values that say how a prox is computed (static under `jax.jit`)."""
+"""Solver objects: frozen, hashable values that say how a prox is computed; static under `jit`."""
 
 from __future__ import annotations
 

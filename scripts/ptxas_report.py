@@ -1,4 +1,6 @@
-"""Registers, spills and stack of every CUDA kernel: python scripts/ptxas_report.py [--arch sm_90] [FILE.cu ...].
+"""Registers, spills and stack of every CUDA kernel.
+
+    python scripts/ptxas_report.py [--arch sm_90] [FILE.cu ...]
 
 Needs nvcc, no GPU. Exits with 1 where a kernel spills.
 """
@@ -42,16 +44,11 @@ def compile_kernels(source: pathlib.Path, arch: str) -> list[Kernel]:
         RuntimeError: with nvcc's messages, where it does not compile.
     """
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            [
-                *(os.environ.get("CUDACXX", "nvcc"), "-std=c++20", f"-arch={arch}", "-O3", "-cubin"),
-                *("-Xptxas=-v", "-Werror=all-warnings", f"-I{ROOT / 'include'}"),
-                *(f"-I{ROOT / 'cuda'}", "-o", f"{folder}/kernels.cubin", str(source)),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = [os.environ.get("CUDACXX", "nvcc"), "-std=c++20", f"-arch={arch}", "-O3"]
+        command += ["-cubin", "-Xptxas=-v", "-Werror=all-warnings"]
+        command += [f"-I{ROOT / 'include'}", f"-I{ROOT / 'cuda'}"]
+        command += ["-o", f"{folder}/kernels.cubin", str(source)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"nvcc {source}:\n{done.stderr}")
     demangled = done.stderr
@@ -74,7 +71,7 @@ def compile_kernels(source: pathlib.Path, arch: str) -> list[Kernel]:
 def report(sources: list[pathlib.Path], arch: str) -> list[Kernel]:
     """All kernels of `sources`, compiled two files at a time."""
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        return sum(pool.map(lambda s: compile_kernels(s, arch), sources), [])
+        return [k for ks in pool.map(lambda s: compile_kernels(s, arch), sources) for k in ks]
 
 
 def main() -> int:

@@ -1,9 +1,10 @@
 """Strict JAX settings, and the whole suite twice: once with x64 enabled, once in float32.
 
-Every test runs under the session fixture `precision`, so that one plain `pytest` covers both runs; pytest orders
-the tests by it, and no jit cache is thrown away in between. Markers:
+Every test runs under the session fixture `precision`, so that one plain `pytest` covers both runs;
+pytest orders the tests by it, and no jit cache is thrown away in between. Markers:
 
-* `x64`: needs float64, so it exists in the x64 run only (deselected, not skipped, in the float32 run);
+* `x64`: needs float64, so it exists in the x64 run only (deselected, not skipped, in the float32
+  run);
 * `once`: does not depend on the precision at all; runs in the x64 run only.
 """
 
@@ -20,6 +21,7 @@ import hypothesis
 import jax
 import peers
 import pytest
+import simt_platform
 
 RUNS = ("x64", "f32")
 
@@ -62,3 +64,16 @@ def precision(request):
 def prox_tv(request):
     """PyPI's prox_tv 3.2.1, built on first use; an error, never a skip, where that fails."""
     return peers.prox_tv(lambda: request.config.cache.mkdir("peers"))
+
+
+@pytest.fixture(scope="session")
+def simt(request):
+    """CPU target -> target of the SIMT build of its CUDA kernel."""
+    return simt_platform.load(request.config.cache.mkdir("simt"))
+
+
+@pytest.fixture(scope="session", autouse=os.environ.get("JAXTV_TEST_PLATFORM") == "simt")
+def whole_suite_on_simt(simt):
+    """JAXTV_TEST_PLATFORM=simt: every test runs on the CUDA kernels, where they are written."""
+    with simt_platform.using(simt):
+        yield

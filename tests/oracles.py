@@ -1,8 +1,9 @@
 """Independent oracles in NumPy: nothing here is shared with the library.
 
-1D: forward message passing over the knots of the derivative of the value function (Johnson 2013; Kolmogorov, Pock &
-Rolinek 2016), either in float64 or, `exact=True`, in rational numbers. It only has to find the structure (which edges
-jump, and which way); the values are then the KKT means, each summed with `math.fsum`, i.e. rounded once.
+1D: forward message passing over the knots of the derivative of the value function (Johnson 2013;
+Kolmogorov, Pock & Rolinek 2016), either in float64 or, `exact=True`, in rational numbers. It only
+has to find the structure (which edges jump, and which way); the values are then the KKT means,
+each summed with `math.fsum`, i.e. rounded once.
 """
 
 import math
@@ -14,7 +15,7 @@ import numpy as np
 
 
 class Solution(NamedTuple):
-    """y (n,) float64; sign (n-1,): of the jump at each edge, 0 where the samples are joined or w = 0; cut (n-1,) bool."""
+    """y (n,) float64; sign (n-1,) of the jump at each edge; cut (n-1,): jumps and zero weights."""
 
     y: np.ndarray
     sign: np.ndarray
@@ -22,7 +23,7 @@ class Solution(NamedTuple):
 
 
 def solve1d(x, w, exact=False):
-    """argmin 1/2 |y-x|^2 + sum_e w_e |y_{e+1} - y_e| of one signal x (n,), w (n-1,) or scalar, inf allowed."""
+    """argmin 1/2 |y-x|^2 + sum_e w_e |y_{e+1} - y_e|; x (n,), w scalar or (n-1,), inf allowed."""
     x = np.asarray(x, np.float64)
     n = len(x)
     w = np.broadcast_to(np.asarray(w, np.float64), (n - 1,))
@@ -37,10 +38,10 @@ def solve1d(x, w, exact=False):
 
 
 def _clamps(x, w):
-    """Where the derivative f_i of the i-th message crosses -w_i and +w_i (f_{n-1}: zero), for every i.
+    """Where the derivative f_i of every message crosses -w_i and +w_i (f_{n-1}: zero).
 
-    f is piecewise linear and increasing. `knots` holds (position, change of slope, change of intercept) from left to
-    right; (a, b) is its leftmost, (c, d) its rightmost line.
+    f is piecewise linear and increasing. `knots` holds (position, change of slope, change of
+    intercept) from left to right; (a, b) is its leftmost, (c, d) its rightmost line.
     """
     n = len(x)
     one = x[0] * 0 + 1
@@ -104,7 +105,9 @@ def _segment_means(x, w, sign, cut):
 
 
 def full_weights(x, w, axis=-1):
-    """w broadcast against x with n-1 edges along `axis`; w of size 1 along it is one weight per signal."""
+    """w broadcast against x with n-1 edges along `axis`; w of size 1 along it is one weight per
+    signal.
+    """
     x = np.asarray(x)
     w = np.asarray(w, np.float64)
     edges = list(x.shape)
@@ -133,7 +136,9 @@ def dual(x, y, axis=-1):
 
 
 def kkt_violation(x, y, w, axis=-1):
-    """The largest violation of the optimality conditions: balance, dual feasibility, complementarity of the jumps."""
+    """The largest violation of the optimality conditions: balance, dual feasibility,
+    complementarity of the jumps.
+    """
     x, y = (np.moveaxis(np.asarray(v, np.float64), axis, -1) for v in (x, y))
     w = full_weights(x, np.moveaxis(np.asarray(w, np.float64), axis, -1) if np.ndim(w) else w)
     u = dual(x, y)
@@ -159,19 +164,25 @@ def gap(x, y, w):
 
 
 class Edges(NamedTuple):
-    """Which edges of the float64 solution any solver in a given precision must join, and which it must not."""
+    """Which edges of the float64 solution any solver in a given precision must join, and which it
+    must not.
+    """
 
     jump: np.ndarray
     join: np.ndarray
 
     def wrong(self, y, sign):
-        """Where y contradicts: a joined pair that differs, a jump that is missing or has the wrong sign."""
+        """Where y contradicts: a joined pair that differs, a jump that is missing or has the wrong
+        sign.
+        """
         found = np.sign(np.diff(np.asarray(y, np.float64), axis=-1))
         return (self.jump & (found != sign)) | (self.join & (found != 0))
 
     @property
     def tied(self):
-        """Signals with an edge that rounding may decide: a jump, or a slack |u| < w, below 8 ulp of max|x|."""
+        """Signals with an edge that rounding may decide: a jump, or a slack |u| < w, below 8 ulp
+        of max|x|.
+        """
         return ~(self.jump | self.join).all(-1)
 
 
@@ -184,7 +195,9 @@ def decided_edges(x, w, solution, dtype):
 
 
 def dykstra(x, ws, axes, iterations):
-    """The paper's Algorithm 1 for any number of axes, in sweep order: 1D exact proxes of the data less the other duals."""
+    """The paper's Algorithm 1 for any number of axes, in sweep order: 1D exact proxes of the data
+    less the other duals.
+    """
     x = np.asarray(x, np.float64)
     duals = [np.zeros_like(x) for _ in axes]
     for _ in range(iterations):
@@ -196,9 +209,11 @@ def dykstra(x, ws, axes, iterations):
 
 
 def jacobians(sign, cut):
-    """The literal Eq. 8-9 of the paper, corrected (constant column, indices), for one signal: (dy/dx, dy/dw_e).
+    """The literal Eq. 8-9 of the paper, corrected (constant column, indices), for one signal:
+    (dy/dx, dy/dw_e).
 
-    L: lower triangular ones; S: {first column} and the columns behind each cut; M = L_S (L_S^T L_S)^-1.
+    L: lower triangular ones; S: {first column} and the columns behind each cut; M = L_S (L_S^T
+    L_S)^-1.
     """
     n = len(sign) + 1
     columns = np.concatenate([[0], 1 + np.flatnonzero(cut)])
@@ -210,7 +225,9 @@ def jacobians(sign, cut):
 
 
 def pullback(solution, g):
-    """(g_x, g_w) of the cotangent g (..., n) through `jacobians`, signal by signal along the last axis; g_w per edge."""
+    """(g_x, g_w) of the cotangent g (..., n) through `jacobians`, signal by signal along the last
+    axis; g_w per edge.
+    """
     gx, gw = np.empty(g.shape), np.empty(solution.sign.shape)
     for index in np.ndindex(*g.shape[:-1]):
         dx, dw = jacobians(solution.sign[index], solution.cut[index])
@@ -234,7 +251,9 @@ def unbroadcast(g, shape):
 
 
 def dykstra_pullback(x, lam, g, iterations):
-    """(g_x, g_lam) of K sweeps on one image (H, W), rows first: the dense Jacobian of every pass, chained forwards."""
+    """(g_x, g_lam) of K sweeps on one image (H, W), rows first: the dense Jacobian of every pass,
+    chained forwards.
+    """
     x = np.asarray(x, np.float64)
     size = x.size
     eye = np.eye(size + 1)[:size]  # derivative of x in (x, lam)

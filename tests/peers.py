@@ -1,8 +1,8 @@
 """PyPI `prox_tv` 3.2.1 (Barbero & Sra's proxTV) as an independent peer.
 
-It exists as source only, and its build wants LAPACKE's header and a LAPACK library. Of LAPACK it calls two tridiagonal
-routines. So where it is not installed, it is built once into pytest's cache with these two routines written here: all
-that takes is pip, g++ and the `cffi` of the test extra.
+It exists as source only, and its build wants LAPACKE's header and a LAPACK library. Of LAPACK it
+calls two tridiagonal routines. So where it is not installed, it is built once into pytest's cache
+with these two routines written here: all that takes is pip, g++ and the `cffi` of the test extra.
 """
 
 import importlib

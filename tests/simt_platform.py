@@ -32,7 +32,9 @@ def sources():
 
 def _headers() -> bytes:
     folders = ("include/jaxtv", "cuda", "tests/simt")
-    files = [f for d in folders for f in sorted((ROOT / d).iterdir()) if f.suffix in (".hpp", ".cuh")]
+    files = [
+        f for d in folders for f in sorted((ROOT / d).iterdir()) if f.suffix in (".hpp", ".cuh")
+    ]
     return b"".join(f.read_bytes() for f in files)
 
 
@@ -46,7 +48,8 @@ def compile_cached(folder: pathlib.Path, units, link=(), flags=()) -> pathlib.Pa
     """Compile and link `units`; what did not change since the last time is taken from `folder`."""
     if os.environ.get("JAXTV_SIMT_SANITIZE"):
         flags = [*flags, *SANITIZE]
-    flags = [*FLAGS, *WARNINGS, *INCLUDES, "-DJAXTV_SIMT", "-isystem", jax.ffi.include_dir(), *flags]
+    xla = ["-isystem", jax.ffi.include_dir()]
+    flags = [*FLAGS, *WARNINGS, *INCLUDES, "-DJAXTV_SIMT", *xla, *flags]
     common = hashlib.sha256(_headers() + repr((CXX, flags)).encode())
 
     def build(target, command):

@@ -4,12 +4,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import jaxtv
 import numpy as np
 import oracles
 import pytest
 from inputs import DTYPES, EXACT, HALF, NEWTON, rng, steps
 from jax.test_util import check_grads
+
+import jaxtv
 
 SOLVERS = EXACT | NEWTON
 
@@ -95,7 +96,9 @@ def test_channels_and_axes(axis, kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_finite_differences(solver, kind):
-    """The prox is piecewise linear: central differences are exact but for rounding, away from the kinks."""
+    """The prox is piecewise linear: central differences are exact but for rounding, away from the
+    kinks.
+    """
     x = steps(100, 31)
     lam = lam_of(kind, rng(1), *x.shape)
     r = rng(4)
@@ -225,7 +228,9 @@ def test_check_grads_2d(iterations):
 @pytest.mark.parametrize("iterations", [1, 2, 4])
 @pytest.mark.parametrize("kind", ["scalar", "pair", "edges"])
 def test_2d_against_finite_differences_of_the_oracle(kind, iterations):
-    """Of the K-sweep map itself, by the independent NumPy Dykstra; the pair in the order of `axes`."""
+    """Of the K-sweep map itself, by the independent NumPy Dykstra; the pair in the order of
+    `axes`.
+    """
     r = rng(6)
     x = r.normal(size=(7, 6))
     shapes = {"scalar": ((),), "pair": ((), ()), "edges": ((6, 6), (7, 5))}[kind]
@@ -286,8 +291,8 @@ def test_2d_reference():
 def test_2d_float32_at_any_data_scale(scale):
     """The unrolled derivative in float32 has the segments of the float64 sweeps of the same data.
 
-    One Dykstra sweep after another feeds rounding into the next pass, so an edge within it of a kink
-    may differ: all but one image in a hundred agree.
+    One Dykstra sweep after another feeds rounding into the next pass, so an edge within it of a
+    kink may differ: all but one image in a hundred agree.
     """
     x = (scale * steps(100 * 12, 12, seed=9).reshape(100, 12, 12)).astype(np.float32)
     lam = np.full((100, 1, 1), 0.4 * scale, np.float32)
@@ -307,7 +312,9 @@ def test_2d_float32_at_any_data_scale(scale):
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("dimensions", [1, 2])
 def test_half_types_keep_the_segments_of_the_float32_solution(dimensions, dtype):
-    """Rounding to 8 or 11 bits joins neighbours which the solution does not: with an offset of 100, most of them."""
+    """Rounding to 8 or 11 bits joins neighbours which the solution does not: with an offset of
+    100, most of them.
+    """
     x = (jnp.asarray(steps(24, 20)) + 100).astype(dtype)
     lam = jnp.asarray(0.25, dtype)
     g = jnp.asarray(rng(3).normal(size=x.shape)).astype(dtype)

@@ -2,9 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-import jaxtv
 import numpy as np
 import pytest
+
+import jaxtv
 
 X = np.zeros((4, 6, 5), np.float32)
 

@@ -2,12 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-import jaxtv
 import numpy as np
 import oracles
 import pytest
 import scipy.optimize
 from inputs import DTYPES, HALF, rng, steps
+
+import jaxtv
 
 TOLERANCE = {"float64": 1e-12, "float32": 2e-5}  # sums of up to 100 terms
 
@@ -50,7 +51,9 @@ def test_total_variation_gradient():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_duality_gap_of_any_feasible_output(dtype):
-    """Feasible but not optimal: y = x - D^T u for a random |u| <= w; the gap bounds the squared distance."""
+    """Feasible but not optimal: y = x - D^T u for a random |u| <= w; the gap bounds the squared
+    distance.
+    """
     x = steps(20, 30).astype(dtype)
     w = rng(1).random((20, 29)).astype(dtype)
     u = np.pad(w * rng(2).uniform(-1, 1, w.shape), ((0, 0), (1, 1)))

@@ -3,13 +3,14 @@
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
-import jaxtv
 import numpy as np
 import oracles
 import pytest
 from hypothesis import given
 from hypothesis.extra import numpy as hnp
 from inputs import DTYPES, EXACT
+
+import jaxtv
 
 SIZES = (1, 2, 3, 5, 8, 17)  # few, since every shape is compiled anew
 BATCH = 6
@@ -23,7 +24,9 @@ pytestmark = [
 
 @st.composite
 def problems(draw, weighted=None):
-    """(x, w): arbitrary, tied and constant stretches; λ per signal or weights per edge, zero and infinity included."""
+    """(x, w): arbitrary, tied and constant stretches; λ per signal or weights per edge, zero and
+    infinity included.
+    """
     n = draw(st.sampled_from(SIZES))
     values = draw(
         st.sampled_from(
@@ -63,7 +66,9 @@ def unit(x, dtype):
 
 @given(problem=problems())
 def test_optimality(problem, solver, dtype):
-    """Dual feasible, complementary, a gap <= 1e-10 relative (float64): a certificate, no oracle involved."""
+    """Dual feasible, complementary, a gap <= 1e-10 relative (float64): a certificate, no oracle
+    involved.
+    """
     x, w = (v.astype(dtype) for v in problem)
     y = prox(x, w, solver, dtype)
     u = oracles.dual(x, y)
@@ -87,7 +92,9 @@ def test_oracle(problem, solver, dtype):
 
 @given(problem=problems())
 def test_constant_segments_are_exactly_equal(problem, solver, dtype):
-    """Nothing is almost joined: an edge that the exact solution joins with room to spare has equal ends."""
+    """Nothing is almost joined: an edge that the exact solution joins with room to spare has equal
+    ends.
+    """
     x, w = (v.astype(dtype) for v in problem)
     y = prox(x, w, solver, dtype)
     exact = oracles.prox1d(x, as_edges(x, w), exact=True)
@@ -165,7 +172,9 @@ def test_equal_weights_are_a_scalar(problem, solver, dtype):
 
 @given(problem=problems())
 def test_a_signal_does_not_see_its_batch(problem, solver, dtype):
-    """Bit for bit, wherever it stands in the batch; and along a strided axis as along a contiguous one."""
+    """Bit for bit, wherever it stands in the batch; and along a strided axis as along a contiguous
+    one.
+    """
     x, w = (v.astype(dtype) for v in problem)
     y = prox(x, w, solver, dtype)
     assert np.array_equal(prox(np.roll(x, 1, 0), np.roll(w, 1, 0), solver, dtype), np.roll(y, 1, 0))

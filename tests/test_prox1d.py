@@ -5,21 +5,25 @@ import time
 
 import jax
 import jax.numpy as jnp
-import jaxtv
 import numpy as np
 import oracles
 import pytest
 from inputs import CASES, DTYPES, EXACT, HALF, NEWTON, rng, steps
 
+import jaxtv
+
 SOLVERS = EXACT | NEWTON
 
-# Of max|x| of the signal. float64: n <= 1e5 sums of rounding errors. float32: the promise of SOLVERS.md 2a is 1e-7.
+# Of max|x| of the signal. float64: n <= 1e5 sums of rounding errors. float32: the promise of
+# SOLVERS.md 2a is 1e-7.
 TOLERANCE = {"float64": 1e-11, "float32": 1e-6}
 
 
 @functools.cache
 def expected(name, dtype):
-    """(x, w, solution): the case rounded to `dtype`, and the float64 solution of that rounded problem."""
+    """(x, w, solution): the case rounded to `dtype`, and the float64 solution of that rounded
+    problem.
+    """
     with np.errstate(over="ignore"):
         x, w = (v.astype(dtype) for v in CASES[name][:2])
     return x, w, oracles.prox1d(x, w, exact=CASES[name].exact)
@@ -77,7 +81,9 @@ def test_newton_keeps_its_promise(name, solver, dtype):
 @pytest.mark.parametrize("solver", NEWTON)
 @pytest.mark.parametrize("scale", [1.0, 255.0, 1e4])
 def test_newton_never_jams_on_image_rows(solver, scale, dtype):
-    """Published codes end 0.03-0.5 % of such rows wrong by up to 3.5: here every row has the exact segments."""
+    """Published codes end 0.03-0.5 % of such rows wrong by up to 3.5: here every row has the exact
+    segments.
+    """
     x = (scale * steps(2000, 32, seed=3)).astype(dtype)
     lam = np.asarray(scale * 0.5, dtype)
     solution = oracles.prox1d(x, lam)
@@ -158,7 +164,9 @@ def test_axis_by_every_solver(axis, solver):
 
 
 def tails():
-    """(batch, n): every n in 1..67 and every batch in 1..70, so that every vector width has all its tails."""
+    """(batch, n): every n in 1..67 and every batch in 1..70, so that every vector width has all
+    its tails.
+    """
     return [(7 * n % 70 + 1, n) for n in range(1, 68)] + [(b, 9) for b in range(1, 71)]
 
 

@@ -14,6 +14,8 @@ __global__ void reverse(int* out) {
   Arena arena;
   const Shared<int> tile = arena.take<int>(blockDim.x);
   const int t = threadIdx.x;
+  tile[t] = 0;
+  __syncthreads();
   tile[t] = t;
   if (kBarrier) __syncthreads();
   out[blockIdx.x * blockDim.x + t] = tile[blockDim.x - 1 - t];
@@ -36,6 +38,8 @@ __global__ void neighbours(int* out) {
   Arena arena;
   const Shared<int> tile = arena.take<int>(blockDim.x);
   const int t = threadIdx.x;
+  tile[t] = 0;
+  __syncthreads();
   tile[t] = t;
   __syncwarp();
   out[t] = tile[t ^ kDistance];
@@ -43,8 +47,8 @@ __global__ void neighbours(int* out) {
 
 __global__ void out_of_bounds(int*) {
   Arena arena;
-  const Shared<int> tile = arena.take<int>(blockDim.x), other = arena.take<int>(blockDim.x);
-  other[0 + threadIdx.x] = 0;
+  const Shared<int> tile = arena.take<int>(blockDim.x);
+  arena.take<int>(blockDim.x);  // the byte after the end is there
   tile[threadIdx.x + 1] = 0;
 }
 __global__ void uninitialised(int* out) {
@@ -61,8 +65,10 @@ __global__ void same_bytes(int*) {
   tile[threadIdx.x / 2] = 1;
 }
 __global__ void divergent(int* out) {
-  if (threadIdx.x % 2 == 0) __syncwarp();
-  else out[threadIdx.x] = __shfl_sync(kAllLanes, 1, 0);
+  if (threadIdx.x % 2 == 0)
+    __syncwarp();
+  else
+    out[threadIdx.x] = __shfl_sync(kAllLanes, 1, 0);
 }
 
 // Every primitive of a warp, against what it must give.
@@ -92,12 +98,18 @@ struct Case {
   std::int64_t grid;
 };
 const Case cases[] = {
-    {"barrier", reverse<true>, 64, 70000}, {"no barrier", reverse<false>, 64, 1},
-    {"reuse", reuse, 64, 1},               {"warp", neighbours<1>, 64, 1},
-    {"across warps", neighbours<32>, 64, 1}, {"out of bounds", out_of_bounds, 32, 1},
-    {"uninitialised", uninitialised, 32, 2}, {"too much", too_much, 32, 1},
-    {"same bytes", same_bytes, 8, 1},      {"divergent", divergent, 32, 1},
-    {"primitives", primitives, 96, 1},     {"block too large", reverse<true>, 2048, 1},
+    {"barrier", reverse<true>, 64, 70000},
+    {"no barrier", reverse<false>, 64, 1},
+    {"reuse", reuse, 64, 1},
+    {"warp", neighbours<1>, 64, 1},
+    {"across warps", neighbours<32>, 64, 1},
+    {"out of bounds", out_of_bounds, 32, 1},
+    {"uninitialised", uninitialised, 32, 2},
+    {"too much", too_much, 32, 1},
+    {"same bytes", same_bytes, 8, 1},
+    {"divergent", divergent, 32, 1},
+    {"primitives", primitives, 96, 1},
+    {"block too large", reverse<true>, 2048, 1},
 };
 
 }  // namespace
@@ -108,8 +120,8 @@ extern "C" __attribute__((visibility("default"))) const char* selftest(const cha
   for (const Case& c : cases) {
     if (std::strcmp(c.name, name) != 0) continue;
     std::vector<int> out(c.grid * c.block);
-    const Status bad = launch(c.name, c.kernel, c.grid, c.block, c.block * sizeof(int) * 2, nullptr,
-                              out.data());
+    const Status bad =
+        launch(c.name, c.kernel, c.grid, c.block, c.block * sizeof(int) * 2, nullptr, out.data());
     *sum = 0;
     for (int v : out) *sum += v;
     return bad ? bad : "";
@@ -122,6 +134,7 @@ extern "C" __attribute__((visibility("default"))) int divider_errors() {
   int errors = 0;
   for (std::int64_t d : {1, 2, 3, 5, 7, 56, 64, 1000, 65537, 1 << 30, 2147483647})
     for (std::int64_t i = 0; i < 2147483648; i += i < 2000 ? 1 : i / 7)
-      errors += Divider(d).div(std::uint32_t(i)) != i / d || Divider(d).div(2147483647) != 2147483647 / d;
+      errors +=
+          Divider(d).div(std::uint32_t(i)) != i / d || Divider(d).div(2147483647) != 2147483647 / d;
   return errors;
 }

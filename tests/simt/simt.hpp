@@ -1,11 +1,13 @@
-// CUDA's execution model on one CPU thread, so that the kernels in cuda/*.cu run, and are checked, where no
-// GPU is. A block's threads are fibers: each runs until it reaches a barrier or a warp primitive, which
-// is a rendez-vous. The order is fixed, so every run gives the same bits and the same reports.
+// CUDA's execution model on one CPU thread, so that the kernels in cuda/*.cu run, and are checked,
+// where no GPU is. A block's threads are fibers: each runs until it reaches a barrier or a warp
+// primitive, which is a rendez-vous. The order is fixed, so every run gives the same bits and the
+// same reports.
 //
 // What is reported (launch() returns the message): two threads of a block that touch one byte of
-// shared memory between barriers, at least one writing; shared memory out of the bounds of its array, or
-// read before it was written in this block; threads that wait at different barriers; a block or a grid
-// that CUDA would refuse. Global memory is the host's: build with -fsanitize=address for its bounds.
+// shared memory between barriers, at least one writing; shared memory out of the bounds of its
+// array, or read before it was written in this block; threads that wait at different barriers; a
+// block or a grid that CUDA would refuse. Global memory is the host's: build with
+// -fsanitize=address for its bounds.
 #pragma once
 
 #include <sys/mman.h>
@@ -86,7 +88,7 @@ struct Context {
 // ---- who touched a byte of shared memory since the last barrier ----
 
 struct Cell {
-  std::uint64_t epoch = 0;  // of the block; what follows is void when it is an older one
+  std::uint64_t epoch = 0;    // of the block; what follows is void when it is an older one
   std::uint64_t written = 0;  // the block run that last wrote it
   int writer = -1;
   unsigned write_clock = 0;
@@ -489,7 +491,8 @@ T from_bits(std::uint64_t bits) {
   return v;
 }
 
-// `source(lane)` is the lane to read from; outside of the segment of `width` lanes one reads oneself.
+// `source(lane)` is the lane to read from; outside of the segment of `width` lanes one reads
+// oneself.
 template <class T, class F>
 T shuffle(unsigned mask, T v, int width, F source) {
   return Machine::here().exchange(
@@ -518,13 +521,14 @@ struct Ballot {
 };
 template <class T, class F>
 T reduce(unsigned mask, T v, F f) {
-  return Machine::here().exchange(
-      Op::kReduce, mask, to_bits(v), [&](const std::uint64_t* slot, int lane) {
-        T result = from_bits<T>(slot[lane]);
-        for (int l = 0; l < kWarp; ++l)
-          if ((mask >> l & 1) && l != lane) result = f(result, from_bits<T>(slot[l]));
-        return result;
-      });
+  return Machine::here().exchange(Op::kReduce, mask, to_bits(v),
+                                  [&](const std::uint64_t* slot, int lane) {
+                                    T result = from_bits<T>(slot[lane]);
+                                    for (int l = 0; l < kWarp; ++l)
+                                      if ((mask >> l & 1) && l != lane)
+                                        result = f(result, from_bits<T>(slot[l]));
+                                    return result;
+                                  });
 }
 
 }  // namespace simt

@@ -1,0 +1,253 @@
+"""The CUDA side without a GPU: the SIMT build of the kernels, their lowering, and nvcc."""
+
+import ctypes
+import importlib.util
+import os
+import re
+import shutil
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import simt_platform
+from inputs import rng
+
+import jaxtv
+from jaxtv import _ffi, _primitive
+
+ROOT = simt_platform.ROOT
+
+
+# ---------------------------------------------------------------------------- the SIMT machine
+
+
+@pytest.fixture(scope="session")
+def selftest(request):
+    unit = ROOT / "tests/simt/selftest.cu"
+    folder = request.config.cache.mkdir("simt")
+    library = ctypes.CDLL(str(simt_platform.compile_cached(folder, [unit], ("-shared",))))
+    library.selftest.restype = ctypes.c_char_p
+    return library
+
+
+SELFTESTS = {
+    "barrier": ("", 141_120_000),  # 70,000 blocks: more than 65,535
+    "warp": ("", 2016),
+    "primitives": ("", 96),
+    "no barrier": ("race on shared memory byte .*: written after a read by", None),
+    "reuse": ("race on shared memory byte .*: written after a read by", None),
+    "same bytes": ("race on shared memory byte 0: written after a write by thread 0", None),
+    "across warps": ("race on shared memory byte .*: written after a read by", None),
+    "out of bounds": ("out of bounds: element 32 of an array of 32", None),
+    "uninitialised": ("read before it is written", None),
+    "too much": ("more shared memory taken", None),
+    "divergent": ("wait for lanes that are elsewhere", None),
+    "block too large": ("bad block of 2048", None),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("name", SELFTESTS)
+def test_the_machine_runs_right_kernels_and_reports_wrong_ones(selftest, name):
+    message, expected = SELFTESTS[name]
+    total = ctypes.c_int64()
+    got = selftest.selftest(name.encode(), ctypes.byref(total)).decode()
+    assert bool(got) == bool(message), got
+    assert re.search(message, got)
+    if expected is not None:
+        assert total.value == expected
+
+
+@pytest.mark.once
+def test_division_by_multiplication(selftest):
+    assert selftest.divider_errors() == 0
+
+
+# ---------------------------------------------------------------------------- segment kernels
+
+SHAPES = [  # shape, axis: contiguous and strided, one tile and several chunks, lanes that hang over
+    ((5, 1), 1),
+    ((5, 2), 1),
+    ((300, 32), 1),
+    ((6, 7, 4), 0),
+    ((6, 7, 4), 1),
+    ((2, 30, 33), 1),
+    ((2, 700, 9), 1),
+    ((3, 3000), 1),
+    ((20_000,), 0),
+    ((1300, 3), 0),
+    ((1300, 20), 0),
+    ((0, 5), 1),
+]
+TOLERANCE = {"float64": 1e-12, "float32": 1e-6}
+
+
+def operands(shape, axis, edge, dtype, jumps):
+    """A solution y (of few values), weights (some 0), and tangents. jumps 0: one segment."""
+    r = rng(1)
+    y = np.round(jumps * r.normal(size=shape))
+    sizes = [d if i != axis else (max(1, d - 1) if edge else 1) for i, d in enumerate(shape)]
+    w = r.random(sizes) * (r.random(sizes) < (0.9 if jumps else 2))
+    return [a.astype(dtype) for a in (y, w, r.normal(size=shape), r.normal(size=sizes))]
+
+
+@pytest.mark.parametrize("dtype", [pytest.param("float64", marks=pytest.mark.x64), "float32"])
+@pytest.mark.parametrize("edge", [False, True])
+@pytest.mark.parametrize("jumps", [0.7, 0.1, 0.0])
+@pytest.mark.parametrize(("shape", "axis"), SHAPES)
+def test_segment_kernels_are_those_of_the_cpu(simt, shape, axis, jumps, edge, dtype):
+    y, w, tx, tw = operands(shape, axis, edge, dtype, jumps)
+
+    def both(y, w, tx, tw):
+        ty = _primitive._segment_jvp_p.bind(y, w, tx, tw, axis=axis)
+        return ty + _primitive._segment_vjp_p.bind(y, w, tx, axis=axis)
+
+    expected = jax.jit(both)(y, w, tx, tw)
+    with simt_platform.using(simt):
+        lowered = jax.jit(lambda *a: both(*a)).lower(y, w, tx, tw)
+        assert "jaxtv_simt_segment_vjp" in lowered.as_text()
+        got = lowered.compile()(y, w, tx, tw)
+    scale = [1, 1, shape[axis]]
+    for a, b, s in zip(got, expected, scale):
+        assert a.dtype == b.dtype
+        assert np.allclose(a, b, rtol=0, atol=s * TOLERANCE[dtype])
+
+
+def test_segment_kernels_see_nan_and_zero_weights(simt):
+    """NaN in a cotangent stays in its segment; equal neighbours at weight 0 are two segments."""
+    y = jnp.zeros((2, 6), jnp.float32)
+    w = jnp.asarray([[1.0, 1, 0, 1, 1], [1, 1, 1, 1, 1]], jnp.float32)
+    g = jnp.asarray([[1.0, 2, 3, np.nan, 5, 6], [1, 2, 3, 4, 5, 6]], jnp.float32)
+    with simt_platform.using(simt):
+        gx, gw = _primitive._segment_vjp_p.bind(y, w, g, axis=1)
+    assert np.array_equal(gx[0, :3], [2, 2, 2])
+    assert np.all(np.isnan(gx[0, 3:]))
+    assert np.array_equal(gx[1], np.full(6, 3.5, np.float32))
+    assert not np.any(gw)
+
+
+@pytest.mark.parametrize(
+    ("bytes_", "w", "axis", "message"),
+    [
+        (8, (1, 1), 1, "workspace is too small"),
+        (10**6, (1, 2), 1, "wrong size along the prox axis"),
+        (10**6, (2, 1), 1, "differ in shape"),
+        (10**6, (1, 1), 2, "axis out of range"),
+    ],
+)
+def test_wrong_calls_are_errors(simt, bytes_, w, axis, message):
+    y, w = jnp.ones((1, 20_000), jnp.float32), jnp.ones(w, jnp.float32)
+    like = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (y, w)]
+    results = [*like, jax.ShapeDtypeStruct((bytes_,), jnp.uint8)]
+    call = jax.ffi.ffi_call(simt["jaxtv_segment_vjp"], results)
+    with pytest.raises(Exception, match=message):
+        jax.block_until_ready(call(y, w, y, axis=np.int64(axis)))
+
+
+def test_public_gradients_under_jit_vmap_and_remat(simt):
+    x = jnp.asarray(rng().normal(size=(3, 4, 20)), jnp.float32)
+
+    def loss(x, lam):
+        return jnp.sum(jaxtv.prox_tv1d(x, lam) ** 3)
+
+    def gradients(x, lam):
+        f = jax.vmap(jax.grad(jax.checkpoint(lambda x, lam: loss(x, lam)), (0, 1)), (0, None))
+        return jax.jit(f)(x, lam)
+
+    expected = gradients(x, jnp.float32(0.3))
+    with simt_platform.using(simt):
+        got = gradients(x, jnp.float32(0.3))
+    for a, b in zip(got, expected):
+        assert np.allclose(a, b, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------- lowering for CUDA
+
+
+def fake_cuda(monkeypatch, targets):
+    """As if the CUDA module were built; nothing runs."""
+    monkeypatch.setitem(_ffi.REGISTERED, "cuda", tuple(targets))
+
+
+def lowered_for_cuda(f, *args):
+    return jax.jit(f).trace(*args).lower(lowering_platforms=("cuda",)).as_text()
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (2, 5000)])
+def test_lowering_adds_a_workspace(monkeypatch, shape):
+    fake_cuda(monkeypatch, ["jaxtv_segment_jvp", "jaxtv_segment_vjp"])
+    y, w, tx, tw = operands(shape, 1, False, "float32", 1.0)
+    text = lowered_for_cuda(
+        lambda *a: _primitive._segment_jvp_p.bind(*a, axis=1), *map(jnp.asarray, (y, w, tx, tw))
+    )
+    size = _ffi.WORKSPACES["jaxtv_segment_jvp"]([shape], axis=1)
+    assert "@jaxtv_segment_jvp" in text
+    assert f"tensor<{shape[0]}x{size}xui8>" in text
+    assert "num_batch_dims" in text
+    text = lowered_for_cuda(
+        lambda *a: _primitive._segment_vjp_p.bind(*a, axis=1), *map(jnp.asarray, (y, w, tx))
+    )
+    assert "@jaxtv_segment_vjp" in text
+
+
+def plugin(name):
+    """What importlib.metadata.entry_points gives with one jax plugin."""
+    return lambda group: [types.SimpleNamespace(name=name)] if group == "jax_plugins" else []
+
+
+def gradient_for_cuda():
+    x = jnp.ones((3, 5), jnp.float32)
+    return lowered_for_cuda(jax.grad(lambda x: jnp.sum(jaxtv.prox_tv1d(x, 0.1) ** 2)), x)
+
+
+def test_missing_kernels_are_an_error_only_where_jax_runs_on_cuda(monkeypatch):
+    monkeypatch.setattr(_ffi, "REGISTERED", {"cpu": _ffi.REGISTERED["cpu"]})
+    monkeypatch.setattr("importlib.metadata.entry_points", plugin("rocm"))
+    assert "jaxtv_" not in gradient_for_cuda()
+    monkeypatch.setattr("importlib.metadata.entry_points", plugin("xla_cuda13"))
+    with pytest.raises(RuntimeError, match="JAXTV_CUDA=ON"):
+        gradient_for_cuda()
+    monkeypatch.setattr(_ffi, "FALLBACK", True)
+    assert "jaxtv_" not in gradient_for_cuda()
+
+
+@pytest.mark.once
+def test_a_broken_cuda_module_says_how_to_build(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert _ffi._load_cuda() is None
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setitem(__import__("sys").modules, "jaxtv._cuda", None)
+    monkeypatch.delattr(jaxtv, "_cuda", raising=False)
+    with pytest.raises(ImportError, match="JAXTV_CUDA=ON"):
+        _ffi._load_cuda()
+
+
+@pytest.mark.once
+@pytest.mark.skipif(
+    importlib.util.find_spec("jaxtv._cuda") is None and not os.environ.get("JAXTV_REQUIRE_CUDA"),
+    reason="built without CUDA kernels",
+)
+def test_the_module_loads_without_a_gpu():
+    assert set(_ffi.REGISTERED["cuda"]) <= set(_ffi.REGISTERED["cpu"])
+    assert _ffi.status()["cuda"]["architectures"]
+
+
+# ---------------------------------------------------------------------------- nvcc
+
+
+@pytest.mark.once
+@pytest.mark.skipif(
+    shutil.which("nvcc") is None and not os.environ.get("JAXTV_REQUIRE_NVCC"),
+    reason="no nvcc (JAXTV_REQUIRE_NVCC=1 makes that an error)",
+)
+def test_nvcc_compiles_every_kernel_without_spills():
+    spec = importlib.util.spec_from_file_location("ptxas", ROOT / "scripts/ptxas_report.py")
+    ptxas = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(ptxas)
+    kernels = ptxas.report(sorted((ROOT / "cuda").glob("*.cu")), "sm_90")
+    assert len(kernels) >= 11
+    assert not [k for k in kernels if k.spills]
+    # 64 registers: 1024 threads per multiprocessor.
+    assert not [k for k in kernels if k.registers > 64 and k.file == "segments.cu"]
