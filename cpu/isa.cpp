@@ -26,8 +26,9 @@ const Isa& choose() {
   const auto allowed = [&](const char* name) {
     return forced == nullptr || std::strcmp(forced, name) == 0;
   };
-  if (allowed("avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+  if (allowed("avx512") && __builtin_cpu_supports("avx512f") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl"))
     return avx512::table;
   if (allowed("avx2") && __builtin_cpu_supports("avx2")) return avx2::table;
 #endif

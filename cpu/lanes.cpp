@@ -1,6 +1,7 @@
-// Kernels across vector lanes, one signal per lane. Compiled once per instruction set (JAXTV_ISA names it,
-// JAXTV_VECTOR_BYTES is its register width) with GCC/Clang vector extensions. Nothing with external
-// linkage that another unit could also emit is used here: the linker must not mix instruction sets.
+// Kernels across vector lanes, one signal per lane. Compiled once per instruction set (JAXTV_ISA
+// names it, JAXTV_VECTOR_BYTES is its register width) with GCC/Clang vector extensions. Nothing
+// with external linkage that another unit could also emit is used here: the linker must not mix
+// instruction sets.
 #include <cstring>
 
 #include "sweep.hpp"
@@ -57,7 +58,8 @@ inline bool any(M m) {
   return all != 0;
 }
 
-// Groups of vectors are interleaved in one loop: the passes are bound by latency, not by throughput.
+// Groups of vectors are interleaved in one loop: the passes are bound by latency, not by
+// throughput.
 constexpr int kMaxGroups = kBytes == 64 ? 4 : 2;
 
 template <class T, int G>
@@ -68,7 +70,8 @@ template <class T, int G>
 struct Group {
   static constexpr int L = kWidth<T, G>;
   std::int64_t n;
-  T *x, *m, *c, *h, *w;  // samples, messages, values, cut signs of edge (k-1, k), weights (1 or n-1)
+  T *x, *m, *c, *h,
+      *w;  // samples, messages, values, cut signs of edge (k-1, k), weights (1 or n-1)
   bool per_edge;
   alignas(64) T shift[L], scale[L], reach[L], length[L];  // reach: max |x - shift|
   bool hard[L];  // not for the lanes: not finite, huge, a bad weight, too many rounds
@@ -145,8 +148,8 @@ void scatter(const Bases& b, std::int64_t n, F f) {
   }
 }
 
-// Finds lanes that need the serial solver, and moves lanes whose samples lie within a factor of two of
-// each other next to zero (an exact subtraction), so that a large offset costs no accuracy.
+// Finds lanes that need the serial solver, and moves lanes whose samples lie within a factor of two
+// of each other next to zero (an exact subtraction), so that a large offset costs no accuracy.
 template <class T, int G>
 void prepare(Group<T, G>& group) {
   using V = typename Vectors<T>::V;
@@ -169,7 +172,8 @@ void prepare(Group<T, G>& group) {
       const int lane = g * kLanes<T> + l;
       const T size = low[l] < -high[l] ? -low[l] : high[l];
       const bool hard = !(infinite[l] == T(0)) || bad[l] != 0 || size > kHuge<T> / (T(8) * T(n));
-      const bool near = (low[l] > 0 && high[l] <= 2 * low[l]) || (high[l] < 0 && low[l] >= 2 * high[l]);
+      const bool near =
+          (low[l] > 0 && high[l] <= 2 * low[l]) || (high[l] < 0 && low[l] >= 2 * high[l]);
       group.hard[lane] = hard;
       group.shift[lane] = !hard && near ? x[0][l] : T(0);
       group.scale[lane] = size;
@@ -184,7 +188,8 @@ void prepare(Group<T, G>& group) {
       group.x[k * L + l] = group.hard[l] ? T(0) : group.x[k * L + l] - group.shift[l];
 }
 
-// Threshold decomposition (see include/jaxtv/decomposition.hpp), all regions of all lanes in each round.
+// Threshold decomposition (see include/jaxtv/decomposition.hpp), all regions of all lanes in each
+// round.
 template <class T, int G, bool kPerEdge>
 void decompose(Group<T, G>& group) {
   using V = typename Vectors<T>::V;
@@ -284,7 +289,8 @@ void values(Group<T, G>& group, int lane) {
   const Double zero = {}, one = zero + 1.0;
   const Double shift = wide(row(group.shift, 0));
   Double ref = zero, sum = zero, count = zero, right = zero, longest = zero;
-  Double next = one;  // cut sign to the right of k; the end of the signal counts as one, of weight 0
+  Double next =
+      one;  // cut sign to the right of k; the end of the signal counts as one, of weight 0
   Double next_bound = zero;
   for (std::int64_t k = n - 1; k >= 0; --k) {
     const Double x = wide(row(group.x, k)) + shift, cut = wide(row(group.h, k));
@@ -296,8 +302,7 @@ void values(Group<T, G>& group, int lane) {
     right = ends ? next * next_bound : right;
     longest = vmax(longest, count);
     const Double left = cut != zero ? cut * bound : zero;
-    const Half value =
-        narrow(ref) + narrow(sum + (right - left)) / narrow(count);
+    const Half value = narrow(ref) + narrow(sum + (right - left)) / narrow(count);
     std::memcpy(group.c + k * L + lane, &value, sizeof value);
     next = cut;
     next_bound = bound;
@@ -306,8 +311,8 @@ void values(Group<T, G>& group, int lane) {
   std::memcpy(group.length + lane, &length, sizeof length);
 }
 
-// Spreads the values over their segments into m (the messages are read just before) and marks lanes in
-// which a decision was as close as round-off: those are certified in double.
+// Spreads the values over their segments into m (the messages are read just before) and marks lanes
+// in which a decision was as close as round-off: those are certified in double.
 template <class T, int G, bool kPerEdge>
 void spread(Group<T, G>& group, bool* suspicious) {
   using V = typename Vectors<T>::V;
@@ -449,8 +454,8 @@ struct Edge {
   typename Lanes<T>::V sign;
 };
 
-// Signals side by side: sample k of lane l at k * stride + l. Edges come from values and weights, or
-// from a mask.
+// Signals side by side: sample k of lane l at k * stride + l. Edges come from values and weights,
+// or from a mask.
 template <class T>
 struct FromValues {
   const T *y, *w;
@@ -479,8 +484,8 @@ struct FromMask {
   }
 };
 
-// out = segment means of v(k, l), summed from the right in double; visit(k, l, edge, before, after) sees
-// every edge k with the means on both sides. `out` may be what v reads.
+// out = segment means of v(k, l), summed from the right in double; visit(k, l, edge, before, after)
+// sees every edge k with the means on both sides. `out` may be what v reads.
 template <class T, class Edges, class Value, class Visit>
 inline void segment_means(std::int64_t n, std::int64_t stride, const Edges& edges, Value v, T* out,
                           Visit visit) {
@@ -493,7 +498,8 @@ inline void segment_means(std::int64_t n, std::int64_t stride, const Edges& edge
       const int l = g * kDoubleLanes;
       sum[g] += v(k, l);
       count[g] += one;
-      L::store(out + k * stride + l, L::narrow(sum[g]) / L::narrow(count[g]));  // the mean at starts
+      L::store(out + k * stride + l,
+               L::narrow(sum[g]) / L::narrow(count[g]));  // the mean at starts
       if (k == 0) continue;
       const DoubleMask joined = __builtin_convertvector(edges(k - 1, l).joined, DoubleMask);
       sum[g] = joined ? sum[g] : zero;
@@ -515,8 +521,8 @@ inline void segment_means(std::int64_t n, std::int64_t stride, const Edges& edge
   }
 }
 
-// kChunk signals: their memory, or a tile of scratch that they are copied to when they do not lie side by
-// side (the contiguous axis, few channels, the last signals).
+// kChunk signals: their memory, or a tile of scratch that they are copied to when they do not lie
+// side by side (the contiguous axis, few channels, the last signals).
 template <class T>
 struct Tile {
   const Shape& shape;
@@ -619,8 +625,9 @@ void pull(const Pullback<T>& op, std::int64_t begin, std::int64_t end, void* scr
     };
     Double total[kPair] = {};
     segment_means<T>(
-        n, stride, edges, [&](std::int64_t k, int l) { return L::wide(L::load(g + k * stride + l)); },
-        gx, [&](std::int64_t e, int l, const Edge<T>& edge, auto left, auto right) {
+        n, stride, edges,
+        [&](std::int64_t k, int l) { return L::wide(L::load(g + k * stride + l)); }, gx,
+        [&](std::int64_t e, int l, const Edge<T>& edge, auto left, auto right) {
           const Double term = -L::wide(edge.sign) * (L::wide(right) - L::wide(left));
           if (op.per_edge)
             save(e * stride + l, term);

@@ -59,7 +59,8 @@ Pool pool_of(ffi::ThreadPool& pool) {
 }
 
 // Checks that `b` is shaped as `like`, except that the axis may have any size in `sizes`.
-void check_like(Buffer b, Buffer like, std::int64_t axis, std::initializer_list<std::int64_t> sizes) {
+void check_like(Buffer b, Buffer like, std::int64_t axis,
+                std::initializer_list<std::int64_t> sizes) {
   require(b.element_type() == like.element_type(), "operands differ in dtype");
   const Dims d = b.dimensions(), e = like.dimensions();
   require(d.size() == e.size(), "operands differ in rank");
@@ -162,8 +163,7 @@ ffi::Error segment_jvp_impl(ffi::ThreadPool pool, Buffer y, Buffer w, Buffer tx,
     check_same(tx, y);
     check_same(*ty, y);
     check_same(tw, w);
-    segment_push<T>(pool_of(pool),
-                    {segments, in<T>(tx), weights_of<T>(tw, y, axis), out<T>(ty)});
+    segment_push<T>(pool_of(pool), {segments, in<T>(tx), weights_of<T>(tw, y, axis), out<T>(ty)});
   });
 }
 
@@ -175,8 +175,8 @@ ffi::Error segment_vjp_impl(ffi::ThreadPool pool, Buffer y, Buffer w, Buffer g, 
     check_same(g, y);
     check_same(*gx, y);
     check_same(*gw, w);
-    segment_pull<T>(pool_of(pool), {segments, in<T>(g), out<T>(gx), out<T>(gw),
-                                    segments.w.per_edge, false});
+    segment_pull<T>(pool_of(pool),
+                    {segments, in<T>(g), out<T>(gx), out<T>(gw), segments.w.per_edge, false});
   });
 }
 
@@ -196,8 +196,10 @@ Iteration iteration_of(Buffer x, ffi::Span<const std::int64_t> axes, std::int64_
   }
   Iteration it{1, {}, {}, iterations};
   for (std::int64_t i = 0; i < std::int64_t(d.size()); ++i) {
-    if (i < lead) it.batch *= d[i];
-    else it.core.push_back(d[i]);
+    if (i < lead)
+      it.batch *= d[i];
+    else
+      it.core.push_back(d[i]);
   }
   for (std::int64_t a : axes) it.axes.push_back(a - lead);
   return it;
@@ -300,31 +302,63 @@ auto with_solver(B&& binding) {
 
 auto binding() { return ffi::Ffi::Bind().Ctx<ffi::ThreadPool>(); }
 
-XLA_FFI_DEFINE_HANDLER(prox1d_handler, prox1d_impl,
-                       with_solver(binding().Arg<Buffer>().Arg<Buffer>().Ret<Buffer>()
-                                       .Attr<std::int64_t>("axis")));
+XLA_FFI_DEFINE_HANDLER(
+    prox1d_handler, prox1d_impl,
+    with_solver(binding().Arg<Buffer>().Arg<Buffer>().Ret<Buffer>().Attr<std::int64_t>("axis")));
 XLA_FFI_DEFINE_HANDLER(prox1d_info_handler, prox1d_info_impl,
-                       with_solver(binding().Arg<Buffer>().Arg<Buffer>().Ret<Buffer>().Ret<Buffer>()
-                                       .Ret<Buffer>().Ret<Buffer>().Attr<std::int64_t>("axis")));
+                       with_solver(binding()
+                                       .Arg<Buffer>()
+                                       .Arg<Buffer>()
+                                       .Ret<Buffer>()
+                                       .Ret<Buffer>()
+                                       .Ret<Buffer>()
+                                       .Ret<Buffer>()
+                                       .Attr<std::int64_t>("axis")));
 XLA_FFI_DEFINE_HANDLER(segment_jvp_handler, segment_jvp_impl,
-                       binding().Arg<Buffer>().Arg<Buffer>().Arg<Buffer>().Arg<Buffer>()
-                           .Ret<Buffer>().Attr<std::int64_t>("axis"));
+                       binding()
+                           .Arg<Buffer>()
+                           .Arg<Buffer>()
+                           .Arg<Buffer>()
+                           .Arg<Buffer>()
+                           .Ret<Buffer>()
+                           .Attr<std::int64_t>("axis"));
 XLA_FFI_DEFINE_HANDLER(segment_vjp_handler, segment_vjp_impl,
-                       binding().Arg<Buffer>().Arg<Buffer>().Arg<Buffer>()
-                           .Ret<Buffer>().Ret<Buffer>().Attr<std::int64_t>("axis"));
-XLA_FFI_DEFINE_HANDLER(dykstra_handler, dykstra_impl,
-                       with_solver(binding().Arg<Buffer>().RemainingArgs().Ret<Buffer>()
-                                       .Attr<Axes>("axes").Attr<std::int64_t>("iterations")));
+                       binding()
+                           .Arg<Buffer>()
+                           .Arg<Buffer>()
+                           .Arg<Buffer>()
+                           .Ret<Buffer>()
+                           .Ret<Buffer>()
+                           .Attr<std::int64_t>("axis"));
+XLA_FFI_DEFINE_HANDLER(
+    dykstra_handler, dykstra_impl,
+    with_solver(
+        binding().Arg<Buffer>().RemainingArgs().Ret<Buffer>().Attr<Axes>("axes").Attr<std::int64_t>(
+            "iterations")));
 XLA_FFI_DEFINE_HANDLER(dykstra_masked_handler, dykstra_masked_impl,
-                       with_solver(binding().Arg<Buffer>().RemainingArgs().Ret<Buffer>()
-                                       .Ret<Buffer>().Attr<Axes>("axes")
+                       with_solver(binding()
+                                       .Arg<Buffer>()
+                                       .RemainingArgs()
+                                       .Ret<Buffer>()
+                                       .Ret<Buffer>()
+                                       .Attr<Axes>("axes")
                                        .Attr<std::int64_t>("iterations")));
 XLA_FFI_DEFINE_HANDLER(dykstra_jvp_handler, dykstra_jvp_impl,
-                       binding().Arg<Buffer>().Arg<Buffer>().RemainingArgs().Ret<Buffer>()
-                           .Attr<Axes>("axes").Attr<std::int64_t>("iterations"));
+                       binding()
+                           .Arg<Buffer>()
+                           .Arg<Buffer>()
+                           .RemainingArgs()
+                           .Ret<Buffer>()
+                           .Attr<Axes>("axes")
+                           .Attr<std::int64_t>("iterations"));
 XLA_FFI_DEFINE_HANDLER(dykstra_vjp_handler, dykstra_vjp_impl,
-                       binding().Arg<Buffer>().Arg<Buffer>().Ret<Buffer>().RemainingRets()
-                           .Attr<Axes>("axes").Attr<std::int64_t>("iterations"));
+                       binding()
+                           .Arg<Buffer>()
+                           .Arg<Buffer>()
+                           .Ret<Buffer>()
+                           .RemainingRets()
+                           .Attr<Axes>("axes")
+                           .Attr<std::int64_t>("iterations"));
 
 nb::dict targets() {
   nb::dict d;
@@ -348,7 +382,7 @@ nb::dict targets() {
 NB_MODULE(_cpu, m) {
   m.doc() = "CPU kernels of jaxtv as XLA FFI handlers.";
   m.def("targets", &jaxtv::cpu::targets, "Target name -> handler capsule.");
-  m.def("isa", [] { return std::string(jaxtv::cpu::isa().name); },
-        "Vector instruction set in use.");
+  m.def(
+      "isa", [] { return std::string(jaxtv::cpu::isa().name); }, "Vector instruction set in use.");
   m.attr("ffi_api_version") = nb::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR);
 }

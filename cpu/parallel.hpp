@@ -1,5 +1,6 @@
-// Runs work on a thread pool without ever blocking an idle caller: the caller takes chunks too, and waits
-// only for chunks that a pool thread has already begun. A pool that is busy or absent costs speed only.
+// Runs work on a thread pool without ever blocking an idle caller: the caller takes chunks too, and
+// waits only for chunks that a pool thread has already begun. A pool that is busy or absent costs
+// speed only.
 #pragma once
 
 #include <atomic>

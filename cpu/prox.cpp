@@ -30,7 +30,8 @@ void* thread_scratch(std::size_t bytes) {
   return buffer.get();
 }
 
-// Below this many signals most lanes would be empty and the taut string, one signal at a time, wins.
+// Below this many signals most lanes would be empty and the taut string, one signal at a time,
+// wins.
 template <class T>
 constexpr std::int64_t kFewSignals = 8 * sizeof(float) / sizeof(T);
 
@@ -48,9 +49,8 @@ std::int64_t chunk_of(std::int64_t signals, std::int64_t most, std::int64_t thre
 
 template <class F>
 void for_chunks(const Pool& pool, std::int64_t signals, std::int64_t chunk, F f) {
-  parallel_for(pool, (signals + chunk - 1) / chunk, [=](std::int64_t i) {
-    f(i * chunk, std::min(signals, (i + 1) * chunk));
-  });
+  parallel_for(pool, (signals + chunk - 1) / chunk,
+               [=](std::int64_t i) { f(i * chunk, std::min(signals, (i + 1) * chunk)); });
 }
 
 // Runs a derivative kernel in chunks that are worth a thread.
@@ -74,9 +74,8 @@ void prox1d(const Pool& pool, const Sweep<T>& s, const Solver& solver) {
   if (signals == 0 || n == 0) return;
   const bool by_lanes = use_lanes(s, solver);
   const LaneKernels<T>& k = lanes<T>();
-  const std::int64_t chunk =
-      chunk_of(signals, by_lanes ? k.group_size(n) : std::max<std::int64_t>(1, 4096 / n),
-               pool.threads);
+  const std::int64_t chunk = chunk_of(
+      signals, by_lanes ? k.group_size(n) : std::max<std::int64_t>(1, 4096 / n), pool.threads);
   for_chunks(pool, signals, chunk, [=, &s, &solver, &k](std::int64_t begin, std::int64_t end) {
     if (by_lanes)
       k.prox(s, begin, end, thread_scratch(k.scratch_bytes(n)));
@@ -124,7 +123,8 @@ namespace {
 const Pool kNoPool{1, nullptr};
 
 // Runs f(batch element, pool for inside it): elements over threads where there are enough of them,
-// so that one element stays in one core's cache for all its sweeps; else threads inside the element.
+// so that one element stays in one core's cache for all its sweeps; else threads inside the
+// element.
 template <class F>
 void for_batch(const Pool& pool, std::int64_t batch, F f) {
   if (batch >= pool.threads)
@@ -194,8 +194,8 @@ void dykstra_push(const Pool& pool, const Iteration& it, const std::uint8_t* mas
       for (int j = 0; j < d; ++j)
         if (j != axis)
           for (std::int64_t i = 0; i < size; ++i) a[i] -= states[j * size + i];
-      const Segments<T> segments{shape, nullptr, {}, mask + (b * it.planes() + pass / 4) * size,
-                                 int(2 * (pass % 4))};
+      const Segments<T> segments{
+          shape, nullptr, {}, mask + (b * it.planes() + pass / 4) * size, int(2 * (pass % 4))};
       segment_push<T>(inside, {segments, a.data(), at_element(tw[axis], shape, b), z});
       for (std::int64_t i = 0; i < size; ++i) states[axis * size + i] = a[i] - z[i];
     }
@@ -220,8 +220,8 @@ void dykstra_pull(const Pool& pool, const Iteration& it, const std::uint8_t* mas
       T* gp = &adjoint[axis * size];
       for (std::int64_t i = 0; i < size; ++i) h[i] = (last ? g[b * size + i] : T(0)) - gp[i];
       const std::int64_t length = per_edge[axis] ? shape.n - 1 : 1;
-      const Segments<T> segments{shape, nullptr, {}, mask + (b * it.planes() + pass / 4) * size,
-                                 int(2 * (pass % 4))};
+      const Segments<T> segments{
+          shape, nullptr, {}, mask + (b * it.planes() + pass / 4) * size, int(2 * (pass % 4))};
       T* weights = gw[axis] + b * shape.outer * length * shape.inner;
       if (pass >= it.passes() - d)
         std::fill(weights, weights + shape.outer * length * shape.inner, T(0));
@@ -237,15 +237,15 @@ void dykstra_pull(const Pool& pool, const Iteration& it, const std::uint8_t* mas
   });
 }
 
-#define JAXTV_INSTANTIATE(T)                                                                      \
-  template void prox1d(const Pool&, const Sweep<T>&, const Solver&);                              \
-  template void segment_push(const Pool&, const Pushforward<T>&);                                 \
-  template void segment_pull(const Pool&, const Pullback<T>&);                                    \
-  template void dykstra(const Pool&, const Iteration&, const Solver&, const T*,                   \
-                        const std::vector<Weights<T>>&, T*, std::uint8_t*);                       \
-  template void dykstra_push(const Pool&, const Iteration&, const std::uint8_t*, const T*,        \
-                             const std::vector<Weights<T>>&, T*);                                 \
-  template void dykstra_pull(const Pool&, const Iteration&, const std::uint8_t*, const T*, T*,    \
+#define JAXTV_INSTANTIATE(T)                                                                   \
+  template void prox1d(const Pool&, const Sweep<T>&, const Solver&);                           \
+  template void segment_push(const Pool&, const Pushforward<T>&);                              \
+  template void segment_pull(const Pool&, const Pullback<T>&);                                 \
+  template void dykstra(const Pool&, const Iteration&, const Solver&, const T*,                \
+                        const std::vector<Weights<T>>&, T*, std::uint8_t*);                    \
+  template void dykstra_push(const Pool&, const Iteration&, const std::uint8_t*, const T*,     \
+                             const std::vector<Weights<T>>&, T*);                              \
+  template void dykstra_pull(const Pool&, const Iteration&, const std::uint8_t*, const T*, T*, \
                              const std::vector<T*>&, const std::vector<bool>&);
 JAXTV_INSTANTIATE(float)
 JAXTV_INSTANTIATE(double)

@@ -15,7 +15,8 @@ void segment_push(const Pool& pool, const Pushforward<T>& op);
 template <class T>
 void segment_pull(const Pool& pool, const Pullback<T>& op);
 
-// `batch` independent arrays of shape `core`; a sweep solves every axis of `axes` once, in that order.
+// `batch` independent arrays of shape `core`; a sweep solves every axis of `axes` once, in that
+// order.
 struct Iteration {
   std::int64_t batch;
   std::vector<std::int64_t> core, axes;

@@ -26,7 +26,8 @@ struct Workspace {
 };
 thread_local Workspace workspace;
 
-// The signal in workspace: x, w (n - 1 edges). False where it has no solution: not finite, bad weight.
+// The signal in workspace: x, w (n - 1 edges). False where it has no solution: not finite, bad
+// weight.
 struct Signal {
   std::int64_t n;
   double scale = 0, range = 0;
@@ -59,13 +60,14 @@ NewtonReport solve(const Signal& s, const Solver& solver) {
   std::int64_t first = 0;
   if (solver.method != Method::kDecomposition)
     first = taut_string(n, x, w, sign, double(n) * s.range);
-  if (first < n) decompose(first, n, x, w, sign, scratch, s.scale);
+  if (first < n) decompose(first, n, x, w, sign, s.scale);
   do values_from_cuts(n, x, w, sign, y);
   while (join_ties(n, w, sign, y, s.scale));
   return {1, true};
 }
 
-// Double overflows in sums of values near its largest: such a signal is solved at 2^-200 of its size.
+// Double overflows in sums of values near its largest: such a signal is solved at 2^-200 of its
+// size.
 NewtonReport solve_scaled(Signal s, const Solver& solver) {
   constexpr double kLarge = 1e280, kDown = 0x1p-200;
   if (s.scale < kLarge) return solve(s, solver);
@@ -82,8 +84,8 @@ NewtonReport solve_scaled(Signal s, const Solver& solver) {
   return report;
 }
 
-// The solution in the type of the data, from the cuts in workspace; bit for bit what the lanes give.
-// A sample between weights 0 is its own: raw(k), not the sum of an empty difference.
+// The solution in the type of the data, from the cuts in workspace; bit for bit what the lanes
+// give. A sample between weights 0 is its own: raw(k), not the sum of an empty difference.
 template <class T, class Y, class Raw>
 void write_values(std::int64_t n, Y y, Raw raw) {
   const double *x = workspace.x.data(), *w = workspace.w.data();
@@ -193,16 +195,15 @@ void report_gap(const Sweep<T>& sweep, std::int64_t begin, std::int64_t end) {
   const std::int64_t n = sweep.shape.n;
   for (std::int64_t signal = begin; signal < end; ++signal) {
     const SweepSignal<T> at(sweep, signal);
-    sweep.gap[signal] =
-        T(duality_gap(n, Strided<const T>{sweep.x + at.base, at.stride},
-                      Strided<const T>{sweep.w.data + at.w_base, at.w_stride},
-                      Strided<const T>{sweep.y + at.base, at.stride}));
+    sweep.gap[signal] = T(duality_gap(n, Strided<const T>{sweep.x + at.base, at.stride},
+                                      Strided<const T>{sweep.w.data + at.w_base, at.w_stride},
+                                      Strided<const T>{sweep.y + at.base, at.stride}));
   }
 }
 
-#define JAXTV_INSTANTIATE(T)                                                                 \
-  template void repair_lane(const LaneProblem<T>&);                                          \
-  template void prox_serial(const Sweep<T>&, const Solver&, std::int64_t, std::int64_t);     \
+#define JAXTV_INSTANTIATE(T)                                                             \
+  template void repair_lane(const LaneProblem<T>&);                                      \
+  template void prox_serial(const Sweep<T>&, const Solver&, std::int64_t, std::int64_t); \
   template void report_gap(const Sweep<T>&, std::int64_t, std::int64_t);
 JAXTV_INSTANTIATE(float)
 JAXTV_INSTANTIATE(double)

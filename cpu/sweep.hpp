@@ -1,4 +1,5 @@
-// One 1D prox over every signal of an (outer, n, inner) array, and its derivative: what the kernels take.
+// One 1D prox over every signal of an (outer, n, inner) array, and its derivative: what the kernels
+// take.
 #pragma once
 
 #include <cstddef>
@@ -38,8 +39,8 @@ struct Solver {
   int line_search;
 };
 
-// A = x - sum(minus); Z = prox(A). Writes what is asked for: y = Z, residual = A - Z, mask |= codes of the
-// edges (2 bits: joined, up, down, cut without a sign) << shift.
+// A = x - sum(minus); Z = prox(A). Writes what is asked for: y = Z, residual = A - Z, mask |= codes
+// of the edges (2 bits: joined, up, down, cut without a sign) << shift.
 template <class T>
 struct Sweep {
   Shape shape;

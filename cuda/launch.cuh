@@ -3,11 +3,17 @@
 // tests/simt/simt.hpp.
 #pragma once
 
+#include <limits>
+
 #include "shape.hpp"
 
 #define JAXTV_DEVICE __device__ __forceinline__
 
 namespace jaxtv::cuda {
+
+// Device code may use a constant where it may not call numeric_limits.
+template <class T>
+constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
 
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;

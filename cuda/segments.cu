@@ -8,8 +8,6 @@
 namespace jaxtv::cuda {
 namespace {
 
-constexpr std::uint8_t kJoined = 0, kUp = 1, kDown = 2, kCut = 3;
-
 // The samples at one end of a range, up to the first cut met from that end.
 struct Run {
   double sum = 0;
@@ -39,8 +37,8 @@ JAXTV_DEVICE std::uint8_t code_of(const Edges<T>& e, const Shape& s, std::int64_
     return e.mask[batch * e.mask_stride + in_element] >> e.shift & 3;
   }
   const T a = e.y[at], b = e.y[at + s.inner];
-  if (a < b) return kUp;
-  if (a > b) return kDown;
+  if (a < b) return kJumpUp;
+  if (a > b) return kJumpDown;
   const std::int64_t w =
       e.per_edge ? (outer * (s.n - 1) + k) * s.inner + inner : outer * s.inner + inner;
   return a == b && e.w[w] > T(0) ? kJoined : kCut;
@@ -101,12 +99,12 @@ JAXTV_DEVICE void load_codes(const Stage<T>& stage, const Tiling& t, const Tile&
         code_of(edges, t.shape, tile.batch, outer, tile.row + k, inner);
   });
 }
-template <class T>
-JAXTV_DEVICE void load_values(const Stage<T>& stage, const Tiling& t, const Tile& tile,
-                              const T* source) {
+// source(i) is the value at offset i of the arrays.
+template <class T, class F>
+JAXTV_DEVICE void load_values(const Stage<T>& stage, const Tiling& t, const Tile& tile, F source) {
   for_samples(t, tile, [&](int k, int lane, std::int64_t outer, std::int64_t inner) {
     stage.values[k * t.pitch + lane] =
-        source[(outer * t.shape.n + tile.row + k) * t.shape.inner + inner];
+        source((outer * t.shape.n + tile.row + k) * t.shape.inner + inner);
   });
 }
 
@@ -121,7 +119,10 @@ struct PullTile {
       : stage(arena, t), op(op) {}
   JAXTV_DEVICE void load(const Tiling& t, const Tile& tile) {
     load_codes(stage, t, tile, op.edges);
-    load_values(stage, t, tile, op.g);
+    load_values(stage, t, tile, [&](std::int64_t at) -> T {
+      const T g = op.g ? op.g[at] : T(0);
+      return op.own ? g - op.own[at] : g;
+    });
   }
   JAXTV_DEVICE void select(const Tiling&, const Tile&, const Share&) {}
   JAXTV_DEVICE double value(int k, int lane) const {
@@ -131,9 +132,17 @@ struct PullTile {
   // -s_e (mean_{e+1} - mean_e) of the edge after sample k.
   JAXTV_DEVICE double slope(int k, int lane) const {
     const std::uint8_t code = stage.after(k, lane);
-    if (code != kUp && code != kDown) return 0;
+    if (code != kJumpUp && code != kJumpDown) return 0;
     const double jump = double(T(stage.values[(k + 1) * stage.pitch + lane])) - value(k, lane);
-    return code == kUp ? -jump : jump;
+    return code == kJumpUp ? -jump : jump;
+  }
+  JAXTV_DEVICE void put(std::int64_t at, T c) const {
+    const T b = op.own ? c + op.own[at] : c;
+    op.gx[at] = op.add ? op.gx[at] + b : b;
+    for (int j = 0; j < op.others.count; ++j) {
+      T* other = op.others.data[j] + at;
+      *other = op.opened >> j & 1 ? *other - b : -b;
+    }
   }
   JAXTV_DEVICE void add(std::int64_t at, double v) const {
     op.gw[at] = T(op.accumulate ? double(op.gw[at]) + v : v);
@@ -143,7 +152,7 @@ struct PullTile {
     const Shape& s = t.shape;
     for_samples(t, tile, [&](int k, int lane, std::int64_t outer, std::int64_t inner) {
       const std::int64_t row = tile.row + k;
-      op.gx[(outer * s.n + row) * s.inner + inner] = stage.values[k * t.pitch + lane];
+      put((outer * s.n + row) * s.inner + inner, stage.values[k * t.pitch + lane]);
       if (op.per_edge && row + 1 < s.n)
         add((outer * (s.n - 1) + row) * s.inner + inner, slope(k, lane));
     });
@@ -171,9 +180,14 @@ struct PushTile {
       : stage(arena, t), op(op) {
     forces = arena.take<T>(op.per_edge ? t.elements(1) : 0);
   }
+  JAXTV_DEVICE T tangent(std::int64_t at) const {
+    T a = op.tx[at];
+    for (int j = 0; j < op.minus.count; ++j) a -= op.minus.data[j][at];
+    return a;
+  }
   JAXTV_DEVICE void load(const Tiling& t, const Tile& tile) {
     load_codes(stage, t, tile, op.edges);
-    load_values(stage, t, tile, op.tx);
+    load_values(stage, t, tile, [&](std::int64_t at) { return tangent(at); });
     if (!op.per_edge) return;
     const Shape& s = t.shape;
     const auto weight = [&](std::int64_t e, std::int64_t outer, std::int64_t inner) {
@@ -192,9 +206,9 @@ struct PushTile {
   // s_e tw_e of the edge before row k.
   JAXTV_DEVICE double force(int k, int lane) const {
     const std::uint8_t code = stage.before(k, lane);
-    if (code != kUp && code != kDown) return 0;
+    if (code != kJumpUp && code != kJumpDown) return 0;
     const double v = double(op.per_edge ? T(forces[k * stage.pitch + lane]) : uniform);
-    return code == kUp ? v : -v;
+    return code == kJumpUp ? v : -v;
   }
   JAXTV_DEVICE double value(int k, int lane) const {
     const double here = double(T(stage.values[k * stage.pitch + lane]));
@@ -202,8 +216,10 @@ struct PushTile {
   }
   JAXTV_DEVICE void store(const Tiling& t, const Tile& tile, const Share&, Link*) {
     for_samples(t, tile, [&](int k, int lane, std::int64_t outer, std::int64_t inner) {
-      op.out[(outer * t.shape.n + tile.row + k) * t.shape.inner + inner] =
-          stage.values[k * t.pitch + lane];
+      const std::int64_t at = (outer * t.shape.n + tile.row + k) * t.shape.inner + inner;
+      const T z = stage.values[k * t.pitch + lane];
+      if (op.residual) op.residual[at] = tangent(at) - z;  // before out, which may be tx
+      if (op.out) op.out[at] = z;
     });
   }
 };

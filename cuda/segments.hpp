@@ -7,6 +7,9 @@
 
 namespace jaxtv::cuda {
 
+// What a mask says of an edge: inside a segment, a jump up or down, or none of these.
+constexpr std::uint8_t kJoined = 0, kJumpUp = 1, kJumpDown = 2, kCut = 3;
+
 // The segments of a solution: from its values and weights, or from a mask.
 template <class T>
 struct Edges {
@@ -18,22 +21,37 @@ struct Edges {
   std::int64_t mask_stride;  // bytes from one batch element's plane to the next one's
 };
 
-// out = P(tx - D^T(s tw)). `out` may be `tx`.
+// Some arrays of the shape of the problem: the other states of a Dykstra iteration.
+template <class T>
+struct Arrays {
+  T* data[kMaxAxes - 1];
+  int count;
+};
+
+// out = P(a - D^T(s tw)) with a = tx - sum(minus); residual = a - out. `out` may be `tx`, and null
+// where there is a residual.
 template <class T>
 struct Push {
   Edges<T> edges;
   const T *tx, *tw;
   bool per_edge;
   T* out;
+  Arrays<const T> minus{};
+  T* residual = nullptr;
 };
 
-// gx = P g; gw_e (+)= -s_e (gx_{e+1} - gx_e), summed over a signal unless per_edge. gx may be g.
+// c = P(g - own); gw_e (+)= -s_e (c_{e+1} - c_e), summed over a signal unless per_edge. Then, with
+// b = c + own:  gx (+)= b and others[j] (-)= b. g and own may be null (zero), gx may be g.
 template <class T>
 struct Pull {
   Edges<T> edges;
   const T* g;
   T *gx, *gw;
-  bool per_edge, accumulate;
+  bool per_edge, accumulate;  // accumulate: add to gw
+  const T* own = nullptr;
+  bool add = false;  // to gx
+  Arrays<T> others{};
+  unsigned opened = 0;  // bit j: others[j] has a value, else it counts as zero
 };
 
 // Scratch for either, in bytes: 0 for signals that fit in one tile.

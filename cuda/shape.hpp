@@ -18,6 +18,8 @@ namespace jaxtv::cuda {
 // Null, or what went wrong.
 using Status = const char*;
 
+constexpr int kMaxAxes = 8;  // of one Dykstra iteration
+
 // Sample k of the signal (b, o, i) is at (((b * outer) + o) * n + k) * inner + i.
 struct Shape {
   std::int64_t batch, outer, n, inner;

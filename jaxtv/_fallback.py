@@ -95,7 +95,6 @@ class _Regions(NamedTuple):
     value: Array  # (..., n) value of the region of each sample
     cut: Array  # (..., n - 1) bool, edges between regions
     pull: Array  # (..., n - 1) the dual s_e w_e of each cut edge, 0 on the others
-    rounds: Array  # (..., 1) int32
 
 
 def _region_values(
@@ -154,8 +153,8 @@ def _decompose(x: Array, w: Array) -> _Regions:
     cut = w == 0  # decouples exactly
     rounds = jnp.zeros_like(x[..., :1], jnp.int32)
     state = (x, cut, jnp.zeros_like(w), rounds, rounds == 0)
-    value, cut, pull, rounds, _ = jax.lax.while_loop(lambda s: jnp.any(s[-1]), one_round, state)
-    return _Regions(value, cut, pull, rounds)
+    value, cut, pull, *_ = jax.lax.while_loop(lambda s: jnp.any(s[-1]), one_round, state)
+    return _Regions(value, cut, pull)
 
 
 def _pool_ties(regions: _Regions) -> _Regions:
@@ -176,10 +175,10 @@ def _pool_ties(regions: _Regions) -> _Regions:
         value, *_ = _region_values(value, value, cut, jnp.zeros_like(pull))
         return value, cut, pull, violated(value, cut, pull)
 
-    value, cut, pull, rounds = regions
+    value, cut, pull = regions
     state = (value, cut, pull, violated(value, cut, pull))
     value, cut, pull, _ = jax.lax.while_loop(lambda s: jnp.any(s[-1]), fuse, state)
-    return _Regions(value, cut, pull, rounds)
+    return _Regions(value, cut, pull)
 
 
 def _solve(x: Array, w: Array) -> tuple[_Regions, Array]:
@@ -227,7 +226,7 @@ def _gap(x: Array, w: Array, regions: _Regions) -> Array:
     sum_e (w_e - u_e sign(D_e)) |D_e| + 1/2 |y - yhat|^2: terms that are non-negative in floating
     point too, and free of cancellation.
     """
-    y, cut, pull, _ = regions
+    y, cut, pull = regions
     head = _pad_left(cut, True)
     (left,) = _fill((_pad_left(pull),), head)
     (moved,) = _region_sums((y - x,), head)
@@ -241,9 +240,9 @@ def _gap(x: Array, w: Array, regions: _Regions) -> Array:
 def prox1d_info(x: Array, w: Array, *, axis: int, solver) -> tuple[Array, Array, Array, Array]:
     """`jaxtv_prox1d_info`: (y, gap, iterations, converged), the last three of size 1 along axis.
 
-    Every solver object gets the same exact decomposition here, ProjectedNewton included;
-    `iterations` are its rounds. A signal with a non-finite sample or a NaN or negative weight is
-    NaN, has a NaN gap and is not converged.
+    Every solver object gets the same exact decomposition here, ProjectedNewton included, so
+    `iterations` is 1. A signal with a non-finite sample or a NaN or negative weight is NaN, has a
+    NaN gap, 0 iterations, and is not converged.
     """
     del solver
     original, weights = jnp.moveaxis(x, axis, -1), jnp.moveaxis(w, axis, -1)
@@ -252,8 +251,8 @@ def prox1d_info(x: Array, w: Array, *, axis: int, solver) -> tuple[Array, Array,
     y = jnp.where(_free(weights, x.shape[-1]), original, regions.value * scale)
     y = jnp.where(bad, jnp.nan, y)
     gap = jnp.where(bad, jnp.nan, _gap(x, w, regions) * scale * scale)
-    results = (y, gap, regions.rounds, ~bad)
-    return tuple(jnp.moveaxis(r, -1, axis) for r in results)
+    y, gap, solved = (jnp.moveaxis(v, -1, axis) for v in (y, gap, ~bad))
+    return y, gap, solved.astype(jnp.int32), solved
 
 
 def prox1d(x: Array, w: Array, *, axis: int, solver) -> Array:

@@ -154,19 +154,63 @@ def sharding_rule(
 # ---------------------------------------------------------------------------- CUDA workspaces
 # CUDA handlers do not allocate: their scratch is one more result, of uint8 and shape
 # [batch dims..., bytes], which the lowering adds and drops. Here are the bytes per batch element,
-# by target, as a function of operand shapes and parameters; the handlers check that they suffice.
+# by target, as a function of operand shapes, parameters and the bytes of a sample (itemsize); the handlers check that they suffice.
 
 
 def _segment_workspace(shapes: Sequence[tuple[int, ...]], *, axis: int, **_) -> int:
     """One link of 56 bytes (cuda/segments.cu) per chunk of at least 256 samples (cuda/tile.cuh)."""
     y = shapes[0]
+    return 8 + _links(math.prod(y[axis + 1 :]), y[axis])
+
+
+def _links(signals: int, n: int) -> int:
     # Twice the chunks but one: that is none for short signals, without asking which are.
-    return 8 + math.prod(y[axis + 1 :]) * ((y[axis] + 255) // 256 - 1) * 2 * 56
+    return signals * ((n + 255) // 256 - 1) * 2 * 56
+
+
+def _dykstra_workspace(
+    shapes: Sequence[tuple[int, ...]], *, axes: tuple[int, ...], itemsize: int, **_
+) -> int:
+    """A state per axis and a flag (cuda/dykstra.cu)."""
+    return 8 + len(axes) * math.prod(shapes[0][min(axes) :]) * itemsize
+
+
+def _dykstra_derivative_workspace(
+    shapes: Sequence[tuple[int, ...]], *, axes: tuple[int, ...], itemsize: int, **_
+) -> int:
+    """A state per axis, and the links of one pass (cuda/dykstra_derivatives.cu)."""
+    x = shapes[1]
+    size = math.prod(x[min(axes) :])
+    links = max(_links(size // max(1, x[a]), x[a]) for a in axes)
+    return 8 + links + len(axes) * size * itemsize
+
+
+def _prox1d_workspace(
+    shapes: Sequence[tuple[int, ...]], *, axis: int, solver: Any, **_
+) -> int:
+    """An upper bound of prox_workspace in cuda/prox1d.cu, whatever kernel it picks."""
+    x = shapes[0]
+    n, signals = x[axis], math.prod(x[axis + 1 :])
+    method = type(solver).__name__
+    if method == "ProjectedNewton":
+        return 8 + signals * 8 * (7 * n + (n + 7) // 8)
+    if method == "TautString":
+        return 8 + (signals * n if n > 256 else 0)
+    if n <= 1024:
+        return 8
+    grid = 256 + 160 * ((n + 2047) // 2048) if n >= 32768 else 0
+    return 8 + signals * (9 * n + grid)
 
 
 WORKSPACES: dict[str, Callable[..., int]] = {
+    "jaxtv_prox1d": _prox1d_workspace,
+    "jaxtv_prox1d_info": _prox1d_workspace,
     "jaxtv_segment_jvp": _segment_workspace,
     "jaxtv_segment_vjp": _segment_workspace,
+    "jaxtv_dykstra": _dykstra_workspace,
+    "jaxtv_dykstra_masked": _dykstra_workspace,
+    "jaxtv_dykstra_jvp": _dykstra_derivative_workspace,
+    "jaxtv_dykstra_vjp": _dykstra_derivative_workspace,
 }
 
 
@@ -216,7 +260,8 @@ def native_lowering(
         results = len(ctx.avals_out)
         name = SIMT.get(target, target) if platform == "cpu" else target
         if target in WORKSPACES and (platform == "cuda" or name in SIMT.values()):
-            shape = (*ins[0][:batch], WORKSPACES[target](ins, **params))
+            itemsize = ctx.avals_out[0].dtype.itemsize
+            shape = (*ins[0][:batch], WORKSPACES[target](ins, itemsize=itemsize, **params))
             scratch = ctx.avals_out[0].update(shape=shape, dtype=np.dtype("uint8"))
             ctx = ctx.replace(avals_out=[*ctx.avals_out, scratch])
         outs = [aval.shape for aval in ctx.avals_out]

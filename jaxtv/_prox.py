@@ -148,7 +148,11 @@ def prox_tv(
     if len(axes) == 1:
         lam = lam[0] if isinstance(lam, tuple) and len(lam) == 1 else lam
         return prox_tv1d(
-            x, lam, axis=axes[0], solver=solver or Direct(), return_info=return_info  # type: ignore
+            x,
+            lam,
+            axis=axes[0],
+            solver=solver or Direct(),
+            return_info=return_info,  # type: ignore
         )
     solver = solver or Dykstra(iterations=4)
     if not isinstance(solver, Dykstra):

@@ -163,6 +163,103 @@ def test_public_gradients_under_jit_vmap_and_remat(simt):
         assert np.allclose(a, b, atol=1e-5)
 
 
+# ---------------------------------------------------------------------------- Dykstra
+
+IMAGES = [  # shape, axes in sweep order: 2D, 3D, NHWC, axes apart, one axis, odd and empty ones
+    ((3, 7, 9), (2, 1)),
+    ((2, 17, 40), (1, 2)),
+    ((2, 6, 5, 3), (2, 1)),
+    ((9, 4, 5), (0, 2)),
+    ((2, 4, 5, 6), (3, 1, 2)),
+    ((2, 30), (1,)),
+    ((2, 1, 6), (2, 1)),
+    ((1, 2, 2), (2, 1)),
+    ((2, 0, 3), (2, 1)),
+]
+LARGE = [((1, 70, 130), (2, 1)), ((2, 3, 700, 2), (2, 1)), ((3, 9000), (1, 0))]
+
+
+def dykstra_operands(shape, axes, edge, dtype, r=None):
+    """Steps with noise, and weights per axis, some of them 0."""
+    r = r or rng(2)
+    x = np.round(r.normal(size=shape)) + 0.1 * r.normal(size=shape)
+    sizes = [
+        [d if i != a else (max(1, d - 1) if edge else 1) for i, d in enumerate(shape)] for a in axes
+    ]
+    ws = [r.random(s) * (r.random(s) < 0.9) for s in sizes]
+    return [a.astype(dtype) for a in (x, *ws)]
+
+
+def ulps(dtype, scale):
+    return scale * float(np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [pytest.param("float64", marks=pytest.mark.x64), "float32"])
+@pytest.mark.parametrize("edge", [False, True])
+@pytest.mark.parametrize("iterations", [1, 2, 3, 5])
+@pytest.mark.parametrize(("shape", "axes"), IMAGES)
+def test_dykstra_derivatives_are_those_of_the_cpu(simt, shape, axes, iterations, edge, dtype):
+    check_dykstra_derivatives(simt, shape, axes, iterations, edge, dtype)
+
+
+@pytest.mark.parametrize("edge", [False, True])
+@pytest.mark.parametrize(("shape", "axes"), LARGE)
+def test_dykstra_derivatives_of_long_signals(simt, shape, axes, edge):
+    check_dykstra_derivatives(simt, shape, axes, 3, edge, "float32")
+
+
+def check_dykstra_derivatives(simt, shape, axes, iterations, edge, dtype):
+    params = dict(axes=axes, iterations=iterations)
+    x, *ws = dykstra_operands(shape, axes, edge, dtype)
+    tx, *tws = dykstra_operands(shape, axes, edge, dtype, rng(3))
+    _, masks = _primitive._dykstra_masked_p.bind(x, *ws, inner=jaxtv.Direct(), **params)
+    per_edge = tuple(w.shape[a] != 1 for a, w in zip(axes, ws))
+
+    def both(masks, tx, *tws):
+        ty = _primitive._dykstra_jvp_p.bind(masks, tx, *tws, **params)
+        return ty + _primitive._dykstra_vjp_p.bind(masks, tx, edge=per_edge, **params)
+
+    expected = jax.jit(both)(masks, tx, *tws)
+    with simt_platform.using(simt):
+        lowered = jax.jit(lambda *a: both(*a)).lower(masks, tx, *tws)
+        assert "jaxtv_simt_dykstra_vjp" in lowered.as_text()
+        got = lowered.compile()(masks, tx, *tws)
+    signals = [1, 1] + [1 if e else shape[a] for a, e in zip(axes, per_edge)]
+    for a, b, n in zip(got, expected, signals):
+        assert a.dtype == b.dtype
+        scale = n * max(1.0, np.abs(tx).max(initial=0))
+        assert np.allclose(a, b, rtol=0, atol=ulps(dtype, 8 * iterations * scale))
+
+
+@pytest.mark.parametrize("dtype", [pytest.param("float64", marks=pytest.mark.x64), "float32"])
+@pytest.mark.parametrize("edge", [False, True])
+@pytest.mark.parametrize("iterations", [1, 2, 3, 5])
+@pytest.mark.parametrize(("shape", "axes"), IMAGES)
+def test_dykstra_is_that_of_the_cpu(simt, shape, axes, iterations, edge, dtype):
+    check_dykstra(simt, shape, axes, iterations, edge, dtype, jaxtv.Direct())
+
+
+def check_dykstra(simt, shape, axes, iterations, edge, dtype, inner):
+    operands = dykstra_operands(shape, axes, edge, dtype)
+    params = dict(axes=axes, iterations=iterations, inner=inner)
+
+    def both(*a):
+        return _primitive._dykstra_p.bind(*a, **params) + _primitive._dykstra_masked_p.bind(
+            *a, **params
+        )
+
+    expected, _, masks = jax.jit(both)(*operands)
+    with simt_platform.using(simt):
+        lowered = jax.jit(lambda *a: both(*a)).lower(*operands)
+        assert "jaxtv_simt_dykstra_masked" in lowered.as_text()
+        y, y_masked, masks_simt = lowered.compile()(*operands)
+    assert y.dtype == expected.dtype
+    assert np.array_equal(y, y_masked)
+    scale = max(1.0, np.abs(operands[0]).max(initial=0))
+    assert np.allclose(y, expected, rtol=0, atol=ulps(dtype, 8 * iterations * scale))
+    assert np.array_equal(masks_simt, masks)
+
+
 # ---------------------------------------------------------------------------- lowering for CUDA
 
 

@@ -40,8 +40,7 @@ def check(monkeypatch, f, *args):
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2])
-@pytest.mark.parametrize("per_edge", [False, True])
+@pytest.mark.parametrize(("axis", "per_edge"), [(0, False), (1, True), (2, False)])
 def test_prox1d_and_its_derivatives(monkeypatch, axis, per_edge):
     x = data()
     n = x.shape[axis]
@@ -68,7 +67,7 @@ def test_info_of_newton(monkeypatch):
     assert fallback_info.converged.all()
 
 
-@pytest.mark.parametrize("axes", [(1, 2), (0, 2), (-3, -2), (0, 1, 2)])
+@pytest.mark.parametrize("axes", [(1, 2), (-3, -2), (0, 1, 2)])
 def test_dykstra_and_its_derivatives(monkeypatch, axes):
     x, t = data(), data(seed=2)
     lam = jnp.asarray(0.3, float)

@@ -56,6 +56,7 @@ def test_oracle(name, solver, dtype):
     assert_solves(run(x, w, EXACT[solver]), solution.y, x, dtype)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("solver", NEWTON)
 @pytest.mark.parametrize("name", [name for name in CASES if name != "sine"])  # 40 s at n = 1e5
@@ -77,6 +78,7 @@ def test_newton_keeps_its_promise(name, solver, dtype):
     assert np.all(distance[converged] <= allowed[converged])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("solver", NEWTON)
 @pytest.mark.parametrize("scale", [1.0, 255.0, 1e4])
@@ -190,6 +192,7 @@ def test_tails(axis):
             assert error.max() <= 1, (solver, batch, n)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("dtype", [*DTYPES, *HALF])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_lam_zero_is_the_identity_bit_for_bit(solver, dtype):
@@ -208,6 +211,7 @@ def test_lam_zero_is_the_identity_bit_for_bit(solver, dtype):
         assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("dtype", [*DTYPES, *HALF])
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("axis", [0, 1])

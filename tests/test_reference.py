@@ -221,7 +221,7 @@ def test_fallback_equals_reference(family, kind, rng):
         np.testing.assert_allclose(y, reference_1d(x, w), atol=1e-13 * np.abs(x).max())
         assert converged.all()
         assert gap.shape == rounds.shape == converged.shape == (8, 1)
-        assert rounds.dtype == jnp.int32
+        assert (rounds == 1).all()
         assert (gap >= 0).all()
         assert gap.max() <= 1e-24 * (x**2).sum(-1).max()
 
@@ -369,6 +369,13 @@ def test_segment_jvp_is_the_transpose(edge, size, rng):
     np.testing.assert_allclose(jnp.sum(g * ty), jnp.sum(gx * tx) + jnp.sum(gw * tw), atol=1e-12)
 
 
+def test_segment_edges_of_weight_zero_join_nothing():
+    y, g = jnp.ones((1, 4)), jnp.asarray([[1.0, 3.0, 4.0, 8.0]])
+    gx, gw = segment_vjp(y, jnp.asarray([[2.0, 0.0, 2.0]]), g, axis=1)
+    np.testing.assert_array_equal(gx, jnp.asarray([[2.0, 2.0, 6.0, 6.0]]))
+    np.testing.assert_array_equal(gw, jnp.zeros((1, 3)))
+
+
 def test_segment_derivative_stays_within_its_signal():
     y = jnp.asarray([[1.0, 1.0, 2.0], [jnp.nan] * 3])
     g = jnp.asarray([[2.0, 4.0, 1.0], [jnp.nan, 1.0, 1.0]])
@@ -495,7 +502,7 @@ def test_dykstra_equals_algorithm_1(rng):
 def test_dykstra_zero_weights(dtype, rng):
     """λ = 0 leaves every bit, its Jacobian is the identity even where samples repeat (code 3)."""
     x, ws, axes, iterations, _ = make_case("plane", rng, dtype)
-    x = rng.integers(0, 2, size=x.shape) * dtype(np.finfo(dtype).smallest_subnormal)
+    x = np.where(rng.random(x.shape) < 0.5, np.finfo(dtype).smallest_subnormal, dtype(0))
     kwargs = {"axes": axes, "iterations": iterations}
     y, masks = dykstra_masked(x, *(w * 0 for w in ws), **kwargs, inner=None)
     np.testing.assert_array_equal(np.asarray(y).view(np.uint8), x.view(np.uint8))

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import jaxtv
 
@@ -14,9 +15,9 @@ COLLECTIVES = r"\b(all-gather|all-reduce|all-to-all|collective-permute|reduce-sc
 SHAPE = (8, 6, 10, 4)  # NHWC
 LAM = np.float32(0.3)
 
-ONE_D = lambda x: jaxtv.prox_tv1d(x, LAM, axis=1)  # noqa: E731
-TWO_D = lambda x: jaxtv.prox_tv2d(x, LAM, axes=(-3, -2))  # noqa: E731
-NEWTON = lambda x: jaxtv.prox_tv1d(x, LAM, axis=-1, solver=jaxtv.ProjectedNewton())  # noqa: E731
+ONE_D = lambda x: jaxtv.prox_tv1d(x, LAM, axis=1)
+TWO_D = lambda x: jaxtv.prox_tv2d(x, LAM, axes=(-3, -2))
+NEWTON = lambda x: jaxtv.prox_tv1d(x, LAM, axis=-1, solver=jaxtv.ProjectedNewton())
 PROXES = pytest.mark.parametrize("prox", [ONE_D, TWO_D, NEWTON], ids=["1d", "2d", "newton"])
 
 
@@ -40,9 +41,9 @@ TRANSFORMS = {
     "jvp": lambda f: lambda x, t: jax.jvp(f, (x,), (t,)),
     "vjp": lambda f: lambda x, t: jax.vjp(f, x)[1](t),
     "vmap": lambda f: lambda x, t: jax.vmap(lambda x: f(x[None])[0])(x),
-    "vmap of vjp": lambda f: lambda x, t: jax.vmap(
-        lambda x, t: jax.vjp(lambda x: f(x[None])[0], x)[1](t)
-    )(x, t),
+    "vmap of vjp": lambda f: (
+        lambda x, t: jax.vmap(lambda x, t: jax.vjp(lambda x: f(x[None])[0], x)[1](t))(x, t)
+    ),
 }
 
 
@@ -68,7 +69,9 @@ def test_second_batch_dimension_and_two_mesh_axes():
 
 
 @PROXES
-@pytest.mark.parametrize("spec", [P(None, "data"), P(None, None, "data"), P(None, None, None, "data")])
+@pytest.mark.parametrize(
+    "spec", [P(None, "data"), P(None, None, "data"), P(None, None, None, "data")]
+)
 def test_any_other_sharding_gives_right_numbers(mesh, prox, spec):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
     x = jax.device_put(images(), NamedSharding(mesh, spec))

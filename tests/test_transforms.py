@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, PartitionSpec as P
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 import jaxtv
 
@@ -72,7 +73,7 @@ def test_vmap_in_axes(prox, in_axes):
     x = rows(N) if x_axis is None else jnp.moveaxis(rows(4, N), 0, x_axis)
     lam = LAM if lam_axis is None else lams
     got = jax.vmap(prox, in_axes)(x, lam)
-    take = lambda a, axis, i: a if axis is None else jnp.take(a, i, axis)  # noqa: E731
+    take = lambda a, axis, i: a if axis is None else jnp.take(a, i, axis)
     want = jnp.stack([prox(take(x, x_axis, i), take(lam, lam_axis, i)) for i in range(4)])
     same(got, want)
 
@@ -87,7 +88,7 @@ def test_nested_vmap_and_out_axes(prox):
 
 def test_vmap_of_grad_and_grad_of_vmap():
     x, lams = rows(4, N), jnp.linspace(0.1, 0.9, 4, dtype=jnp.float32)
-    loss = lambda x, lam: jnp.sum(prox1d(x, lam) ** 2)  # noqa: E731
+    loss = lambda x, lam: jnp.sum(prox1d(x, lam) ** 2)
     per_row = jax.vmap(jax.grad(loss, (0, 1)))(x, lams)
     summed = jax.grad(lambda x, lam: jax.vmap(loss)(x, lam).sum(), (0, 1))(x, lams)
     close(per_row[0], summed[0])
@@ -103,7 +104,7 @@ def test_scan_cond_while_map(prox):
     branch = jax.jit(lambda p, r: jax.lax.cond(p, lambda r: prox(r, LAM), lambda r: r, r))
     same(branch(True, x[0]), want[0])
     same(branch(False, x[0]), x[0])
-    body = lambda s: (s[0] + 1, prox(s[1], LAM))  # noqa: E731
+    body = lambda s: (s[0] + 1, prox(s[1], LAM))
     same(jax.lax.while_loop(lambda s: s[0] < 2, body, (0, x[0]))[1], prox(prox(x[0], LAM), LAM))
     same(jax.lax.fori_loop(0, 2, lambda _, r: prox(r, LAM), x[0]), prox(prox(x[0], LAM), LAM))
 
@@ -168,7 +169,7 @@ def test_derivative_in_one_argument_only(prox, wrt):
 @pytest.mark.parametrize("inner", [jax.jacfwd, jax.jacrev])
 def test_hessians_in_all_orders(prox, outer, inner):
     x = rows(N)
-    loss = lambda x, lam: jnp.sum(prox(x, lam) ** 3) / 3  # noqa: E731
+    loss = lambda x, lam: jnp.sum(prox(x, lam) ** 3) / 3
     y = np.asarray(prox(x, LAM))
     jac_x, jac_lam = jacobian(prox, x, LAM)
     # the prox is piecewise affine: H = Jᵀ diag(2 y) J
@@ -183,9 +184,9 @@ def test_hessians_in_all_orders(prox, outer, inner):
 def test_jvp_of_vjp_and_vjp_of_jvp(prox):
     x, t, g = rows(N), rows(N, seed=1), rows(N, seed=2)
     jac, _ = jacobian(prox, x, LAM)
-    pull = lambda g: jax.vjp(lambda x: prox(x, LAM), x)[1](g)[0]  # noqa: E731
+    pull = lambda g: jax.vjp(lambda x: prox(x, LAM), x)[1](g)[0]
     close(jax.jvp(pull, (g,), (t,))[1], jac.T @ t)
-    push = lambda t: jax.jvp(lambda x: prox(x, LAM), (x,), (t,))[1]  # noqa: E731
+    push = lambda t: jax.jvp(lambda x: prox(x, LAM), (x,), (t,))[1]
     close(jax.vjp(push, t)[1](g)[0], jac.T @ g)
 
 
@@ -240,7 +241,7 @@ def test_shard_map_outside_grad(mesh, replicated_lam):
         return jaxtv.prox_tv1d(x, lam if replicated_lam else lam[:, None])
 
     f = jax.shard_map(local, mesh=mesh, in_specs=(P("data"), spec), out_specs=P("data"))
-    loss = lambda f: lambda x, lam: jnp.sum(f(x, lam) ** 2)  # noqa: E731
+    loss = lambda f: lambda x, lam: jnp.sum(f(x, lam) ** 2)
     same(jax.jit(f)(x, lam), local(x, lam))
     for got, want in zip(jax.grad(loss(f), (0, 1))(x, lam), jax.grad(loss(local), (0, 1))(x, lam)):
         close(got, want, 1e-5)

@@ -12,13 +12,14 @@
 
 namespace jaxtv {
 
-// Signal k of an (outer, n, inner) array is a pointer and a stride. Stride 0 repeats one value: that is
-// how one λ for all edges of a signal is written.
+// Signal k of an (outer, n, inner) array is a pointer and a stride. Stride 0 repeats one value:
+// that is how one λ for all edges of a signal is written.
 template <class T>
 struct Strided {
   T* data;
   std::ptrdiff_t stride;
   JAXTV_HD T& operator[](std::ptrdiff_t i) const { return data[i * stride]; }
+  JAXTV_HD Strided operator+(std::ptrdiff_t i) const { return {data + i * stride, stride}; }
 };
 
 // The numerics below avoid <cmath> so that one source serves host, device and every vector ISA.

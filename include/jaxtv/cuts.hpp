@@ -1,5 +1,6 @@
-// A solution of the 1D problem is its cuts: sign[e] = sign(y[e+1] - y[e]) where the dual of edge e sits
-// at its bound, 0 where the edge is inside a segment. Values follow from the cuts by the KKT conditions:
+// A solution of the 1D problem is its cuts: sign[e] = sign(y[e+1] - y[e]) where the dual of edge e
+// sits at its bound, 0 where the edge is inside a segment. Values follow from the cuts by the KKT
+// conditions:
 //   |C| y_C = sum_C x + w_b s_b - w_{a-1} s_{a-1}      for a segment C = [a..b].
 #pragma once
 
@@ -7,26 +8,34 @@
 
 namespace jaxtv {
 
-// Writes the values that belong to the cuts. Every path (serial, lanes) sums in this order and in double
-// and rounds the quotient to R, so that all of them give the same bits.
-template <class R = double, class X, class W, class S, class Y>
-JAXTV_HD void values_from_cuts(std::ptrdiff_t n, X x, W w, S sign, Y y) {
+// Calls segment(a, b, value) for the segments that belong to the cuts, from the last to the first.
+// Every path (serial, lanes) sums in this order and in double and rounds the quotient to R, so that
+// all of them give the same bits.
+template <class R, class I, class X, class W, class S, class F>
+JAXTV_HD void for_segments(I n, X x, W w, S sign, F segment) {
   double right = 0;  // w_b s_b at the right end of the current segment
-  for (std::ptrdiff_t b = n - 1; b >= 0;) {
+  for (I b = n - 1; b >= 0;) {
     const double ref = x[b];
     double sum = 0, count = 1;
-    std::ptrdiff_t a = b;
+    I a = b;
     while (a > 0 && sign[a - 1] == 0) {
       --a;
       sum += double(x[a]) - ref;
       count += 1;
     }
     const double left = a > 0 ? double(sign[a - 1]) * double(w[a - 1]) : 0.0;
-    const R value = R(ref) + R(sum + (right - left)) / R(count);
-    for (std::ptrdiff_t i = a; i <= b; ++i) y[i] = value;
+    segment(a, b, R(ref) + R(sum + (right - left)) / R(count));
     right = left;
     b = a - 1;
   }
+}
+
+// Writes the values that belong to the cuts. y may be x.
+template <class R = double, class I, class X, class W, class S, class Y>
+JAXTV_HD void values_from_cuts(I n, X x, W w, S sign, Y y) {
+  for_segments<R>(n, x, w, sign, [&](I a, I b, R value) {
+    for (I i = a; i <= b; ++i) y[i] = value;
+  });
 }
 
 // Ties (a dual that touches its bound without a jump) leave cuts whose jump is round-off or has the
@@ -45,8 +54,24 @@ JAXTV_HD bool join_ties(std::ptrdiff_t n, W w, S sign, Y y, double scale) {
   return joined;
 }
 
-// Whether the cuts solve the problem: the dual stays inside its bounds within segments and every cut is
-// a jump of its sign. `y` holds the values of the cuts in double.
+// The same for the values of the present cuts, which need no memory here.
+template <class I, class X, class W, class S>
+JAXTV_HD bool fuse_ties(I n, X x, W w, S sign, double scale) {
+  const double slack = 8 * kEps * scale;
+  bool joined = false;
+  double next = 0;  // value of the segment to the right
+  for_segments<double>(n, x, w, sign, [&](I, I b, double value) {
+    if (b + 1 < n && w[b] > 0 && (next - value) * double(sign[b]) <= slack) {
+      sign[b] = 0;
+      joined = true;
+    }
+    next = value;
+  });
+  return joined;
+}
+
+// Whether the cuts solve the problem: the dual stays inside its bounds within segments and every
+// cut is a jump of its sign. `y` holds the values of the cuts in double.
 template <class X, class W, class S, class Y>
 JAXTV_HD bool certify(std::ptrdiff_t n, X x, W w, S sign, Y y, double scale) {
   double u = 0, length = 1;

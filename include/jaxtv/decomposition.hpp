@@ -1,23 +1,54 @@
-// Threshold decomposition, serial (Hochbaum 2001; Chambolle & Darbon 2009). For a threshold t the labels
-// z_i = [y_i > t] minimise sum z_i (t - x_i) + sum w |z_{i+1} - z_i|: a two-state Viterbi with the message
-// m_i = clamp(m_{i-1}, ±w_{i-1}) + (t - x_i). With t = the adjusted mean of a region either no label
-// changes (the region is a segment) or it splits where labels change, with known jump signs.
+// Threshold decomposition, serial (Hochbaum 2001; Chambolle & Darbon 2009). For a threshold t the
+// labels z_i = [y_i > t] minimise sum z_i (t - x_i) + sum w |z_{i+1} - z_i|: a two-state Viterbi
+// with the message m_i = clamp(m_{i-1}, ±w_{i-1}) + (t - x_i). With t = the adjusted mean of a
+// region either no label changes (the region is a segment) or it splits where labels change, with
+// known jump signs.
 #pragma once
 
 #include "jaxtv/common.hpp"
 
 namespace jaxtv {
 
-// Finds the cuts of samples [first, n). sign[e] for e >= first is overwritten; sign[first-1], when
-// first > 0, is the given jump at the left end. `m` is scratch of n values. `scale` bounds |x|.
-// Rounds are bounded by the exponent range of the data (about 10 on real data), so this always ends.
-template <class X, class W, class S, class M>
-JAXTV_HD void decompose(std::ptrdiff_t first, std::ptrdiff_t n, X x, W w, S sign, M m,
-                        double scale) {
-  for (std::ptrdiff_t e = first; e + 1 < n; ++e) sign[e] = 0;
+namespace decomposition_detail {
+
+// While a region is split, sign[i] holds what the message says about label i: 0, 1, or as i + 1.
+constexpr signed char kZero = 2, kOne = 3, kCopy = 4;
+
+// One round on the region [a, b]; `left` and `right` are the duals at its two ends. Returns whether
+// it cut.
+template <class I, class X, class W, class S>
+JAXTV_HD bool split(I a, I b, double left, double right, double sum, X x, W w, S sign,
+                    double scale) {
+  const double t = double(x[a]) + (sum + (right - left)) / double(b - a + 1);
+  double message = left + (t - double(x[a]));
+  for (I i = a; i < b; ++i) {
+    const double bound = w[i];
+    const double slack = 4 * kEps * (bound + scale);  // ties stay joined
+    sign[i] = message > bound + slack ? kZero : (message < -bound - slack ? kOne : kCopy);
+    message = max_of(-bound, min_of(bound, message)) + (t - double(x[i + 1]));
+  }
+  bool z = message - right < 0, cut = false;
+  for (I i = b - 1; i >= a; --i) {
+    const signed char code = sign[i];
+    const bool zi = code == kCopy ? z : code == kOne;
+    sign[i] = zi == z ? 0 : (z ? 1 : -1);
+    cut |= zi != z;
+    z = zi;
+  }
+  return cut;
+}
+
+}  // namespace decomposition_detail
+
+// Finds the cuts of samples [first, stop), where `stop` is n or comes after a cut; sign[e] for
+// first <= e < stop - 1 holds cuts that are known already, or 0. sign[first-1], when first > 0, is
+// the jump at the left end. `scale` bounds |x|. Rounds are bounded by the exponent range of the
+// data (about 10 on real data), so this always ends.
+template <class I, class X, class W, class S>
+JAXTV_HD void refine(I first, I stop, I n, X x, W w, S sign, double scale) {
   // A worklist without a stack: regions are finished left to right, the next one starts at `a`.
-  for (std::ptrdiff_t a = first; a < n;) {
-    std::ptrdiff_t b = a;  // the region [a, b] ends at the next cut
+  for (I a = first; a < stop;) {
+    I b = a;  // the region [a, b] ends at the next cut
     double sum = 0;
     while (b + 1 < n && sign[b] == 0) {
       ++b;
@@ -25,28 +56,15 @@ JAXTV_HD void decompose(std::ptrdiff_t first, std::ptrdiff_t n, X x, W w, S sign
     }
     const double left = a > 0 ? double(sign[a - 1]) * double(w[a - 1]) : 0.0;
     const double right = b + 1 < n ? double(sign[b]) * double(w[b]) : 0.0;
-    const double length = double(b - a + 1);
-    const double t = double(x[a]) + (sum + (right - left)) / length;
-    double message = left + (t - double(x[a]));
-    m[a] = message;
-    for (std::ptrdiff_t i = a + 1; i <= b; ++i) {
-      const double bound = w[i - 1];
-      message = max_of(-bound, min_of(bound, message)) + (t - double(x[i]));
-      m[i] = message;
-    }
-    bool z = message - right < 0, cut = false;
-    for (std::ptrdiff_t i = b - 1; i >= a; --i) {
-      const double bound = w[i];
-      const double slack = 4 * kEps * (bound + scale);  // ties stay joined
-      const bool zi = m[i] > bound + slack ? false : (m[i] < -bound - slack ? true : z);
-      if (zi != z) {
-        sign[i] = z ? 1 : -1;
-        cut = true;
-      }
-      z = zi;
-    }
-    if (!cut) a = b + 1;
+    if (!decomposition_detail::split(a, b, left, right, sum, x, w, sign, scale)) a = b + 1;
   }
+}
+
+// Finds the cuts of samples [first, n) afresh.
+template <class I, class X, class W, class S>
+JAXTV_HD void decompose(I first, I n, X x, W w, S sign, double scale) {
+  for (I e = first; e + 1 < n; ++e) sign[e] = 0;
+  refine(first, n, n, x, w, sign, scale);
 }
 
 }  // namespace jaxtv

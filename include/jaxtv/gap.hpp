@@ -1,4 +1,5 @@
-// Duality gap of any y, not only of a solver's: the certificate |y - y*|^2 <= 2 gap for every y, and
+// Duality gap of any y, not only of a solver's: the certificate |y - y*|^2 <= 2 gap for every y,
+// and
 // <= gap for a dual-feasible one. With u = clip(cumsum(y - x)) and yhat = y(u),
 //   gap = sum_e (w_e |D_e| - u_e D_e) + 1/2 |y - yhat|^2,   D = y_{e+1} - y_e,
 // a sum of non-negative terms, so nothing cancels.
@@ -17,7 +18,7 @@ JAXTV_HD double duality_gap(std::ptrdiff_t n, X x, W w, Y y) {
     if (i + 1 < n) {
       const double bound = w[i], jump = double(y[i + 1]) - double(y[i]);
       u = max_of(-bound, min_of(bound, sum));
-      if (jump != 0) gap += bound * abs_of(jump) - u * jump;
+      if (jump != 0) gap += (bound - (jump > 0 ? u : -u)) * abs_of(jump);
     }
     const double miss = double(y[i]) - (double(x[i]) - last + u);
     gap += 0.5 * miss * miss;

@@ -1,7 +1,8 @@
-// Projected Newton on the dual (the paper's solver, Eqs. 6 and 7; Bertsekas 1982; Barbero & Sra 2018):
+// Projected Newton on the dual (the paper's solver, Eqs. 6 and 7; Bertsekas 1982; Barbero & Sra
+// 2018):
 //   minimise psi(u) = 1/2 |y(u)|^2  over  |u_e| <= w_e,   y_i(u) = x_i - u_{i-1} + u_i.
-// The gradient is -(y_{e+1} - y_e); the Hessian D D^T = tridiagonal(-1, 2, -1), restricted to the free
-// duals, is factorised by a tridiagonal Cholesky in O(n).
+// The gradient is -(y_{e+1} - y_e); the Hessian D D^T = tridiagonal(-1, 2, -1), restricted to the
+// free duals, is factorised by a tridiagonal Cholesky in O(n).
 #pragma once
 
 #include "jaxtv/cuts.hpp"
@@ -36,8 +37,8 @@ struct Objective {
   double gap, primal;
 };
 
-template <class X, class W>
-JAXTV_HD Objective objective(std::ptrdiff_t n, X x, W w, const double* u, const double* y) {
+template <class X, class W, class D>
+JAXTV_HD Objective objective(std::ptrdiff_t n, X x, W w, D u, D y) {
   Objective o{0, 0};
   for (std::ptrdiff_t i = 0; i < n; ++i) {
     const double r = y[i] - double(x[i]);
@@ -52,8 +53,8 @@ JAXTV_HD Objective objective(std::ptrdiff_t n, X x, W w, const double* u, const 
   return o;
 }
 
-template <class X>
-JAXTV_HD void primal(std::ptrdiff_t n, X x, const double* u, double* y) {
+template <class X, class D>
+JAXTV_HD void primal(std::ptrdiff_t n, X x, D u, D y) {
   double last = 0;
   for (std::ptrdiff_t i = 0; i < n; ++i) {
     const double here = i + 1 < n ? u[i] : 0.0;
@@ -67,9 +68,8 @@ struct Trial {
   double change, slope;
 };
 
-template <class W>
-JAXTV_HD Trial try_step(std::ptrdiff_t n, W w, const double* u, const double* y, const double* d,
-                        double step) {
+template <class W, class D>
+JAXTV_HD Trial try_step(std::ptrdiff_t n, W w, D u, D y, D d, double step) {
   Trial t{0, 0};
   double last = 0;  // displacement of the previous dual
   for (std::ptrdiff_t i = 0; i < n; ++i) {
@@ -88,9 +88,8 @@ JAXTV_HD Trial try_step(std::ptrdiff_t n, W w, const double* u, const double* y,
 JAXTV_HD inline bool acceptable(Trial t) { return t.change <= kArmijo * t.slope; }
 
 // Step by quadratic interpolation, halved where that does not shrink it. 0: none acceptable.
-template <class W>
-JAXTV_HD double backtrack(std::ptrdiff_t n, W w, const double* u, const double* y,
-                          const double* d) {
+template <class W, class D>
+JAXTV_HD double backtrack(std::ptrdiff_t n, W w, D u, D y, D d) {
   double step = 1;
   for (int trial = 0; trial < 40; ++trial) {
     const Trial t = try_step(n, w, u, y, d, step);
@@ -103,9 +102,8 @@ JAXTV_HD double backtrack(std::ptrdiff_t n, W w, const double* u, const double* 
 }
 
 // All halvings in one pass over the signal; the longest acceptable one is taken.
-template <class W>
-JAXTV_HD double parallel_search(std::ptrdiff_t n, W w, const double* u, const double* y,
-                                const double* d) {
+template <class W, class D>
+JAXTV_HD double parallel_search(std::ptrdiff_t n, W w, D u, D y, D d) {
   double change[kParallelSteps] = {}, slope[kParallelSteps] = {}, last[kParallelSteps] = {};
   for (std::ptrdiff_t i = 0; i < n; ++i) {
     const bool inner = i + 1 < n;
@@ -126,10 +124,10 @@ JAXTV_HD double parallel_search(std::ptrdiff_t n, W w, const double* u, const do
   return 0;
 }
 
-// Solves H_FF d_F = jump_F by Cholesky, F = {free}; d = 0 elsewhere. With a unit diagonal L and pivots p:
-// p_e = 2 - 1/p_{e-1} along runs of free duals.
-JAXTV_HD inline void newton_direction(std::ptrdiff_t m, const double* y, const double* is_free,
-                                      double* pivot, double* d) {
+// Solves H_FF d_F = jump_F by Cholesky, F = {free}; d = 0 elsewhere. With a unit diagonal L and
+// pivots p: p_e = 2 - 1/p_{e-1} along runs of free duals.
+template <class D>
+JAXTV_HD void newton_direction(std::ptrdiff_t m, D y, D is_free, D pivot, D d) {
   for (std::ptrdiff_t e = 0; e < m; ++e) {
     const bool chained = e > 0 && is_free[e] != 0 && is_free[e - 1] != 0;
     pivot[e] = chained ? 2 - 1 / pivot[e - 1] : 2;
@@ -143,17 +141,17 @@ JAXTV_HD inline void newton_direction(std::ptrdiff_t m, const double* y, const d
 
 }  // namespace newton_detail
 
-// Solves one signal. Writes its cuts (edges whose dual is at the bound) and the values that belong to
-// them, so the output is exactly constant within a segment; `converged` is judged on that output. Within
-// `tol` a few more steps are made until the cuts are certified: then value and segments are exact.
-// `scratch` holds kNewtonScratch * n doubles; x must be finite.
-template <class X, class W, class S>
-JAXTV_HD NewtonReport projected_newton(std::ptrdiff_t n, X x, W w, S sign, double* result,
-                                       double* scratch, double scale, NewtonOptions options) {
+// Solves one signal. Writes its cuts (edges whose dual is at the bound) and the values that belong
+// to them, so the output is exactly constant within a segment; `converged` is judged on that
+// output. Within `tol` a few more steps are made until the cuts are certified: then value and
+// segments are exact. D is a pointer to double, or Strided. `scratch` holds kNewtonScratch * n
+// doubles; x must be finite.
+template <class X, class W, class S, class D>
+JAXTV_HD NewtonReport projected_newton(std::ptrdiff_t n, X x, W w, S sign, D result, D scratch,
+                                       double scale, NewtonOptions options) {
   using namespace newton_detail;
   const std::ptrdiff_t m = n - 1;
-  double *u = scratch, *y = u + n, *d = y + n, *is_free = d + n, *pivot = is_free + n,
-         *dual = pivot + n;
+  D u = scratch, y = u + n, d = y + n, is_free = d + n, pivot = is_free + n, dual = pivot + n;
 
   double mean = 0;
   for (std::ptrdiff_t i = 0; i < n; ++i) mean += (double(x[i]) - double(x[0])) / double(n);
@@ -194,8 +192,8 @@ JAXTV_HD NewtonReport projected_newton(std::ptrdiff_t n, X x, W w, S sign, doubl
     for (std::ptrdiff_t e = 0; e < m; ++e) {
       const double bound = w[e], jump = y[e + 1] - y[e];
       const double eps = min_of(1e-3 * min_of(bound, scale), norm);
-      const bool binding = (u[e] >= bound - eps && jump > -floor) ||
-                           (u[e] <= -bound + eps && jump < floor);
+      const bool binding =
+          (u[e] >= bound - eps && jump > -floor) || (u[e] <= -bound + eps && jump < floor);
       is_free[e] = binding ? 0 : 1;
     }
     newton_direction(m, y, is_free, pivot, d);

@@ -1,28 +1,28 @@
-// Linearised taut string (Condat 2013; Barbero & Sra 2018) as a flat state machine: one trip reads one
-// sample and either extends the current segment or ends one.
+// Linearised taut string (Condat 2013; Barbero & Sra 2018) as a flat state machine: one trip reads
+// one sample and either extends the current segment or ends one.
 #pragma once
 
 #include "jaxtv/common.hpp"
 
 namespace jaxtv {
 
-// Finds cuts from the left and returns the first sample that they do not cover: n, or less when the trip
-// budget ran out (the method is quadratic on long smooth ramps). `cap` bounds infinite weights; any
-// value >= n * range(x) leaves the solution as it is.
-template <class X, class W, class S>
-JAXTV_HD std::ptrdiff_t taut_string(std::ptrdiff_t n, X x, W w, S sign, double cap) {
-  const auto bound = [&](std::ptrdiff_t e) { return e + 1 < n ? min_of(double(w[e]), cap) : 0.0; };
-  std::ptrdiff_t k = 0, start = 0, low = 0, high = 0;  // low/high: where vmin/vmax last touched
+// Finds cuts from the left and returns the first sample that they do not cover: n, or less when the
+// trip budget ran out (the method is quadratic on long smooth ramps). `cap` bounds infinite
+// weights; any value >= n * range(x) leaves the solution as it is.
+template <class I, class X, class W, class S>
+JAXTV_HD I taut_string(I n, X x, W w, S sign, double cap) {
+  const auto bound = [&](I e) { return e + 1 < n ? min_of(double(w[e]), cap) : 0.0; };
+  I k = 0, start = 0, low = 0, high = 0;  // low/high: where vmin/vmax last touched
   double vmin = double(x[0]) - bound(0), vmax = double(x[0]) + bound(0);
   double umin = bound(0), umax = -umin;
-  for (std::ptrdiff_t trips = 8 * n + 64; k + 1 < n; --trips) {
+  for (I trips = 8 * n + 64; k + 1 < n; --trips) {
     if (trips == 0) return start;
     const double next = x[k + 1], wn = bound(k + 1);
     double a = umin + (next - vmin), b = umax + (next - vmax);
     if (a < -wn || b > wn) {  // the segment [start, e] ends with a jump down (a) or up (b)
       const bool down = a < -wn;
-      const std::ptrdiff_t e = down ? low : high;
-      for (std::ptrdiff_t i = start; i < e; ++i) sign[i] = 0;
+      const I e = down ? low : high;
+      for (I i = start; i < e; ++i) sign[i] = 0;
       sign[e] = down ? -1 : 1;
       const double carry = down ? bound(e) : -bound(e);
       k = start = low = high = e + 1;
@@ -47,7 +47,7 @@ JAXTV_HD std::ptrdiff_t taut_string(std::ptrdiff_t n, X x, W w, S sign, double c
       umax = b;
     }
   }
-  for (std::ptrdiff_t i = start; i + 1 < n; ++i) sign[i] = 0;
+  for (I i = start; i + 1 < n; ++i) sign[i] = 0;
   return n;
 }
 

@@ -1,0 +1,368 @@
+// Exact 1D prox. Kernels by shape (route_of):
+//   rows    one thread per signal, the signals of a tile as columns of shared memory (tile.cuh)
+//   serial  one thread per signal in global memory: TautString on signals that fit nowhere
+//   warp, block, wide   decomposition with a warp or a block per signal, in shared memory up to
+//           kShortest samples, beyond that in global memory
+//   grid    decomposition of one long signal by the whole device (prox1d_grid.cu)
+#include "prox1d.hpp"
+
+#include "jaxtv/gap.hpp"
+#include "prox1d_parts.hpp"
+#include "rounds.cuh"
+#include "solve.cuh"
+#include "tile.cuh"
+
+namespace jaxtv::cuda {
+namespace {
+
+// ---- one thread per signal ----
+
+template <class T>
+TileNeeds needs_of(bool per_edge) {
+  return {int(sizeof(T)) * (per_edge ? 2 : 1) + 1, 0};
+}
+
+template <class T, bool kPerEdge>
+__global__ void __launch_bounds__(128) prox_rows(Tiling t, Prox<T> op, bool taut) {
+  Arena arena;
+  const Shared<T> rows = arena.take<T>(t.elements(0));
+  const Shared<T> weights = arena.take<T>(kPerEdge ? t.elements(0) : 0);
+  const Shared<signed char> sign = arena.take<signed char>(t.elements(0));
+  const Shape& s = t.shape;
+  const int n = int(s.n), lane = threadIdx.x;
+  for (std::int64_t index = blockIdx.x; index < t.tiles; index += gridDim.x) {
+    const Tile tile(t, std::uint32_t(index));
+    for_samples(t, tile, [&](int k, int l, std::int64_t outer, std::int64_t inner) {
+      rows[k * t.pitch + l] = op.x[(outer * s.n + k) * s.inner + inner];
+      if (kPerEdge && k + 1 < n)
+        weights[k * t.pitch + l] = op.w[(outer * (s.n - 1) + k) * s.inner + inner];
+    });
+    __syncthreads();
+    if (lane < t.lanes() && tile.inside(t, lane)) {
+      const Column<T> x{rows + lane, t.pitch};
+      const Column<signed char> cuts{sign + lane, t.pitch};
+      if constexpr (kPerEdge)
+        prox_row<T>(n, x, Column<T>{weights + lane, t.pitch}, cuts, x, taut);
+      else
+        prox_row<T>(n, x, Uniform<T>{op.w[tile.signal(t, lane)]}, cuts, x, taut);
+    }
+    __syncthreads();
+    for_samples(t, tile, [&](int k, int l, std::int64_t outer, std::int64_t inner) {
+      op.y[(outer * s.n + k) * s.inner + inner] = rows[k * t.pitch + l];
+    });
+    __syncthreads();
+  }
+}
+
+// A signal in global memory.
+template <class T>
+struct Place {
+  Strided<const T> x, w;  // stride of w: 0 for one λ
+  Strided<T> y;
+  JAXTV_DEVICE Place(const Shape& s, const Prox<T>& op, std::int64_t signal) {
+    const std::int64_t outer = signal / s.inner, inner = signal - outer * s.inner;
+    const std::int64_t at = outer * s.n * s.inner + inner;
+    x = {op.x + at, s.inner};
+    y = {op.y + at, s.inner};
+    w = {op.per_edge ? op.w + outer * (s.n - 1) * s.inner + inner : op.w + signal,
+         op.per_edge ? s.inner : 0};
+  }
+};
+
+constexpr int kSerialThreads = 64;
+
+template <class T>
+__global__ void __launch_bounds__(kSerialThreads)
+    prox_serial(Shape s, Prox<T> op, signed char* sign) {
+  const std::int64_t signals = s.signals(), step = std::int64_t(gridDim.x) * blockDim.x;
+  for (std::int64_t i = std::int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < signals;
+       i += step) {
+    const Place<T> p(s, op, i);
+    prox_row<T>(s.n, p.x, p.w, sign + i * s.n, p.y);
+  }
+}
+
+// ---- a warp or a block per signal ----
+
+constexpr int kSmallGroups = 4;  // signals of a block of warps
+constexpr int kRounds = 64;      // then one thread finishes
+
+// Values of the regions of the present cuts; returns the value that comes in from the left.
+template <class R, class G, class I, class D>
+JAXTV_DEVICE double update(const D& d, Range<I> r) {
+  const Run in = G::template scan<true>(Arena{}, sums(d, r));
+  const Last last = means<R>(d, r, in);
+  const double c = G::template scan<false>(Arena{}, last).c;
+  G::sync();
+  return c;
+}
+
+// The cuts. d.sign is written from scratch; returns the value that comes in from the left.
+template <class G, class I, class D>
+JAXTV_DEVICE double split(const D& d, Range<I> r, double scale) {
+  for (I i = r.begin; i < r.end; ++i) d.sign[i] = 0;
+  G::sync();
+  const bool some = r.begin < r.end;
+  double c = 0;
+  bool changed = true;
+#pragma unroll 1
+  for (int round = 0; round < kRounds && changed; ++round) {
+    c = update<double, G>(d, r);
+    const int left = some && r.begin > 0 ? d.cut(r.begin - 1) : 0;
+    const Clamp in = G::template scan<false>(Arena{}, compose(d, r, c, left));
+    G::sync();
+    const Label label = labels(d, r, c, left, in.lo, scale);
+    const Label z = G::template scan<true>(Arena{}, label);
+    changed = G::any(fill<false>(d, r, z.code));
+    G::sync();
+  }
+  if (changed) {
+    if (G::thread() == 0)
+      refine(I(0), d.n, d.n, Samples{d}, Bars{d}, d.sign, scale);
+    G::sync();
+    c = update<double, G>(d, r);
+  }
+#pragma unroll 1
+  for (;;) {
+    const bool starts = some && d.starts(r.begin);
+    G::sync();
+    const bool joined = G::any(fuse(d, r, c, starts, scale));
+    G::sync();
+    if (!joined) return c;
+    c = update<double, G>(d, r);
+  }
+}
+
+template <class T, class G, class I, class D, class Y>
+JAXTV_DEVICE void solve(D d, Y y) {
+  const I each = ((d.n + G::kThreads - 1) / G::kThreads) | 1;  // odd: different banks
+  const I begin = min_of(I(G::thread()) * each, d.n);
+  const Range<I> r{begin, min_of(begin + each, d.n)};
+  Bounds b;
+  G::template scan<false>(Arena{}, bounds<T>(d, r), b);
+  if (b.bad) {
+    for (I i = r.begin; i < r.end; ++i) y[i * d.stride] = kNaN<T>;
+    return;
+  }
+  if (sizeof(T) == 8 && b.scale() >= kLarge) d.factor = kDown;
+  split<G>(d, r, b.scale() * d.factor);
+  d.factor = 1;
+  spread<T>(d, r, update<T, G>(d, r), y);
+}
+
+template <class T, int kWarps>
+constexpr int kGroupThreads = kWarps == 1 ? kSmallGroups * kWarp : kWarps * kWarp;
+template <int kWarps>
+constexpr int kGroupSignals = kWarps == 1 ? kSmallGroups : 1;
+
+// n <= kShortest: all in shared memory.
+template <class T, int kWarps>
+__global__ void __launch_bounds__((kGroupThreads<T, kWarps>)) prox_group(Shape s, Prox<T> op) {
+  using G = Group<kWarps>;
+  constexpr int kSignals = kGroupSignals<kWarps>;
+  const int n = int(s.n), mine = kWarps == 1 ? int(threadIdx.x) / kWarp : 0;
+  const int edges = op.per_edge ? n : 1;
+  Arena arena;
+  arena.take<Run>(kWarps == 1 ? 0 : kWarps);  // for scans
+  const Shared<double> c = arena.take<double>(kSignals * n) + mine * n;
+  const Shared<T> x = arena.take<T>(kSignals * n) + mine * n;
+  const Shared<T> w = arena.take<T>(kSignals * edges) + mine * edges;
+  const Shared<signed char> sign = arena.take<signed char>(kSignals * n) + mine * n;
+  const std::int64_t signals = s.signals(), step = std::int64_t(gridDim.x) * kSignals;
+  for (std::int64_t i = std::int64_t(blockIdx.x) * kSignals + mine; i < signals; i += step) {
+    const Place<T> p(s, op, i);
+    for (int k = G::thread(); k < n; k += G::kThreads) x[k] = p.x[k];
+    for (int k = G::thread(); k < edges; k += G::kThreads)
+      if (k == 0 || k + 1 < n) w[k] = p.w[k];
+    G::sync();
+    solve<T, G, int>(Chain<int, Shared<T>, Shared<signed char>, Shared<double>>{
+                         n, x, 1, w, op.per_edge ? 1 : 0, sign, c, 1.0},
+                     x);
+    G::sync();
+    for (int k = G::thread(); k < n; k += G::kThreads) p.y[k] = x[k];
+    G::sync();
+  }
+}
+
+// Longer signals: state in global memory, c (8 n bytes) and sign (n bytes) of each signal.
+template <class T, int kWarps>
+__global__ void __launch_bounds__((kGroupThreads<T, kWarps>))
+    prox_wide(Shape s, Prox<T> op, double* c, signed char* sign) {
+  Arena arena;
+  arena.take<Run>(kWarps);
+  for (std::int64_t i = blockIdx.x; i < s.signals(); i += gridDim.x) {
+    const Place<T> p(s, op, i);
+    using D = Chain<std::int64_t, const T*, signed char*, double*>;
+    solve<T, Group<kWarps>, std::int64_t>(
+        D{s.n, p.x.data, s.inner, p.w.data, p.w.stride, sign + i * s.n, c + i * s.n, 1.0},
+        p.y.data);
+    __syncthreads();
+  }
+}
+
+// ---- the gap ----
+
+struct Sum {
+  double v = 0;
+  template <class F>
+  JAXTV_DEVICE Sum each(F f) const {
+    return {f(v)};
+  }
+};
+JAXTV_DEVICE Sum join(const Sum& a, const Sum& b) { return {a.v + b.v}; }
+
+// jaxtv/gap.hpp by a group per signal. `exact`: also what exact solvers report.
+template <class T, int kWarps>
+__global__ void __launch_bounds__((kGroupThreads<T, kWarps>))
+    gaps(Shape s, Prox<T> op, bool exact) {
+  using G = Group<kWarps>;
+  Arena arena;
+  arena.take<Run>(kWarps == 1 ? 0 : kWarps);
+  constexpr int kSignals = kGroupSignals<kWarps>;
+  const int mine = kWarps == 1 ? int(threadIdx.x) / kWarp : 0;
+  const std::int64_t n = s.n, each = (n + G::kThreads - 1) / G::kThreads;
+  const std::int64_t begin = min_of(G::thread() * each, n), end = min_of(begin + each, n);
+  const std::int64_t signals = s.signals(), step = std::int64_t(gridDim.x) * kSignals;
+  for (std::int64_t i = std::int64_t(blockIdx.x) * kSignals + mine; i < signals; i += step) {
+    const Place<T> p(s, op, i);
+    Sum sum;
+    for (std::int64_t k = begin; k < end; ++k) sum.v += double(p.y[k]) - double(p.x[k]);
+    sum = G::template scan<false>(Arena{}, sum);
+    const auto dual = [&](std::int64_t e) {
+      return max_of(-double(p.w[e]), min_of(double(p.w[e]), sum.v));
+    };
+    double last = begin > 0 && begin < end ? dual(begin - 1) : 0;
+    Sum gap;
+    for (std::int64_t k = begin; k < end; ++k) {
+      const double here = p.y[k], sample = p.x[k];
+      sum.v += here - sample;
+      double u = 0;
+      if (k + 1 < n) {
+        const double jump = double(p.y[k + 1]) - here;
+        u = dual(k);
+        if (jump != 0) gap.v += (double(p.w[k]) - (jump > 0 ? u : -u)) * abs_of(jump);
+      }
+      const double miss = here - (sample - last + u);
+      gap.v += 0.5 * miss * miss;
+      last = u;
+    }
+    Sum total;
+    G::template scan<false>(Arena{}, gap, total);
+    if (G::thread() == 0) {
+      const T rounded = T(total.v);
+      op.gap[i] = rounded;
+      if (exact) {
+        op.converged[i] = rounded - rounded == T(0);
+        op.iterations[i] = rounded - rounded == T(0) ? 1 : 0;
+      }
+    }
+  }
+}
+
+// ---- which kernel ----
+
+constexpr int kShortest = 1024;  // samples of a signal in a group's shared memory
+constexpr int kBlockWarps = 4, kWideWarps = 16;
+
+// Direct's crossovers, estimated from SOLVERS.md's cost model for an H100; not measured.
+constexpr std::int64_t kRowsAlways = 64;      // up to here one thread per signal is never slow
+constexpr std::int64_t kManySignals = 4096;   // from here on it is the best throughput
+constexpr int kFewestLanes = 8;               // of a tile, or threads idle
+constexpr std::int64_t kWarpLongest = 256;    // a warp per signal, beyond that a block
+constexpr std::int64_t kGridShortest = 32768;  // the whole device for one signal
+constexpr std::int64_t kGridSignals = 64;      // beyond that blocks fill the device
+
+enum class Route { kRows, kSerial, kWarp, kBlock, kWide, kGrid };
+
+template <class T>
+Route route_of(const Shape& s, Method method, const Tiling& t) {
+  const bool fits = t.chunks == 1;
+  if (method == Method::kTautString) return fits ? Route::kRows : Route::kSerial;
+  const bool many = s.n <= kRowsAlways || (s.signals() >= kManySignals && t.lanes() >= kFewestLanes);
+  if (method == Method::kDirect && fits && many) return Route::kRows;
+  if (s.n <= kWarpLongest) return Route::kWarp;
+  if (s.n <= kShortest) return Route::kBlock;
+  return s.n >= kGridShortest && s.signals() <= kGridSignals ? Route::kGrid : Route::kWide;
+}
+
+template <class T, int kWarps>
+Status run_group(cudaStream_t stream, const Shape& s, const Prox<T>& op) {
+  constexpr int kSignals = kGroupSignals<kWarps>;
+  const std::size_t edges = op.per_edge ? s.n : 1;
+  const std::size_t bytes = Group<kWarps>::kScratch +
+                            kSignals * (s.n * (sizeof(double) + sizeof(T) + 1) + edges * sizeof(T));
+  return launch("prox_group", prox_group<T, kWarps>, (s.signals() + kSignals - 1) / kSignals,
+                kGroupThreads<T, kWarps>, bytes, stream, s, op);
+}
+
+template <class T>
+Status run_rows(cudaStream_t stream, Tiling t, const Prox<T>& op, bool taut) {
+  if (Status bad = check(t)) return bad;
+  t.parts = 1;
+  t.part_rows = t.rows;
+  const std::size_t bytes = t.elements(0) * std::size_t(needs_of<T>(op.per_edge).bytes);
+  return launch("prox_rows", op.per_edge ? prox_rows<T, true> : prox_rows<T, false>, t.tiles,
+                t.threads(), bytes, stream, t, op, taut);
+}
+
+template <class T>
+Status run_exact(cudaStream_t stream, const Shape& s, const Prox<T>& op, Method method,
+                 void* workspace) {
+  const Tiling t = tiling_of(s, needs_of<T>(op.per_edge));
+  const std::int64_t signals = s.signals();
+  double* c = static_cast<double*>(workspace);
+  switch (route_of<T>(s, method, t)) {
+    case Route::kRows:
+      return run_rows(stream, t, op, true);
+    case Route::kSerial:
+      return launch("prox_serial", prox_serial<T>, (signals + kSerialThreads - 1) / kSerialThreads,
+                    kSerialThreads, 0, stream, s, op, static_cast<signed char*>(workspace));
+    case Route::kWarp:
+      return run_group<T, 1>(stream, s, op);
+    case Route::kBlock:
+      return run_group<T, kBlockWarps>(stream, s, op);
+    case Route::kWide:
+      return launch("prox_wide", prox_wide<T, kWideWarps>, signals, kWideWarps * kWarp,
+                    Group<kWideWarps>::kScratch, stream, s, op, c,
+                    reinterpret_cast<signed char*>(c + signals * s.n));
+    default:
+      return prox_grid(stream, s, op, workspace);
+  }
+}
+
+template <class T, int kWarps>
+Status run_gaps(cudaStream_t stream, const Shape& s, const Prox<T>& op, bool exact) {
+  return launch("gaps", gaps<T, kWarps>,
+                (s.signals() + kGroupSignals<kWarps> - 1) / kGroupSignals<kWarps>,
+                kGroupThreads<T, kWarps>, Group<kWarps>::kScratch, stream, s, op, exact);
+}
+
+}  // namespace
+
+std::int64_t prox_workspace(const Shape& s, Method method) {
+  if (method == Method::kProjectedNewton) return s.signals() * newton_bytes(s.n);
+  if (method == Method::kTautString) return s.n <= kMinChunk ? 0 : s.signals() * serial_bytes(s.n);
+  if (s.n <= kShortest) return 0;
+  const bool grid = s.n >= kGridShortest && s.signals() <= kGridSignals;
+  return s.signals() * (grid ? grid_bytes(s.n) : block_bytes(s.n));
+}
+
+template <class T>
+Status prox1d(cudaStream_t stream, const Shape& s, const Prox<T>& op, const Solver& solver,
+              void* workspace) {
+  if (s.signals() == 0 || s.n == 0) return nullptr;
+  const bool newton = solver.method == Method::kProjectedNewton;
+  if (Status bad = newton ? prox_newton(stream, s, op, solver, workspace)
+                          : run_exact(stream, s, op, solver.method, workspace))
+    return bad;
+  if (!op.gap) return nullptr;
+  return s.n <= kWarpLongest ? run_gaps<T, 1>(stream, s, op, !newton)
+                             : run_gaps<T, kWideWarps>(stream, s, op, !newton);
+}
+
+#define JAXTV_INSTANTIATE(T) \
+  template Status prox1d(cudaStream_t, const Shape&, const Prox<T>&, const Solver&, void*);
+JAXTV_INSTANTIATE(float)
+JAXTV_INSTANTIATE(double)
+
+}  // namespace jaxtv::cuda

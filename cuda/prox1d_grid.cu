@@ -1,0 +1,369 @@
+// Decomposition of long signals by the whole device: the steps of rounds.cuh as one kernel each,
+// with scans over the tiles of a signal between them. Launches are the same for all data: kRounds
+// rounds, whose kernels return at once when no region is left to split. Regions that are left after
+// that are finished by one thread each: correct always, and needed for data of exponential range
+// only (10 rounds are usual, 21 the most seen for 5e6 samples).
+#include "prox1d_parts.hpp"
+#include "rounds.cuh"
+#include "solve.cuh"
+
+namespace jaxtv::cuda {
+namespace {
+
+constexpr int kThreads = 256, kEach = 8, kTile = kThreads * kEach;
+constexpr int kRounds = 16, kTieRounds = 2;
+constexpr int kScanThreads = 1024;
+
+// Of one signal: whether round i has work.
+struct State {
+  Bounds bounds;
+  int split[kRounds + 1], joined[kTieRounds + 1];
+};
+
+// What flows into a tile, or first what it contributes.
+struct Link {
+  Run run;
+  Last last;
+  Clamp clamp;
+  Label label;
+  Bounds bounds;
+  int left;  // the cut before the tile, while others change it
+};
+
+template <class T>
+struct Job {
+  Shape s;
+  Prox<T> op;
+  std::int64_t tiles;  // per signal
+  double* c;
+  State* states;
+  Link* links;
+  signed char* sign;
+};
+
+constexpr std::int64_t tiles_of(std::int64_t n) { return (n + kTile - 1) / kTile; }
+
+using G = Group<kThreads / kWarp>;
+using Index = std::int64_t;
+
+// Where a block works, and its thread's samples.
+template <class T>
+struct Work {
+  Chain<Index, const T*, signed char*, double*> d;
+  T* y;
+  State* state;
+  Link* link;
+  Range<Index> r;
+  JAXTV_DEVICE Work(const Job<T>& job, std::int64_t index) {
+    const Shape& s = job.s;
+    const std::int64_t signal = index / job.tiles, tile = index - signal * job.tiles;
+    const std::int64_t outer = signal / s.inner, inner = signal - outer * s.inner;
+    const std::int64_t at = outer * s.n * s.inner + inner;
+    const bool edge = job.op.per_edge;
+    d = {s.n,
+         job.op.x + at,
+         s.inner,
+         edge ? job.op.w + outer * (s.n - 1) * s.inner + inner : job.op.w + signal,
+         edge ? s.inner : 0,
+         job.sign + signal * s.n,
+         job.c + signal * s.n,
+         1.0};
+    y = job.op.y + at;
+    state = job.states + signal;
+    link = job.links + index;
+    r.begin = min_of(tile * kTile + Index(threadIdx.x) * kEach, s.n);
+    r.end = min_of(r.begin + kEach, s.n);
+  }
+  JAXTV_DEVICE bool some() const { return r.begin < r.end; }
+  // The cut before the range.
+  JAXTV_DEVICE int left() const {
+    if (!some() || r.begin == 0) return 0;
+    return threadIdx.x == 0 ? link->left : d.cut(r.begin - 1);
+  }
+  JAXTV_DEVICE bool starts(Index i) const {
+    return i == 0 || (i == r.begin ? left() : d.cut(i - 1)) != 0;
+  }
+  JAXTV_DEVICE void scale_down() {
+    if (sizeof(T) == 8 && state->bounds.scale() >= kLarge) d.factor = kDown;
+  }
+  JAXTV_DEVICE double scale() const { return state->bounds.scale() * d.factor; }
+};
+
+enum class Flags { kNone, kSplit, kJoined };
+JAXTV_DEVICE bool has_work(const State& s, Flags flags, int round) {
+  if (flags == Flags::kNone) return true;
+  return flags == Flags::kSplit ? s.split[round] : s.joined[round];
+}
+
+// Calls f(work) for every tile of the signals that have work.
+template <class T, class F>
+JAXTV_DEVICE void for_tiles(const Job<T>& job, Flags flags, int round, F f) {
+  const std::int64_t count = job.s.signals() * job.tiles;
+  for (std::int64_t i = blockIdx.x; i < count; i += gridDim.x) {
+    Work<T> work(job, i);
+    if (!has_work(*work.state, flags, round)) continue;
+    work.scale_down();
+    f(work);
+    __syncthreads();
+  }
+}
+
+// The join of what all threads have, in thread 0.
+template <bool kReverse, class V>
+JAXTV_DEVICE V total_of(const V& mine) {
+  V total;
+  G::scan<kReverse>(Arena{}, mine, total);
+  return total;
+}
+
+// ---- one kernel per step ----
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) g_bounds(Job<T> job) {
+  const std::int64_t count = job.s.signals() * job.tiles;
+  for (std::int64_t i = blockIdx.x; i < count; i += gridDim.x) {
+    const Work<T> work(job, i);
+    for (Index k = work.r.begin; k < work.r.end; ++k) work.d.sign[k] = 0;
+    const Bounds b = total_of<false>(bounds<T>(work.d, work.r));
+    if (threadIdx.x == 0) work.link->bounds = b;
+    __syncthreads();
+  }
+}
+
+// Scans one member of the links of each signal. One block per signal.
+template <bool kReverse, class V, class T>
+JAXTV_DEVICE V scan_links(const Job<T>& job, std::int64_t signal, V Link::* member) {
+  Link* link = job.links + signal * job.tiles;
+  const std::int64_t each = (job.tiles + blockDim.x - 1) / blockDim.x;
+  const std::int64_t begin = min_of(threadIdx.x * each, job.tiles);
+  const std::int64_t end = min_of(begin + each, job.tiles);
+  const auto at = [&](std::int64_t k) -> V& {
+    return link[kReverse ? begin + (end - 1 - k) : k].*member;
+  };
+  V sum{}, total;
+  for (std::int64_t k = begin; k < end; ++k) sum = join(sum, V(at(k)));
+  sum = Group<kScanThreads / kWarp>::scan<kReverse>(Arena{}, sum, total);
+  for (std::int64_t k = begin; k < end; ++k) {
+    const V own = at(k);
+    at(k) = sum;
+    sum = join(sum, own);
+  }
+  return total;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kScanThreads) g_scan_bounds(Job<T> job) {
+  for (std::int64_t signal = blockIdx.x; signal < job.s.signals(); signal += gridDim.x) {
+    const Bounds b = scan_links<false>(job, signal, &Link::bounds);
+    if (threadIdx.x == 0) {
+      State& state = job.states[signal];
+      state.bounds = b;
+      for (int i = 0; i <= kRounds; ++i) state.split[i] = i == 0 && !b.bad;
+      for (int i = 0; i <= kTieRounds; ++i) state.joined[i] = i == 0 && !b.bad;
+    }
+    __syncthreads();
+  }
+}
+
+template <class T, class V, bool kReverse>
+__global__ void __launch_bounds__(kScanThreads)
+    g_scan(Job<T> job, V Link::* member, Flags flags, int round) {
+  for (std::int64_t signal = blockIdx.x; signal < job.s.signals(); signal += gridDim.x) {
+    if (!has_work(job.states[signal], flags, round)) continue;
+    scan_links<kReverse>(job, signal, member);
+    __syncthreads();
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) g_sums(Job<T> job, Flags flags, int round) {
+  for_tiles(job, flags, round, [&](Work<T>& work) {
+    const Run run = total_of<true>(sums(work.d, work.r));
+    if (threadIdx.x == 0) work.link->run = run;
+  });
+}
+
+template <class T, class R>
+__global__ void __launch_bounds__(kThreads) g_means(Job<T> job, Flags flags, int round) {
+  for_tiles(job, flags, round, [&](Work<T>& work) {
+    if (flags == Flags::kNone) work.d.factor = 1;
+    Run in = G::scan<true>(Arena{}, sums(work.d, work.r));
+    in = join(work.link->run, in);
+    const Last last = total_of<false>(means<R>(work.d, work.r, in));
+    if (threadIdx.x != 0) return;
+    work.link->last = last;
+    work.link->left = work.r.begin > 0 ? work.d.cut(work.r.begin - 1) : 0;
+  });
+}
+
+// c that comes in from the left: the last region that starts in the tile before the thread, or
+// before the tile.
+template <class T>
+JAXTV_DEVICE double left_value(const Work<T>& work) {
+  Last last;
+  for (Index i = work.r.end - 1; i >= work.r.begin && !last.has; --i)
+    if (work.starts(i)) last = {work.d.c[i], 1};
+  const Last in = G::scan<false>(Arena{}, last);
+  return join(Last(work.link->last), in).c;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) g_compose(Job<T> job, Flags flags, int round) {
+  for_tiles(job, flags, round, [&](Work<T>& work) {
+    const Clamp f =
+        total_of<false>(compose(work.d, work.r, left_value(work), work.left()));
+    if (threadIdx.x == 0) work.link->clamp = f;
+  });
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) g_labels(Job<T> job, Flags flags, int round) {
+  for_tiles(job, flags, round, [&](Work<T>& work) {
+    const double c = left_value(work);
+    const int left = work.left();
+    Clamp in = G::scan<false>(Arena{}, compose(work.d, work.r, c, left));
+    in = join(Clamp(work.link->clamp), in);
+    __syncthreads();
+    const Label label = total_of<true>(labels(work.d, work.r, c, left, in.lo, work.scale()));
+    if (threadIdx.x == 0) work.link->label = label;
+  });
+}
+
+template <class T, bool kMark>
+__global__ void __launch_bounds__(kThreads) g_fill(Job<T> job, Flags flags, int round) {
+  for_tiles(job, flags, round, [&](Work<T>& work) {
+    Label first;
+    for (Index i = work.r.end - 1; i >= work.r.begin; --i) {
+      const int code = (int(work.d.sign[i]) + 1) >> 2;
+      if (code != kCopyRight) first.code = code;
+    }
+    Label z = G::scan<true>(Arena{}, first);
+    z = join(Label(work.link->label), z);
+    if (fill<kMark>(work.d, work.r, z.code)) work.state->split[round + 1] = 1;
+  });
+}
+
+// Regions that the last round made (c has marks of its cuts), by one thread each.
+template <class T>
+__global__ void __launch_bounds__(kThreads) g_finish(Job<T> job) {
+  for_tiles(job, Flags::kSplit, kRounds, [&](Work<T>& work) {
+    const auto& d = work.d;
+    for (Index a = work.r.begin; a < work.r.end; ++a) {
+      if (a > 0 && d.c[a - 1] == 0) continue;
+      Index b = a;
+      while (b + 1 < d.n && d.c[b] == 0) ++b;
+      if ((a > 0 && d.c[a - 1] == 2) || (b + 1 < d.n && d.c[b] == 2))
+        refine(a, b + 1, d.n, Samples{d}, Bars{d}, d.sign, work.scale());
+    }
+  });
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) g_fuse(Job<T> job, Flags flags, int round) {
+  for_tiles(job, flags, round, [&](Work<T>& work) {
+    const bool starts = work.some() && work.starts(work.r.begin);
+    const double c = left_value(work);
+    __syncthreads();
+    if (fuse(work.d, work.r, c, starts, work.scale())) work.state->joined[round + 1] = 1;
+  });
+}
+
+template <class T>
+__global__ void __launch_bounds__(kScanThreads) g_finish_ties(Job<T> job) {
+  for (std::int64_t signal = blockIdx.x; signal < job.s.signals(); signal += gridDim.x) {
+    Work<T> work(job, signal * job.tiles);
+    if (!work.state->joined[kTieRounds] || threadIdx.x != 0) continue;
+    work.scale_down();
+    while (fuse_ties(work.d.n, Samples{work.d}, Bars{work.d}, work.d.sign,
+                     work.scale())) {
+    }
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) g_spread(Job<T> job) {
+  for_tiles(job, Flags::kNone, 0, [&](Work<T>& work) {
+    if (work.state->bounds.bad) {
+          for (Index i = work.r.begin; i < work.r.end; ++i) work.y[i * work.d.stride] = kNaN<T>;
+      return;
+    }
+    spread<T>(work.d, work.r, left_value(work), work.y);
+  });
+}
+
+// ---- launching ----
+
+template <class T>
+struct Launcher {
+  cudaStream_t stream;
+  Job<T> job;
+  Status bad = nullptr;
+
+  template <class K, class... A>
+  void tiles(const char* name, K kernel, A... args) {
+    if (!bad)
+      bad = launch(name, kernel, job.s.signals() * job.tiles, kThreads, G::kScratch, stream, job,
+                   args...);
+  }
+  template <class K, class... A>
+  void signals(const char* name, K kernel, A... args) {
+    if (!bad)
+      bad = launch(name, kernel, job.s.signals(), kScanThreads,
+                   Group<kScanThreads / kWarp>::kScratch, stream, job, args...);
+  }
+
+  template <class R>
+  void means(Flags flags, int round) {
+    tiles("g_sums", g_sums<T>, flags, round);
+    signals("g_scan", g_scan<T, Run, true>, &Link::run, flags, round);
+    tiles("g_means", g_means<T, R>, flags, round);
+    signals("g_scan", g_scan<T, Last, false>, &Link::last, flags, round);
+  }
+  void split(int round) {
+    const Flags flags = Flags::kSplit;
+    means<double>(flags, round);
+    tiles("g_compose", g_compose<T>, flags, round);
+    signals("g_scan", g_scan<T, Clamp, false>, &Link::clamp, flags, round);
+    tiles("g_labels", g_labels<T>, flags, round);
+    signals("g_scan", g_scan<T, Label, true>, &Link::label, flags, round);
+    tiles("g_fill", round + 1 < kRounds ? g_fill<T, false> : g_fill<T, true>, flags, round);
+  }
+  void run() {
+    tiles("g_bounds", g_bounds<T>);
+    signals("g_scan_bounds", g_scan_bounds<T>);
+    for (int round = 0; round < kRounds; ++round) split(round);
+    tiles("g_finish", g_finish<T>);
+    for (int round = 0; round < kTieRounds; ++round) {
+      means<double>(Flags::kJoined, round);
+      tiles("g_fuse", g_fuse<T>, Flags::kJoined, round);
+    }
+    signals("g_finish_ties", g_finish_ties<T>);
+    means<T>(Flags::kNone, 0);
+    tiles("g_spread", g_spread<T>);
+  }
+};
+
+}  // namespace
+
+std::int64_t grid_bytes(std::int64_t n) {
+  return 9 * n + tiles_of(n) * std::int64_t(sizeof(Link)) + std::int64_t(sizeof(State));
+}
+
+template <class T>
+Status prox_grid(cudaStream_t stream, const Shape& s, const Prox<T>& op, void* workspace) {
+  const std::int64_t signals = s.signals(), tiles = tiles_of(s.n);
+  double* c = static_cast<double*>(workspace);
+  State* states = reinterpret_cast<State*>(c + signals * s.n);
+  Link* links = reinterpret_cast<Link*>(states + signals);
+  signed char* sign = reinterpret_cast<signed char*>(links + signals * tiles);
+  Launcher<T> launcher{stream, {s, op, tiles, c, states, links, sign}};
+  launcher.run();
+  return launcher.bad;
+}
+
+#define JAXTV_INSTANTIATE(T) \
+  template Status prox_grid(cudaStream_t, const Shape&, const Prox<T>&, void*);
+JAXTV_INSTANTIATE(float)
+JAXTV_INSTANTIATE(double)
+
+}  // namespace jaxtv::cuda

@@ -1,0 +1,342 @@
+// Threshold decomposition of one signal by many threads (include/jaxtv/decomposition.hpp has the
+// serial one and the mathematics). Each thread owns a range of samples; what crosses ranges is a
+// scan. One round:
+//   sums     from the right: the sum of every region                    scan of Run
+//   means    threshold c at the first sample of each region             scan of Last: c of the left
+//   compose  messages as clamp functions m -> min(max(m + a, lo), hi)   scan of Clamp
+//   labels   what each message says: 0, 1, or as the right neighbour    scan of Label, from the right
+//   fill     labels, and a cut where they change
+// until nothing was cut. The scans run over a warp, a block, or the tiles of a grid.
+#pragma once
+
+#include "jaxtv/decomposition.hpp"
+#include "launch.cuh"
+
+namespace jaxtv::cuda {
+
+// A signal and its state. sign[i]: cut of the edge (i, i + 1); c[i]: at the first sample of a
+// region, its value. The pointers are to shared or global memory.
+template <class I, class X, class Sign, class C>
+struct Chain {
+  I n;
+  X values;
+  I stride;
+  X weights;
+  I w_stride;  // 0: one λ
+  Sign sign;
+  C c;
+  double factor;  // see Scaled in solve.cuh
+  JAXTV_DEVICE double x(I i) const { return double(values[i * stride]) * factor; }
+  JAXTV_DEVICE double w(I e) const { return double(weights[e * w_stride]) * factor; }
+  JAXTV_DEVICE int cut(I e) const { return sign[e]; }
+  JAXTV_DEVICE bool starts(I i) const { return i == 0 || cut(i - 1) != 0; }
+};
+
+// As the accessors that the serial functions take.
+template <class D>
+struct Samples {
+  const D& d;
+  template <class I>
+  JAXTV_DEVICE double operator[](I i) const {
+    return d.x(i);
+  }
+};
+template <class D>
+struct Bars {
+  const D& d;
+  template <class I>
+  JAXTV_DEVICE double operator[](I i) const {
+    return d.w(i);
+  }
+};
+
+template <class I>
+struct Range {
+  I begin, end;
+};
+
+// ---- what is scanned; join(far, near): `near` is the later one in the scan's direction ----
+
+struct Run {  // the samples from a place up to the end of its region
+  double sum = 0, ref = 0, right = 0;  // sum of x - ref, ref = the last x, right = dual at its end
+  long long count = 0;
+  int closed = 0;  // the end has been met
+  template <class F>
+  JAXTV_DEVICE Run each(F f) const {
+    return {f(sum), f(ref), f(right), f(count), f(closed)};
+  }
+};
+JAXTV_DEVICE Run join(const Run& far, const Run& near) {
+  if (near.closed || far.count == 0) return near;
+  if (near.count == 0) return far;
+  return {near.sum + far.sum + double(near.count) * (near.ref - far.ref), far.ref, far.right,
+          near.count + far.count, far.closed};
+}
+
+struct Last {  // c of the last region that starts here
+  double c = 0;
+  int has = 0;
+  template <class F>
+  JAXTV_DEVICE Last each(F f) const {
+    return {f(c), f(has)};
+  }
+};
+JAXTV_DEVICE Last join(const Last& far, const Last& near) { return near.has ? near : far; }
+
+struct Clamp {
+  double a = 0, lo = -std::numeric_limits<double>::infinity(),
+         hi = std::numeric_limits<double>::infinity();
+  template <class F>
+  JAXTV_DEVICE Clamp each(F f) const {
+    return {f(a), f(lo), f(hi)};
+  }
+};
+JAXTV_DEVICE Clamp join(const Clamp& f, const Clamp& g) {  // first f, then g
+  return {f.a + g.a, min_of(max_of(f.lo + g.a, g.lo), g.hi),
+          min_of(max_of(f.hi + g.a, g.lo), g.hi)};
+}
+
+constexpr int kLabel0 = 0, kLabel1 = 1, kCopyRight = 2;
+struct Label {
+  int code = kCopyRight;
+  template <class F>
+  JAXTV_DEVICE Label each(F f) const {
+    return {f(code)};
+  }
+};
+JAXTV_DEVICE Label join(const Label& far, const Label& near) {
+  return near.code == kCopyRight ? far : near;
+}
+
+struct Bounds {
+  double low = std::numeric_limits<double>::infinity(),
+         high = -std::numeric_limits<double>::infinity();
+  int bad = 0;
+  template <class F>
+  JAXTV_DEVICE Bounds each(F f) const {
+    return {f(low), f(high), f(bad)};
+  }
+  JAXTV_DEVICE double scale() const { return max_of(-low, high); }
+};
+JAXTV_DEVICE Bounds join(const Bounds& a, const Bounds& b) {
+  return {min_of(a.low, b.low), max_of(a.high, b.high), a.bad | b.bad};
+}
+
+// ---- threads that work on one signal ----
+
+// kWarps = 1: each warp has its own signal; else the whole block of kWarps warps has one.
+template <int kWarps>
+struct Group {
+  static constexpr int kThreads = kWarps * kWarp;
+  JAXTV_DEVICE static int thread() {
+    return kWarps == 1 ? int(threadIdx.x) % kWarp : int(threadIdx.x);
+  }
+  JAXTV_DEVICE static void sync() {
+    if constexpr (kWarps == 1)
+      __syncwarp();
+    else
+      __syncthreads();
+  }
+  JAXTV_DEVICE static bool any(bool v) {
+    if constexpr (kWarps == 1)
+      return __any_sync(kAllLanes, v);
+    else
+      return __syncthreads_or(v);
+  }
+  // Bytes of shared memory for scans.
+  static constexpr std::size_t kScratch = kWarps == 1 ? 0 : kWarps * sizeof(Run);
+
+  // The join of all values before this thread's (after it, when kReverse); `total`: of all.
+  template <bool kReverse, class V>
+  JAXTV_DEVICE static V scan(Arena arena, V mine, V& total) {
+    const int lane = int(threadIdx.x) % kWarp, rank = kReverse ? kWarp - 1 - lane : lane;
+    const auto fetch = [&](unsigned distance) {
+      return mine.each([&](auto v) {
+        return kReverse ? __shfl_down_sync(kAllLanes, v, distance)
+                        : __shfl_up_sync(kAllLanes, v, distance);
+      });
+    };
+#pragma unroll 1
+    for (int distance = 1; distance < kWarp; distance *= 2) {
+      const V other = fetch(distance);
+      if (rank >= distance) mine = join(other, mine);
+    }
+    V before = fetch(1);
+    if (rank == 0) before = V{};
+    total =
+        mine.each([&](auto v) { return __shfl_sync(kAllLanes, v, kReverse ? 0 : kWarp - 1); });
+    if constexpr (kWarps > 1) {
+      const Shared<V> totals = arena.take<V>(kWarps);
+      const int warp = int(threadIdx.x) / kWarp, place = kReverse ? kWarps - 1 - warp : warp;
+      if (lane == 0) totals[place] = total;
+      __syncthreads();
+      V sum{};
+      for (int i = 0; i < kWarps; ++i) {
+        if (i == place) before = join(sum, before);
+        sum = join(sum, V(totals[i]));
+      }
+      total = sum;
+      __syncthreads();
+    }
+    return before;
+  }
+  template <bool kReverse, class V>
+  JAXTV_DEVICE static V scan(Arena arena, V mine) {
+    V total;
+    return scan<kReverse>(arena, mine, total);
+  }
+};
+
+// ---- the steps of a round, by one thread on its range ----
+
+template <class T, class I, class D>
+JAXTV_DEVICE Bounds bounds(const D& d, Range<I> r) {
+  Bounds b;
+  T probe = 0;
+  for (I i = r.begin; i < r.end; ++i) {
+    const T v = d.values[i * d.stride];
+    probe += v - v;
+    b.low = min_of(b.low, double(v));
+    b.high = max_of(b.high, double(v));
+    if (i + 1 < d.n || i == 0) b.bad |= !(T(d.weights[i * d.w_stride]) >= T(0));
+  }
+  b.bad |= !(probe == T(0));
+  return b;
+}
+
+// Extends a run to the left by sample i.
+template <class I, class D>
+JAXTV_DEVICE void extend(const D& d, I i, Run& run) {
+  const double x = d.x(i);
+  const int cut = i + 1 < d.n ? d.cut(i) : 0;
+  if (i + 1 == d.n || cut != 0)
+    run = {0, x, cut != 0 ? double(cut) * d.w(i) : 0.0, 1, 1};
+  else if (run.count == 0)
+    run = {0, x, 0, 1, 0};
+  else
+    run.sum += x - run.ref, ++run.count;
+}
+
+template <class I, class D>
+JAXTV_DEVICE Run sums(const D& d, Range<I> r) {
+  Run run;
+  for (I i = r.end - 1; i >= r.begin; --i) extend(d, i, run);
+  return run;
+}
+
+// `run` comes in from the right. Writes the values of regions that start here, rounded to R.
+template <class R, class I, class D>
+JAXTV_DEVICE Last means(const D& d, Range<I> r, Run run) {
+  Last last;
+  for (I i = r.end - 1; i >= r.begin; --i) {
+    extend(d, i, run);
+    if (!d.starts(i)) continue;
+    const double left = i > 0 ? double(d.cut(i - 1)) * d.w(i - 1) : 0.0;
+    const double c =
+        double(R(run.ref) + R(run.sum + (run.right - left)) / R(double(run.count)));
+    d.c[i] = c;
+    if (!last.has) last = {c, 1};
+  }
+  return last;
+}
+
+// `c`: of the region that comes in from the left; `left`: the cut before the range.
+template <class I, class D>
+JAXTV_DEVICE Clamp compose(const D& d, Range<I> r, double c, int left) {
+  Clamp f;
+  for (I i = r.begin; i < r.end; ++i) {
+    const double bound = i > 0 ? d.w(i - 1) : 0.0;
+    if (i == 0 || left != 0) {
+      c = d.c[i];
+      f.lo = f.hi = (left != 0 ? double(left) * bound : 0.0) + (c - d.x(i));
+    } else {
+      const double by = c - d.x(i);
+      f.a += by;
+      f.lo = max_of(-bound, min_of(bound, f.lo)) + by;
+      f.hi = max_of(-bound, min_of(bound, f.hi)) + by;
+    }
+    left = d.cut(i);
+  }
+  return f;
+}
+
+// `message`: of the sample before the range. Leaves 4 * code on top of the cuts.
+template <class I, class D>
+JAXTV_DEVICE Label labels(const D& d, Range<I> r, double c, int left, double message,
+                          double scale) {
+  Label first;
+  double before = r.begin > 0 && r.begin < r.end ? d.w(r.begin - 1) : 0.0;
+  for (I i = r.begin; i < r.end; ++i) {
+    const int cut = i + 1 < d.n ? d.cut(i) : 0;
+    const double bound = i + 1 < d.n ? d.w(i) : 0.0;
+    if (i == 0 || left != 0) {
+      c = d.c[i];
+      message = left != 0 ? double(left) * before : 0.0;
+    } else {
+      message = max_of(-before, min_of(before, message));
+    }
+    message += c - d.x(i);
+    int code;
+    if (i + 1 == d.n || cut != 0) {
+      code = message - (cut != 0 ? double(cut) * bound : 0.0) < 0 ? kLabel1 : kLabel0;
+    } else {
+      const double slack = 4 * kEps * (bound + scale);  // ties stay joined
+      code = message > bound + slack ? kLabel0
+                                     : (message < -bound - slack ? kLabel1 : kCopyRight);
+    }
+    d.sign[i] = static_cast<signed char>(cut + 4 * code);
+    if (first.code == kCopyRight) first.code = code;
+    left = cut;
+    before = bound;
+  }
+  return first;
+}
+
+// `z`: the label of the sample after the range. Returns whether it cut. kMark: c[i] becomes 1 at
+// cuts, 2 at new ones, else 0.
+template <bool kMark, class I, class D>
+JAXTV_DEVICE bool fill(const D& d, Range<I> r, int z) {
+  bool changed = false;
+  for (I i = r.end - 1; i >= r.begin; --i) {
+    const int packed = d.sign[i], code = (packed + 1) >> 2;
+    int cut = packed - 4 * code;
+    const bool old = cut != 0;
+    const int zi = code == kCopyRight ? z : code;
+    if (!old && i + 1 < d.n) cut = z - zi;
+    changed |= cut != 0 && !old;
+    d.sign[i] = static_cast<signed char>(cut);
+    if constexpr (kMark) d.c[i] = cut == 0 ? 0.0 : (old ? 1.0 : 2.0);
+    z = zi;
+  }
+  return changed;
+}
+
+// Joins ties (join_ties in include/jaxtv/cuts.hpp). `c`: value of the region from the left.
+template <class I, class D>
+JAXTV_DEVICE bool fuse(const D& d, Range<I> r, double c, bool starts, double scale) {
+  bool joined = false;
+  for (I i = r.begin; i < r.end; ++i) {
+    if (starts) c = d.c[i];
+    const int cut = i + 1 < d.n ? d.cut(i) : 0;
+    starts = cut != 0;
+    if (cut == 0 || !(d.w(i) > 0)) continue;
+    if ((double(d.c[i + 1]) - c) * double(cut) <= 8 * kEps * scale) {
+      d.sign[i] = 0;
+      joined = true;
+    }
+  }
+  return joined;
+}
+
+// y of the range; a sample between weights 0 is its own, bit for bit.
+template <class T, class I, class D, class Y>
+JAXTV_DEVICE void spread(const D& d, Range<I> r, double c, Y y) {
+  for (I i = r.begin; i < r.end; ++i) {
+    if (d.starts(i)) c = d.c[i];
+    const bool own = (i == 0 || T(d.weights[(i - 1) * d.w_stride]) == T(0)) &&
+                     (i + 1 == d.n || T(d.weights[i * d.w_stride]) == T(0));
+    y[i * d.stride] = own ? T(d.values[i * d.stride]) : T(c);
+  }
+}
+
+}  // namespace jaxtv::cuda

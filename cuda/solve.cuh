@@ -1,0 +1,120 @@
+// The exact 1D prox of one signal by one thread: taut string within its budget of trips, threshold
+// decomposition for what is left then, values from the cuts as on the CPU. States are double for
+// both dtypes (include/jaxtv), so that the segments of a float32 signal are exact too.
+//
+// Memory of the thread: samples, weights (or one λ) and one signed char per sample for the cuts.
+// They are reached through accessors with operator[]: Column for shared memory, Strided for global.
+#pragma once
+
+#include "jaxtv/cuts.hpp"
+#include "jaxtv/decomposition.hpp"
+#include "jaxtv/taut_string.hpp"
+#include "launch.cuh"
+
+namespace jaxtv::cuda {
+
+// One lane's samples of a tile: row k of column `data`.
+template <class T>
+struct Column {
+  Shared<T> data;  // of the lane's first row
+  int pitch;
+  JAXTV_DEVICE decltype(auto) operator[](int k) const { return data[k * pitch]; }
+};
+
+// One λ for all edges.
+template <class T>
+struct Uniform {
+  T value;
+  template <class I>
+  JAXTV_DEVICE T operator[](I) const {
+    return value;
+  }
+};
+
+// Sums of values near the largest double overflow: such a signal is solved at 2^-200 of its size.
+template <class A>
+struct Scaled {
+  A values;
+  double factor;
+  template <class I>
+  JAXTV_DEVICE double operator[](I i) const {
+    return double(values[i]) * factor;
+  }
+};
+constexpr double kLarge = 1e280, kDown = 0x1p-200;
+
+struct Extent {
+  double low, high;
+  bool valid;  // all samples finite, all weights >= 0
+  JAXTV_DEVICE double scale() const { return max_of(-low, high); }
+  JAXTV_DEVICE double range() const { return high - low; }
+};
+
+template <class T, class I>
+JAXTV_DEVICE bool valid_weights(I, const Uniform<T>& w) {
+  return w.value >= T(0);
+}
+template <class T, class I, class W>
+JAXTV_DEVICE bool valid_weights(I n, const W& w) {
+  bool valid = true;
+  for (I e = 0; e + 1 < n; ++e) valid &= T(w[e]) >= T(0);
+  return valid;
+}
+
+template <class T, class I, class X, class W>
+JAXTV_DEVICE Extent extent_of(I n, X x, W w) {
+  T low = x[0], high = low, probe = 0;
+  for (I k = 0; k < n; ++k) {
+    const T v = x[k];
+    probe += v - v;  // NaN as soon as one is not finite
+    low = min_of(low, v);
+    high = max_of(high, v);
+  }
+  return {double(low), double(high), probe == T(0) && valid_weights<T>(n, w)};
+}
+
+template <class I, class X, class W, class S>
+JAXTV_DEVICE void find_cuts(I n, X x, W w, S sign, double scale, double range, bool taut) {
+  I first = 0;
+  if (taut) first = taut_string(n, x, w, sign, double(n) * range);
+  if (first < n) decompose(first, n, x, w, sign, scale);
+  while (fuse_ties(n, x, w, sign, scale)) {
+  }
+}
+
+// Values of the cuts, rounded as on the CPU; a sample between weights 0 is its own, bit for bit. y
+// may be x.
+template <class T, class I, class X, class W, class S, class Y>
+JAXTV_DEVICE void write_values(I n, X x, W w, S sign, Y y) {
+  for_segments<T>(n, x, w, sign, [&](I a, I b, T value) {
+    T left = a > 0 ? T(w[a - 1]) : T(0);
+    for (I i = a; i <= b; ++i) {
+      const T right = i + 1 < n ? T(w[i]) : T(0);
+      y[i] = left == T(0) && right == T(0) ? T(x[i]) : value;
+      left = right;
+    }
+  });
+}
+
+// y = prox(x), all NaN where there is no solution; returns whether there is one. `sign` gets the
+// cuts. n >= 1. taut = false: decomposition from the start. I: int, or int64 for signals beyond 2^27
+// samples.
+template <class T, class I, class X, class W, class S, class Y>
+JAXTV_DEVICE bool prox_row(I n, X x, W w, S sign, Y y, bool taut = true) {
+  const Extent e = extent_of<T>(n, x, w);
+  if (!e.valid) {
+    for (I k = 0; k < n; ++k) y[k] = kNaN<T>;
+    return false;
+  }
+  if constexpr (sizeof(T) == 4) {
+    find_cuts(n, x, w, sign, e.scale(), e.range(), taut);
+  } else {
+    const double f = e.scale() < kLarge ? 1.0 : kDown;
+    find_cuts(n, Scaled<X>{x, f}, Scaled<W>{w, f}, sign, e.scale() * f, e.high * f - e.low * f,
+              taut);
+  }
+  write_values<T>(n, x, w, sign, y);
+  return true;
+}
+
+}  // namespace jaxtv::cuda
