@@ -6,6 +6,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -18,7 +19,7 @@ struct Pool {
   std::function<void(std::function<void()>)> schedule;
 };
 
-// Calls f(chunk) for every chunk in [0, chunks).
+// Calls f(chunk) for every chunk in [0, chunks). An exception of any of them reaches the caller.
 template <class F>
 void parallel_for(const Pool& pool, std::int64_t chunks, F f) {
   const std::int64_t helpers = (pool.threads < chunks ? pool.threads : chunks) - 1;
@@ -32,10 +33,16 @@ void parallel_for(const Pool& pool, std::int64_t chunks, F f) {
     F f;  // only called while the caller waits, so what it refers to is alive
     std::mutex mutex;
     std::condition_variable finished;
+    std::exception_ptr error;
     State(std::int64_t chunks, F f) : chunks(chunks), f(std::move(f)) {}
     void work() {
       std::int64_t mine = 0;
-      for (std::int64_t i; (i = next.fetch_add(1)) < chunks; ++mine) f(i);
+      for (std::int64_t i; (i = next.fetch_add(1)) < chunks; ++mine) try {
+          f(i);
+        } catch (...) {
+          std::lock_guard<std::mutex> lock(mutex);
+          error = std::current_exception();
+        }
       if (mine > 0 && done.fetch_add(mine) + mine == chunks) {
         std::lock_guard<std::mutex> lock(mutex);
         finished.notify_all();
@@ -47,6 +54,7 @@ void parallel_for(const Pool& pool, std::int64_t chunks, F f) {
   state->work();
   std::unique_lock<std::mutex> lock(state->mutex);
   state->finished.wait(lock, [&] { return state->done.load() == chunks; });
+  if (state->error) std::rethrow_exception(state->error);
 }
 
 }  // namespace jaxtv::cpu

@@ -60,7 +60,7 @@ NewtonReport solve(const Signal& s, const Solver& solver) {
   std::int64_t first = 0;
   if (solver.method != Method::kDecomposition)
     first = taut_string(n, x, w, sign, double(n) * s.range);
-  if (first < n) decompose(first, n, x, w, sign, s.scale);
+  if (first < n) decompose(first, n, x, w, sign);
   do values_from_cuts(n, x, w, sign, y);
   while (join_ties(n, w, sign, y, s.scale));
   return {1, true};

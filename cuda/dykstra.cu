@@ -161,18 +161,6 @@ struct ImageOp {
   std::uint8_t *mask, *flags;  // flags: null where a tile is a whole element
 };
 
-// Samples of a line: X - p, p the state of the other axis.
-template <class T>
-struct Difference {
-  Shared<T> x, p;
-  int stride;
-  bool opened;  // else p = 0
-  JAXTV_DEVICE T operator[](int k) const {
-    const T v = x[k * stride];
-    return opened ? v - T(p[k * stride]) : v;
-  }
-};
-
 // Weights in global memory, one for all edges where the stride is 0.
 template <class T>
 struct Edgewise {
@@ -187,12 +175,42 @@ JAXTV_DEVICE bool valid_weights(I n, const Edgewise<T>& w) {
   return valid;
 }
 
+// One pass on one line: `a` becomes p = A - Z, in the last pass Z itself. Calls put(k, code) for
+// the edges after the samples.
+template <class T, class W, class F>
+JAXTV_DEVICE void solve_line(int n, Column<T> a, W w, Column<signed char> cuts, bool taut,
+                             bool last, F put) {
+  if (!prox_cuts<T>(n, a, w, cuts, taut)) {
+    for (int k = 0; k < n; ++k) {
+      a[k] = kNaN<T>;
+      put(k, kCut);
+    }
+    return;
+  }
+  T right = 0;  // first value of the segment to the right
+  for_segments<T>(n, a, w, cuts, [&](int begin, int end, T value) {
+    T first = 0, before = 0, bound = begin > 0 ? T(w[begin - 1]) : T(0);
+    for (int k = begin; k <= end; ++k) {
+      const T next = k + 1 < n ? T(w[k]) : T(0), sample = a[k];
+      const T z = bound == T(0) && next == T(0) ? sample : value;  // as write_values
+      a[k] = last ? z : sample - z;
+      if (k == begin)
+        first = z;
+      else
+        put(k - 1, code_of(before, z, [&] { return bound > T(0); }));
+      before = z;
+      bound = next;
+    }
+    put(end, end + 1 == n ? kCut : code_of(before, right, [&] { return bound > T(0); }));
+    right = first;
+  });
+}
+
 template <class T, bool kEdges>
 __global__ void __launch_bounds__(kImageThreads, 2) image_dykstra(ImageTiling t, ImageOp<T> op) {
   Arena arena;
   const Shared<T> x = arena.take<T>(t.elements());
-  const Shared<T> state = arena.take<T>(t.elements());
-  const Shared<T> z = arena.take<T>(t.elements());
+  const Shared<T> state = arena.take<T>(t.elements());  // of the other axis; at last the result
   const Shared<signed char> signs = arena.take<signed char>(t.elements());
   const Shared<std::uint8_t> codes = arena.take<std::uint8_t>(op.mask ? t.elements() : 0);
   for (std::int64_t index = blockIdx.x; index < t.tiles; index += gridDim.x) {
@@ -207,28 +225,23 @@ __global__ void __launch_bounds__(kImageThreads, 2) image_dykstra(ImageTiling t,
       const bool per_edge = kEdges && (odd ? op.per_edge[1] : op.per_edge[0]);
       for_lines(t, image, odd == (t.lead == 1), [&](const Line& line) {
         const int base = line.base, stride = line.stride, n = line.n;
-        const Difference<T> a{x + base, state + base, stride, pass > 0};
-        const Column<T> y{z + base, stride};
+        const Column<T> a{state + base, stride};
         const Column<signed char> cuts{signs + base, stride};
-        if constexpr (kEdges)
-          prox_row<T>(n, a,
-                      Edgewise<T>{w + line.weight(per_edge, 0), per_edge ? line.edge_stride : 0},
-                      cuts, y, op.taut);
-        else
-          prox_row<T>(n, a, Uniform<T>{w[line.signal]}, cuts, y, op.taut);
-        T here = y[0];
         for (int k = 0; k < n; ++k) {
-          const T next = k + 1 < n ? T(y[k + 1]) : here;
-          if (op.mask) {
-            const std::uint8_t code = k + 1 == n ? kCut : code_of(here, next, [&] {
-              return w[line.weight(per_edge, k)] > T(0);
-            });
-            const int p = base + k * stride;
-            codes[p] = std::uint8_t(shift == 0 ? code : std::uint8_t(codes[p]) | code << shift);
-          }
-          if (!last) state[base + k * stride] = a[k] - here;
-          here = next;
+          const T sample = x[base + k * stride];
+          a[k] = pass > 0 ? sample - T(a[k]) : sample;
         }
+        const auto put = [&](int k, std::uint8_t code) {
+          if (!op.mask) return;
+          const int p = base + k * stride;
+          codes[p] = std::uint8_t(shift == 0 ? code : std::uint8_t(codes[p]) | code << shift);
+        };
+        if constexpr (kEdges)
+          solve_line(n, a,
+                     Edgewise<T>{w + line.weight(per_edge, 0), per_edge ? line.edge_stride : 0},
+                     cuts, op.taut, last, put);
+        else
+          solve_line(n, a, Uniform<T>{w[line.signal]}, cuts, op.taut, last, put);
       });
       __syncthreads();
       if (op.mask && (shift == 6 || last)) {
@@ -241,7 +254,7 @@ __global__ void __launch_bounds__(kImageThreads, 2) image_dykstra(ImageTiling t,
     T* out = op.y + image.batch * op.size;
     bool bad = false;
     for_pixels(t, image, [&](int p, std::int64_t at) {
-      const T v = z[p];
+      const T v = state[p];
       out[at] = v;
       bad |= !finite(v);
     });
@@ -260,7 +273,7 @@ TileNeeds row_needs(bool per_edge) {
 }
 template <class T>
 std::size_t image_bytes(bool masked) {
-  return 3 * sizeof(T) + (masked ? 2 : 1);
+  return 2 * sizeof(T) + (masked ? 2 : 1);
 }
 
 template <class T>

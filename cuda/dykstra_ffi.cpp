@@ -123,6 +123,17 @@ ffi::Error dykstra_vjp(cudaStream_t stream, Buffer masks, Buffer g, Result gx,
   });
 }
 
+auto iteration_attributes(auto&& binding) {
+  return std::move(binding).template Attr<Axes>("axes").template Attr<std::int64_t>("iterations");
+}
+auto solver_attributes(auto&& binding) {
+  return iteration_attributes(std::move(binding))
+      .template Attr<std::int64_t>("method")
+      .template Attr<double>("tol")
+      .template Attr<std::int64_t>("max_iterations")
+      .template Attr<std::int64_t>("line_search");
+}
+
 }  // namespace
 }  // namespace jaxtv::cuda
 
@@ -130,44 +141,14 @@ using jaxtv::cuda::bind;
 using jaxtv::cuda::Buffer;
 
 JAXTV_HANDLER(jaxtv_dykstra, jaxtv::cuda::dykstra_forward,
-              bind()
-                  .Arg<Buffer>()
-                  .RemainingArgs()
-                  .Ret<Buffer>()
-                  .Ret<Buffer>()
-                  .Attr<jaxtv::cuda::Axes>("axes")
-                  .Attr<std::int64_t>("iterations")
-                  .Attr<std::int64_t>("method")
-                  .Attr<double>("tol")
-                  .Attr<std::int64_t>("max_iterations")
-                  .Attr<std::int64_t>("line_search"));
+              jaxtv::cuda::solver_attributes(
+                  bind().Arg<Buffer>().RemainingArgs().Ret<Buffer>().Ret<Buffer>()));
 JAXTV_HANDLER(jaxtv_dykstra_masked, jaxtv::cuda::dykstra_masked,
-              bind()
-                  .Arg<Buffer>()
-                  .RemainingArgs()
-                  .Ret<Buffer>()
-                  .Ret<Buffer>()
-                  .Ret<Buffer>()
-                  .Attr<jaxtv::cuda::Axes>("axes")
-                  .Attr<std::int64_t>("iterations")
-                  .Attr<std::int64_t>("method")
-                  .Attr<double>("tol")
-                  .Attr<std::int64_t>("max_iterations")
-                  .Attr<std::int64_t>("line_search"));
+              jaxtv::cuda::solver_attributes(
+                  bind().Arg<Buffer>().RemainingArgs().Ret<Buffer>().Ret<Buffer>().Ret<Buffer>()));
 JAXTV_HANDLER(jaxtv_dykstra_jvp, jaxtv::cuda::dykstra_jvp,
-              bind()
-                  .Arg<Buffer>()
-                  .Arg<Buffer>()
-                  .RemainingArgs()
-                  .Ret<Buffer>()
-                  .Ret<Buffer>()
-                  .Attr<jaxtv::cuda::Axes>("axes")
-                  .Attr<std::int64_t>("iterations"));
+              jaxtv::cuda::iteration_attributes(
+                  bind().Arg<Buffer>().Arg<Buffer>().RemainingArgs().Ret<Buffer>().Ret<Buffer>()));
 JAXTV_HANDLER(jaxtv_dykstra_vjp, jaxtv::cuda::dykstra_vjp,
-              bind()
-                  .Arg<Buffer>()
-                  .Arg<Buffer>()
-                  .Ret<Buffer>()
-                  .RemainingRets()
-                  .Attr<jaxtv::cuda::Axes>("axes")
-                  .Attr<std::int64_t>("iterations"));
+              jaxtv::cuda::iteration_attributes(
+                  bind().Arg<Buffer>().Arg<Buffer>().Ret<Buffer>().RemainingRets()));

@@ -26,7 +26,7 @@ constexpr int kImageThreads = 256;
 inline int ImageTiling::threads() const {
   const int signals = (rows > columns ? rows : columns) * chunk;
   const int warps = (signals + kWarp - 1) / kWarp * kWarp;
-  return warps < 64 ? 64 : (warps < kImageThreads ? warps : kImageThreads);
+  return warps < kImageThreads ? warps : kImageThreads;
 }
 
 // Shared memory that a block may ask for on this device.

@@ -2,7 +2,6 @@
 // the steps (include/jaxtv/newton.hpp). The signals of a warp lie side by side in the workspace, so
 // what its lanes read together is coalesced.
 #include "jaxtv/newton.hpp"
-
 #include "prox1d_parts.hpp"
 #include "solve.cuh"
 
@@ -28,9 +27,11 @@ struct State {
 };
 static_assert(kNewtonScratch == 6);  // newton_bytes
 
-template <class T>
+template <class T, bool kParallel>
 __global__ void __launch_bounds__(kThreads)
     newton(Shape s, Prox<T> op, NewtonOptions options, unsigned char* workspace) {
+  // A constant: the other search costs no registers.
+  options.line_search = kParallel ? LineSearch::kParallel : LineSearch::kBacktracking;
   const std::int64_t n = s.n, signals = s.signals();
   const std::int64_t step = std::int64_t(gridDim.x) * blockDim.x;
   for (std::int64_t i = std::int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < signals;
@@ -38,9 +39,8 @@ __global__ void __launch_bounds__(kThreads)
     const std::int64_t outer = i / s.inner, inner = i - outer * s.inner;
     const std::int64_t at = outer * n * s.inner + inner;
     const Strided<const T> x{op.x + at, s.inner};
-    const Strided<const T> w{
-        op.per_edge ? op.w + outer * (n - 1) * s.inner + inner : op.w + i,
-        op.per_edge ? s.inner : 0};
+    const Strided<const T> w{op.per_edge ? op.w + outer * (n - 1) * s.inner + inner : op.w + i,
+                             op.per_edge ? s.inner : 0};
     const Strided<T> y{op.y + at, s.inner};
     const State state(workspace, n, signals, i);
     const Extent e = extent_of<T>(n, x, w);
@@ -65,13 +65,14 @@ template <class T>
 Status prox_newton(cudaStream_t stream, const Shape& s, const Prox<T>& op, const Solver& solver,
                    void* workspace) {
   const NewtonOptions options{solver.tol, solver.max_iterations, LineSearch(solver.line_search)};
-  return launch("newton", newton<T>, (s.signals() + kThreads - 1) / kThreads, kThreads, 0, stream,
-                s, op, options, static_cast<unsigned char*>(workspace));
+  const bool parallel = options.line_search == LineSearch::kParallel;
+  const auto kernel = parallel ? newton<T, true> : newton<T, false>;
+  return launch("newton", kernel, (s.signals() + kThreads - 1) / kThreads, kThreads, 0, stream, s,
+                op, options, static_cast<unsigned char*>(workspace));
 }
 
-#define JAXTV_INSTANTIATE(T)                                                              \
-  template Status prox_newton(cudaStream_t, const Shape&, const Prox<T>&, const Solver&, \
-                              void*);
+#define JAXTV_INSTANTIATE(T) \
+  template Status prox_newton(cudaStream_t, const Shape&, const Prox<T>&, const Solver&, void*);
 JAXTV_INSTANTIATE(float)
 JAXTV_INSTANTIATE(double)
 

@@ -4,9 +4,8 @@
 //   warp, block, wide   decomposition with a warp or a block per signal, in shared memory up to
 //           kShortest samples, beyond that in global memory
 //   grid    decomposition of one long signal by the whole device (prox1d_grid.cu)
-#include "prox1d.hpp"
-
 #include "jaxtv/gap.hpp"
+#include "prox1d.hpp"
 #include "prox1d_parts.hpp"
 #include "rounds.cuh"
 #include "solve.cuh"
@@ -97,39 +96,49 @@ JAXTV_DEVICE double update(const D& d, Range<I> r) {
   return c;
 }
 
-// The cuts. d.sign is written from scratch; returns the value that comes in from the left.
+// One round; returns whether it cut. `c`: see update.
 template <class G, class I, class D>
-JAXTV_DEVICE double split(const D& d, Range<I> r, double scale) {
+JAXTV_DEVICE bool split(const D& d, Range<I> r, double c) {
+  const int left = r.begin > 0 && r.begin < r.end ? d.cut(r.begin - 1) : 0;
+  const Clamp in = G::template scan<false>(Arena{}, compose(d, r, c, left));
+  G::sync();
+  const Label label = labels(d, r, c, left, in.lo);
+  const Label z = G::template scan<true>(Arena{}, label);
+  const bool cut = G::any(fill<false>(d, r, z.code));
+  G::sync();
+  return cut;
+}
+
+// One round of joining ties; returns whether it joined.
+template <class G, class I, class D>
+JAXTV_DEVICE bool join_ties(const D& d, Range<I> r, double c, double scale) {
+  const bool starts = r.begin < r.end && d.starts(r.begin);
+  G::sync();
+  const bool joined = G::any(fuse(d, r, c, starts, scale));
+  G::sync();
+  return joined;
+}
+
+// The cuts. d.sign is written from scratch.
+template <class G, class I, class D>
+JAXTV_DEVICE void find_cuts(const D& d, Range<I> r, double scale) {
   for (I i = r.begin; i < r.end; ++i) d.sign[i] = 0;
   G::sync();
-  const bool some = r.begin < r.end;
-  double c = 0;
-  bool changed = true;
+  bool splitting = true;
 #pragma unroll 1
-  for (int round = 0; round < kRounds && changed; ++round) {
-    c = update<double, G>(d, r);
-    const int left = some && r.begin > 0 ? d.cut(r.begin - 1) : 0;
-    const Clamp in = G::template scan<false>(Arena{}, compose(d, r, c, left));
-    G::sync();
-    const Label label = labels(d, r, c, left, in.lo, scale);
-    const Label z = G::template scan<true>(Arena{}, label);
-    changed = G::any(fill<false>(d, r, z.code));
-    G::sync();
-  }
-  if (changed) {
-    if (G::thread() == 0)
-      refine(I(0), d.n, d.n, Samples{d}, Bars{d}, d.sign, scale);
-    G::sync();
-    c = update<double, G>(d, r);
-  }
-#pragma unroll 1
-  for (;;) {
-    const bool starts = some && d.starts(r.begin);
-    G::sync();
-    const bool joined = G::any(fuse(d, r, c, starts, scale));
-    G::sync();
-    if (!joined) return c;
-    c = update<double, G>(d, r);
+  for (int round = 1;; ++round) {
+    const double c = update<double, G>(d, r);
+    if (splitting) {
+      splitting = split<G>(d, r, c);
+      if (splitting && round < kRounds) continue;
+    }
+    if (splitting) {
+      if (G::thread() == 0) refine(I(0), d.n, d.n, Samples{d}, Bars{d}, d.sign);
+      G::sync();
+      splitting = false;
+    } else if (!join_ties<G>(d, r, c, scale)) {
+      return;
+    }
   }
 }
 
@@ -145,7 +154,7 @@ JAXTV_DEVICE void solve(D d, Y y) {
     return;
   }
   if (sizeof(T) == 8 && b.scale() >= kLarge) d.factor = kDown;
-  split<G>(d, r, b.scale() * d.factor);
+  find_cuts<G>(d, r, b.scale() * d.factor);
   d.factor = 1;
   spread<T>(d, r, update<T, G>(d, r), y);
 }
@@ -157,7 +166,7 @@ constexpr int kGroupSignals = kWarps == 1 ? kSmallGroups : 1;
 
 // n <= kShortest: all in shared memory.
 template <class T, int kWarps>
-__global__ void __launch_bounds__((kGroupThreads<T, kWarps>)) prox_group(Shape s, Prox<T> op) {
+__global__ void __launch_bounds__((kGroupThreads<T, kWarps>), 4) prox_group(Shape s, Prox<T> op) {
   using G = Group<kWarps>;
   constexpr int kSignals = kGroupSignals<kWarps>;
   const int n = int(s.n), mine = kWarps == 1 ? int(threadIdx.x) / kWarp : 0;
@@ -175,9 +184,10 @@ __global__ void __launch_bounds__((kGroupThreads<T, kWarps>)) prox_group(Shape s
     for (int k = G::thread(); k < edges; k += G::kThreads)
       if (k == 0 || k + 1 < n) w[k] = p.w[k];
     G::sync();
-    solve<T, G, int>(Chain<int, Shared<T>, Shared<signed char>, Shared<double>>{
-                         n, x, 1, w, op.per_edge ? 1 : 0, sign, c, 1.0},
-                     x);
+    solve<T, G, int>(
+        Chain<int, Shared<T>, Shared<signed char>, Shared<double>>{n, x, 1, w, op.per_edge ? 1 : 0,
+                                                                   sign, c, 1.0},
+        x);
     G::sync();
     for (int k = G::thread(); k < n; k += G::kThreads) p.y[k] = x[k];
     G::sync();
@@ -249,12 +259,11 @@ __global__ void __launch_bounds__((kGroupThreads<T, kWarps>))
     Sum total;
     G::template scan<false>(Arena{}, gap, total);
     if (G::thread() == 0) {
-      const T rounded = T(total.v);
-      op.gap[i] = rounded;
-      if (exact) {
-        op.converged[i] = rounded - rounded == T(0);
-        op.iterations[i] = rounded - rounded == T(0) ? 1 : 0;
-      }
+      op.gap[i] = T(total.v);
+      if (!exact) continue;
+      const bool solved = T(p.y[0]) == T(p.y[0]);  // else all of it is NaN
+      op.converged[i] = solved;
+      op.iterations[i] = solved ? 1 : 0;
     }
   }
 }
@@ -265,10 +274,10 @@ constexpr int kShortest = 1024;  // samples of a signal in a group's shared memo
 constexpr int kBlockWarps = 4, kWideWarps = 16;
 
 // Direct's crossovers, estimated from SOLVERS.md's cost model for an H100; not measured.
-constexpr std::int64_t kRowsAlways = 64;      // up to here one thread per signal is never slow
-constexpr std::int64_t kManySignals = 4096;   // from here on it is the best throughput
-constexpr int kFewestLanes = 8;               // of a tile, or threads idle
-constexpr std::int64_t kWarpLongest = 256;    // a warp per signal, beyond that a block
+constexpr std::int64_t kRowsAlways = 64;       // up to here one thread per signal is never slow
+constexpr std::int64_t kManySignals = 4096;    // from here on it is the best throughput
+constexpr int kFewestLanes = 8;                // of a tile, or threads idle
+constexpr std::int64_t kWarpLongest = 256;     // a warp per signal, beyond that a block
 constexpr std::int64_t kGridShortest = 32768;  // the whole device for one signal
 constexpr std::int64_t kGridSignals = 64;      // beyond that blocks fill the device
 
@@ -278,7 +287,8 @@ template <class T>
 Route route_of(const Shape& s, Method method, const Tiling& t) {
   const bool fits = t.chunks == 1;
   if (method == Method::kTautString) return fits ? Route::kRows : Route::kSerial;
-  const bool many = s.n <= kRowsAlways || (s.signals() >= kManySignals && t.lanes() >= kFewestLanes);
+  const bool many =
+      s.n <= kRowsAlways || (s.signals() >= kManySignals && t.lanes() >= kFewestLanes);
   if (method == Method::kDirect && fits && many) return Route::kRows;
   if (s.n <= kWarpLongest) return Route::kWarp;
   if (s.n <= kShortest) return Route::kBlock;

@@ -75,9 +75,9 @@ auto solver_attributes(auto binding) {
 using jaxtv::cuda::bind;
 using jaxtv::cuda::Buffer;
 
-JAXTV_HANDLER(jaxtv_prox1d, jaxtv::cuda::prox,
-              jaxtv::cuda::solver_attributes(
-                  bind().Arg<Buffer>().Arg<Buffer>().Ret<Buffer>().Ret<Buffer>()));
+JAXTV_HANDLER(
+    jaxtv_prox1d, jaxtv::cuda::prox,
+    jaxtv::cuda::solver_attributes(bind().Arg<Buffer>().Arg<Buffer>().Ret<Buffer>().Ret<Buffer>()));
 JAXTV_HANDLER(jaxtv_prox1d_info, jaxtv::cuda::prox_info,
               jaxtv::cuda::solver_attributes(bind()
                                                  .Arg<Buffer>()

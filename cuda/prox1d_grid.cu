@@ -165,12 +165,17 @@ __global__ void __launch_bounds__(kScanThreads) g_scan_bounds(Job<T> job) {
   }
 }
 
+// Which member of a link a scan is about (nvcc takes no pointer to member as a kernel's argument).
+JAXTV_DEVICE auto member_of(const Run&) { return &Link::run; }
+JAXTV_DEVICE auto member_of(const Last&) { return &Link::last; }
+JAXTV_DEVICE auto member_of(const Clamp&) { return &Link::clamp; }
+JAXTV_DEVICE auto member_of(const Label&) { return &Link::label; }
+
 template <class T, class V, bool kReverse>
-__global__ void __launch_bounds__(kScanThreads)
-    g_scan(Job<T> job, V Link::* member, Flags flags, int round) {
+__global__ void __launch_bounds__(kScanThreads) g_scan(Job<T> job, Flags flags, int round) {
   for (std::int64_t signal = blockIdx.x; signal < job.s.signals(); signal += gridDim.x) {
     if (!has_work(job.states[signal], flags, round)) continue;
-    scan_links<kReverse>(job, signal, member);
+    scan_links<kReverse>(job, signal, member_of(V{}));
     __syncthreads();
   }
 }
@@ -210,8 +215,7 @@ JAXTV_DEVICE double left_value(const Work<T>& work) {
 template <class T>
 __global__ void __launch_bounds__(kThreads) g_compose(Job<T> job, Flags flags, int round) {
   for_tiles(job, flags, round, [&](Work<T>& work) {
-    const Clamp f =
-        total_of<false>(compose(work.d, work.r, left_value(work), work.left()));
+    const Clamp f = total_of<false>(compose(work.d, work.r, left_value(work), work.left()));
     if (threadIdx.x == 0) work.link->clamp = f;
   });
 }
@@ -224,7 +228,7 @@ __global__ void __launch_bounds__(kThreads) g_labels(Job<T> job, Flags flags, in
     Clamp in = G::scan<false>(Arena{}, compose(work.d, work.r, c, left));
     in = join(Clamp(work.link->clamp), in);
     __syncthreads();
-    const Label label = total_of<true>(labels(work.d, work.r, c, left, in.lo, work.scale()));
+    const Label label = total_of<true>(labels(work.d, work.r, c, left, in.lo));
     if (threadIdx.x == 0) work.link->label = label;
   });
 }
@@ -245,7 +249,7 @@ __global__ void __launch_bounds__(kThreads) g_fill(Job<T> job, Flags flags, int 
 
 // Regions that the last round made (c has marks of its cuts), by one thread each.
 template <class T>
-__global__ void __launch_bounds__(kThreads) g_finish(Job<T> job) {
+__global__ void __launch_bounds__(kThreads, 2) g_finish(Job<T> job) {
   for_tiles(job, Flags::kSplit, kRounds, [&](Work<T>& work) {
     const auto& d = work.d;
     for (Index a = work.r.begin; a < work.r.end; ++a) {
@@ -253,7 +257,7 @@ __global__ void __launch_bounds__(kThreads) g_finish(Job<T> job) {
       Index b = a;
       while (b + 1 < d.n && d.c[b] == 0) ++b;
       if ((a > 0 && d.c[a - 1] == 2) || (b + 1 < d.n && d.c[b] == 2))
-        refine(a, b + 1, d.n, Samples{d}, Bars{d}, d.sign, work.scale());
+        refine(a, b + 1, d.n, Samples{d}, Bars{d}, d.sign);
     }
   });
 }
@@ -274,8 +278,7 @@ __global__ void __launch_bounds__(kScanThreads) g_finish_ties(Job<T> job) {
     Work<T> work(job, signal * job.tiles);
     if (!work.state->joined[kTieRounds] || threadIdx.x != 0) continue;
     work.scale_down();
-    while (fuse_ties(work.d.n, Samples{work.d}, Bars{work.d}, work.d.sign,
-                     work.scale())) {
+    while (fuse_ties(work.d.n, Samples{work.d}, Bars{work.d}, work.d.sign, work.scale())) {
     }
   }
 }
@@ -284,7 +287,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads) g_spread(Job<T> job) {
   for_tiles(job, Flags::kNone, 0, [&](Work<T>& work) {
     if (work.state->bounds.bad) {
-          for (Index i = work.r.begin; i < work.r.end; ++i) work.y[i * work.d.stride] = kNaN<T>;
+      for (Index i = work.r.begin; i < work.r.end; ++i) work.y[i * work.d.stride] = kNaN<T>;
       return;
     }
     spread<T>(work.d, work.r, left_value(work), work.y);
@@ -315,17 +318,17 @@ struct Launcher {
   template <class R>
   void means(Flags flags, int round) {
     tiles("g_sums", g_sums<T>, flags, round);
-    signals("g_scan", g_scan<T, Run, true>, &Link::run, flags, round);
+    signals("g_scan", g_scan<T, Run, true>, flags, round);
     tiles("g_means", g_means<T, R>, flags, round);
-    signals("g_scan", g_scan<T, Last, false>, &Link::last, flags, round);
+    signals("g_scan", g_scan<T, Last, false>, flags, round);
   }
   void split(int round) {
     const Flags flags = Flags::kSplit;
     means<double>(flags, round);
     tiles("g_compose", g_compose<T>, flags, round);
-    signals("g_scan", g_scan<T, Clamp, false>, &Link::clamp, flags, round);
+    signals("g_scan", g_scan<T, Clamp, false>, flags, round);
     tiles("g_labels", g_labels<T>, flags, round);
-    signals("g_scan", g_scan<T, Label, true>, &Link::label, flags, round);
+    signals("g_scan", g_scan<T, Label, true>, flags, round);
     tiles("g_fill", round + 1 < kRounds ? g_fill<T, false> : g_fill<T, true>, flags, round);
   }
   void run() {

@@ -17,7 +17,7 @@ Status prox_grid(cudaStream_t stream, const Shape& shape, const Prox<T>& op, voi
 
 // Projected Newton.
 template <class T>
-Status prox_newton(cudaStream_t stream, const Shape& shape, const Prox<T>& op,
-                   const Solver& solver, void* workspace);
+Status prox_newton(cudaStream_t stream, const Shape& shape, const Prox<T>& op, const Solver& solver,
+                   void* workspace);
 
 }  // namespace jaxtv::cuda

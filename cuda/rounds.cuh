@@ -4,8 +4,8 @@
 //   sums     from the right: the sum of every region                    scan of Run
 //   means    threshold c at the first sample of each region             scan of Last: c of the left
 //   compose  messages as clamp functions m -> min(max(m + a, lo), hi)   scan of Clamp
-//   labels   what each message says: 0, 1, or as the right neighbour    scan of Label, from the right
-//   fill     labels, and a cut where they change
+//   labels   what each message says: 0, 1, or as the right neighbour    scan of Label, from the
+//   right fill     labels, and a cut where they change
 // until nothing was cut. The scans run over a warp, a block, or the tiles of a grid.
 #pragma once
 
@@ -57,7 +57,7 @@ struct Range {
 
 // ---- what is scanned; join(far, near): `near` is the later one in the scan's direction ----
 
-struct Run {  // the samples from a place up to the end of its region
+struct Run {                           // the samples from a place up to the end of its region
   double sum = 0, ref = 0, right = 0;  // sum of x - ref, ref = the last x, right = dual at its end
   long long count = 0;
   int closed = 0;  // the end has been met
@@ -163,8 +163,7 @@ struct Group {
     }
     V before = fetch(1);
     if (rank == 0) before = V{};
-    total =
-        mine.each([&](auto v) { return __shfl_sync(kAllLanes, v, kReverse ? 0 : kWarp - 1); });
+    total = mine.each([&](auto v) { return __shfl_sync(kAllLanes, v, kReverse ? 0 : kWarp - 1); });
     if constexpr (kWarps > 1) {
       const Shared<V> totals = arena.take<V>(kWarps);
       const int warp = int(threadIdx.x) / kWarp, place = kReverse ? kWarps - 1 - warp : warp;
@@ -232,8 +231,7 @@ JAXTV_DEVICE Last means(const D& d, Range<I> r, Run run) {
     extend(d, i, run);
     if (!d.starts(i)) continue;
     const double left = i > 0 ? double(d.cut(i - 1)) * d.w(i - 1) : 0.0;
-    const double c =
-        double(R(run.ref) + R(run.sum + (run.right - left)) / R(double(run.count)));
+    const double c = double(R(run.ref) + R(run.sum + (run.right - left)) / R(double(run.count)));
     d.c[i] = c;
     if (!last.has) last = {c, 1};
   }
@@ -262,8 +260,7 @@ JAXTV_DEVICE Clamp compose(const D& d, Range<I> r, double c, int left) {
 
 // `message`: of the sample before the range. Leaves 4 * code on top of the cuts.
 template <class I, class D>
-JAXTV_DEVICE Label labels(const D& d, Range<I> r, double c, int left, double message,
-                          double scale) {
+JAXTV_DEVICE Label labels(const D& d, Range<I> r, double c, int left, double message) {
   Label first;
   double before = r.begin > 0 && r.begin < r.end ? d.w(r.begin - 1) : 0.0;
   for (I i = r.begin; i < r.end; ++i) {
@@ -280,9 +277,8 @@ JAXTV_DEVICE Label labels(const D& d, Range<I> r, double c, int left, double mes
     if (i + 1 == d.n || cut != 0) {
       code = message - (cut != 0 ? double(cut) * bound : 0.0) < 0 ? kLabel1 : kLabel0;
     } else {
-      const double slack = 4 * kEps * (bound + scale);  // ties stay joined
-      code = message > bound + slack ? kLabel0
-                                     : (message < -bound - slack ? kLabel1 : kCopyRight);
+      const double slack = decomposition_detail::round_off(bound, c, d.x(i));
+      code = message > bound + slack ? kLabel0 : (message < -bound - slack ? kLabel1 : kCopyRight);
     }
     d.sign[i] = static_cast<signed char>(cut + 4 * code);
     if (first.code == kCopyRight) first.code = code;

@@ -77,7 +77,7 @@ template <class I, class X, class W, class S>
 JAXTV_DEVICE void find_cuts(I n, X x, W w, S sign, double scale, double range, bool taut) {
   I first = 0;
   if (taut) first = taut_string(n, x, w, sign, double(n) * range);
-  if (first < n) decompose(first, n, x, w, sign, scale);
+  if (first < n) decompose(first, n, x, w, sign);
   while (fuse_ties(n, x, w, sign, scale)) {
   }
 }
@@ -96,16 +96,12 @@ JAXTV_DEVICE void write_values(I n, X x, W w, S sign, Y y) {
   });
 }
 
-// y = prox(x), all NaN where there is no solution; returns whether there is one. `sign` gets the
-// cuts. n >= 1. taut = false: decomposition from the start. I: int, or int64 for signals beyond 2^27
-// samples.
-template <class T, class I, class X, class W, class S, class Y>
-JAXTV_DEVICE bool prox_row(I n, X x, W w, S sign, Y y, bool taut = true) {
+// The cuts of prox(x); false where there is no solution. n >= 1. taut = false: decomposition from
+// the start. I: int, or int64 for signals beyond 2^27 samples.
+template <class T, class I, class X, class W, class S>
+JAXTV_DEVICE bool prox_cuts(I n, X x, W w, S sign, bool taut) {
   const Extent e = extent_of<T>(n, x, w);
-  if (!e.valid) {
-    for (I k = 0; k < n; ++k) y[k] = kNaN<T>;
-    return false;
-  }
+  if (!e.valid) return false;
   if constexpr (sizeof(T) == 4) {
     find_cuts(n, x, w, sign, e.scale(), e.range(), taut);
   } else {
@@ -113,8 +109,19 @@ JAXTV_DEVICE bool prox_row(I n, X x, W w, S sign, Y y, bool taut = true) {
     find_cuts(n, Scaled<X>{x, f}, Scaled<W>{w, f}, sign, e.scale() * f, e.high * f - e.low * f,
               taut);
   }
-  write_values<T>(n, x, w, sign, y);
   return true;
+}
+
+// y = prox(x), all NaN where there is no solution; returns whether there is one. `sign` gets the
+// cuts. y may be x.
+template <class T, class I, class X, class W, class S, class Y>
+JAXTV_DEVICE bool prox_row(I n, X x, W w, S sign, Y y, bool taut = true) {
+  const bool solved = prox_cuts<T>(n, x, w, sign, taut);
+  if (solved)
+    write_values<T>(n, x, w, sign, y);
+  else
+    for (I k = 0; k < n; ++k) y[k] = kNaN<T>;
+  return solved;
 }
 
 }  // namespace jaxtv::cuda

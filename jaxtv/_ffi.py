@@ -154,7 +154,8 @@ def sharding_rule(
 # ---------------------------------------------------------------------------- CUDA workspaces
 # CUDA handlers do not allocate: their scratch is one more result, of uint8 and shape
 # [batch dims..., bytes], which the lowering adds and drops. Here are the bytes per batch element,
-# by target, as a function of operand shapes, parameters and the bytes of a sample (itemsize); the handlers check that they suffice.
+# by target, as a function of operand shapes, parameters and the bytes of a sample (itemsize); the
+# handlers check that they suffice.
 
 
 def _segment_workspace(shapes: Sequence[tuple[int, ...]], *, axis: int, **_) -> int:
@@ -168,13 +169,6 @@ def _links(signals: int, n: int) -> int:
     return signals * ((n + 255) // 256 - 1) * 2 * 56
 
 
-def _dykstra_workspace(
-    shapes: Sequence[tuple[int, ...]], *, axes: tuple[int, ...], itemsize: int, **_
-) -> int:
-    """A state per axis and a flag (cuda/dykstra.cu)."""
-    return 8 + len(axes) * math.prod(shapes[0][min(axes) :]) * itemsize
-
-
 def _dykstra_derivative_workspace(
     shapes: Sequence[tuple[int, ...]], *, axes: tuple[int, ...], itemsize: int, **_
 ) -> int:
@@ -185,9 +179,7 @@ def _dykstra_derivative_workspace(
     return 8 + links + len(axes) * size * itemsize
 
 
-def _prox1d_workspace(
-    shapes: Sequence[tuple[int, ...]], *, axis: int, solver: Any, **_
-) -> int:
+def _prox1d_workspace(shapes: Sequence[tuple[int, ...]], *, axis: int, solver: Any, **_) -> int:
     """An upper bound of prox_workspace in cuda/prox1d.cu, whatever kernel it picks."""
     x = shapes[0]
     n, signals = x[axis], math.prod(x[axis + 1 :])
@@ -200,6 +192,15 @@ def _prox1d_workspace(
         return 8
     grid = 256 + 160 * ((n + 2047) // 2048) if n >= 32768 else 0
     return 8 + signals * (9 * n + grid)
+
+
+def _dykstra_workspace(
+    shapes: Sequence[tuple[int, ...]], *, axes: tuple[int, ...], itemsize: int, inner: Any, **_
+) -> int:
+    """What the 1D kernels need, a state per axis, and a flag (cuda/dykstra.cu)."""
+    x, lead = shapes[0], min(axes)
+    per_axis = [math.prod(x[lead:a]) * _prox1d_workspace([x], axis=a, solver=inner) for a in axes]
+    return 24 + max(per_axis) + len(axes) * math.prod(x[lead:]) * itemsize
 
 
 WORKSPACES: dict[str, Callable[..., int]] = {
@@ -227,16 +228,24 @@ def _missing_cuda(target: str) -> RuntimeError:
 
 
 def _use_fallback(platform: str, target: str) -> bool:
-    """Whether to lower to pure JAX: asked for, or CUDA code without CUDA kernels or plugin.
+    """Whether to lower to pure JAX: asked for, or a platform without kernels (or CUDA plugin).
 
     Raises:
-        RuntimeError: jax runs on CUDA here but the kernels were not built.
+        RuntimeError: jax runs on CUDA here but the kernels, or this one, were not built.
     """
     if FALLBACK:
         return True
     if platform == "cuda" and "cuda" not in REGISTERED and has_cuda_plugin():
         raise _missing_cuda(target)
-    return target not in REGISTERED.get(platform, ())
+    if platform not in REGISTERED:
+        return True
+    if target not in REGISTERED[platform]:
+        raise RuntimeError(
+            f"{target} is not among the {platform} kernels of this build of jaxtv "
+            f"({', '.join(REGISTERED[platform])}): the native module is older than the Python "
+            "code. Build it again with `pip install .`, or set JAXTV_FALLBACK=1."
+        )
+    return False
 
 
 def native_lowering(

@@ -304,6 +304,7 @@ def _template(x: Array, axis: int, size: int) -> Array:
 
 def _as_lam(lam: Any, x: Array) -> Array:
     """λ in the dtype of x, or an error: it must be a number or a float array, >= 0 if concrete."""
+    lam = int(lam) if isinstance(lam, np.integer) else lam
     dtype = getattr(lam, "dtype", None)
     number = isinstance(lam, int | float) and not isinstance(lam, bool)
     if dtype is None and not number:

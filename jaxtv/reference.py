@@ -200,14 +200,14 @@ def prox_tv2d(
 ) -> Array:
     """Algorithm 1 of the paper: K sweeps of Dykstra's method over rows, then columns.
 
-    A row runs along the later of the two axes and is swept first, as in the paper. The derivative
-    is that of the unrolled iteration.
+    A row runs along the second of `axes` and is swept first, as in the paper. The derivative is
+    that of the unrolled iteration.
 
     Args:
         X: float32 or float64 array.
         lam: one weight for both axes (size 1 along each), or a tuple with one entry for each of
             `axes`, as for `prox_tv1d`.
-        axes: the two axes.
+        axes: the two axes, columns first.
         iterations: K, the number of sweeps.
 
     Returns:
@@ -219,8 +219,7 @@ def prox_tv2d(
     """
     X = jnp.asarray(X)
     lams = lam if isinstance(lam, tuple) else (lam, lam)
-    by_axis = {range(X.ndim)[axis]: weight for axis, weight in zip(axes, lams, strict=True)}
-    (columns, lam_columns), (rows, lam_rows) = sorted(by_axis.items())
+    (columns, rows), (lam_columns, lam_rows) = axes, lams
 
     def sweep(state, _):
         Y, P, Q = state

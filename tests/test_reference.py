@@ -494,7 +494,7 @@ def test_dykstra_equals_algorithm_1(rng):
     lams = jnp.asarray(0.2), jnp.asarray(0.4)
     ws = [jnp.full((6, 6, 1), 0.4), jnp.full((6, 1, 5), 0.2)]
     y, _ = dykstra_masked(x, *ws, axes=axes, iterations=iterations, inner=None)
-    for axes, lam in (((-2, -1), lams), ((2, 1), lams[::-1])):
+    for axes, lam in (((-2, -1), lams), ((1, 2), lams)):
         expected = reference_2d(x, lam, axes=axes, iterations=iterations)
         np.testing.assert_allclose(expected, y, atol=1e-13)
 

@@ -14,16 +14,21 @@ namespace decomposition_detail {
 // While a region is split, sign[i] holds what the message says about label i: 0, 1, or as i + 1.
 constexpr signed char kZero = 2, kOne = 3, kCopy = 4;
 
+// Ties (a message at its bound up to round-off) stay joined. Not relative to all of the signal: a slack
+// above the bounds of small weights would join what differs.
+JAXTV_HD inline double round_off(double bound, double threshold, double sample) {
+  return 4 * kEps * (bound + abs_of(threshold) + abs_of(sample));
+}
+
 // One round on the region [a, b]; `left` and `right` are the duals at its two ends. Returns whether
 // it cut.
 template <class I, class X, class W, class S>
-JAXTV_HD bool split(I a, I b, double left, double right, double sum, X x, W w, S sign,
-                    double scale) {
+JAXTV_HD bool split(I a, I b, double left, double right, double sum, X x, W w, S sign) {
   const double t = double(x[a]) + (sum + (right - left)) / double(b - a + 1);
   double message = left + (t - double(x[a]));
   for (I i = a; i < b; ++i) {
     const double bound = w[i];
-    const double slack = 4 * kEps * (bound + scale);  // ties stay joined
+    const double slack = round_off(bound, t, x[i]);
     sign[i] = message > bound + slack ? kZero : (message < -bound - slack ? kOne : kCopy);
     message = max_of(-bound, min_of(bound, message)) + (t - double(x[i + 1]));
   }
@@ -42,10 +47,10 @@ JAXTV_HD bool split(I a, I b, double left, double right, double sum, X x, W w, S
 
 // Finds the cuts of samples [first, stop), where `stop` is n or comes after a cut; sign[e] for
 // first <= e < stop - 1 holds cuts that are known already, or 0. sign[first-1], when first > 0, is
-// the jump at the left end. `scale` bounds |x|. Rounds are bounded by the exponent range of the
-// data (about 10 on real data), so this always ends.
+// the jump at the left end. Rounds are bounded by the exponent range of the data (about 10 on real
+// data), so this always ends.
 template <class I, class X, class W, class S>
-JAXTV_HD void refine(I first, I stop, I n, X x, W w, S sign, double scale) {
+JAXTV_HD void refine(I first, I stop, I n, X x, W w, S sign) {
   // A worklist without a stack: regions are finished left to right, the next one starts at `a`.
   for (I a = first; a < stop;) {
     I b = a;  // the region [a, b] ends at the next cut
@@ -56,15 +61,15 @@ JAXTV_HD void refine(I first, I stop, I n, X x, W w, S sign, double scale) {
     }
     const double left = a > 0 ? double(sign[a - 1]) * double(w[a - 1]) : 0.0;
     const double right = b + 1 < n ? double(sign[b]) * double(w[b]) : 0.0;
-    if (!decomposition_detail::split(a, b, left, right, sum, x, w, sign, scale)) a = b + 1;
+    if (!decomposition_detail::split(a, b, left, right, sum, x, w, sign)) a = b + 1;
   }
 }
 
 // Finds the cuts of samples [first, n) afresh.
 template <class I, class X, class W, class S>
-JAXTV_HD void decompose(I first, I n, X x, W w, S sign, double scale) {
+JAXTV_HD void decompose(I first, I n, X x, W w, S sign) {
   for (I e = first; e + 1 < n; ++e) sign[e] = 0;
-  refine(first, n, n, x, w, sign, scale);
+  refine(first, n, n, x, w, sign);
 }
 
 }  // namespace jaxtv

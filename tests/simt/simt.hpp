@@ -377,6 +377,12 @@ class Machine {
     if (c.writer / kWarp == current_ / kWarp && ordered(current_, c.writer, c.write_clock)) return;
     race(i, what, c.writer);
   }
+  // Whether the running thread has met all readers of its warp since they read.
+  bool met_all(const Cell& c) const {
+    for (unsigned left = c.readers; left != 0; left &= left - 1)
+      if (!ordered(current_, __builtin_ctz(left), c.read_clock)) return false;
+    return true;
+  }
   void on_read(std::size_t i) {
     Cell& c = cell(i);
     if (c.written < first_epoch_)
@@ -385,6 +391,7 @@ class Machine {
     const int warp = current_ / kWarp;
     if (c.reader_warp == -1) c.reader_warp = warp;
     if (c.reader_warp != warp) c.reader_warp = -2;
+    if (c.reader_warp == warp && met_all(c)) c.readers = 0;  // who waits for this one waits for them
     c.readers |= 1u << (current_ % kWarp);
     c.read_clock = std::max(c.read_clock, fibers_[current_].clock);
   }
