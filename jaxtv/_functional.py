@@ -69,15 +69,18 @@ def duality_gap(x: ArrayLike, y: ArrayLike, lam: Lam, *, axes: int | Sequence[in
         raise ValueError(f"`y` must be shaped as x, {shape}, got {jnp.shape(y)}.")
     x, resolved, ws = _arguments(x, lam, axes)
     y = as_float_array(y, "y").astype(x.dtype)
-    if len(resolved) > 1:
-        return feasible_gap(x, y, ws, resolved)[0]
-    axis, w = resolved[0], jax.lax.stop_gradient(ws[0])
-    x, y = jax.lax.stop_gradient((x, y))
+    if len(resolved) == 1:
+        return _gap_of_any(x, y, ws[0], resolved[0])
+    return feasible_gap(x, y, ws, resolved)[0]
+
+
+def _gap_of_any(x: Array, y: Array, w: Array, axis: int) -> Array:
+    x, y, w = jax.lax.stop_gradient((x, y, w))
     cumulative = jnp.cumsum(y - x, axis=axis)
     edges = jax.lax.slice_in_dim(cumulative, 0, max(x.shape[axis] - 1, 0), axis=axis)
     u = jnp.clip(edges, -w, w) if edges.size else edges
     jump = jnp.diff(y, axis=axis)
-    variation = jnp.where(jump == 0, 0, w * jnp.abs(jump) - u * jump)
+    variation = jnp.where(jump == 0, 0, (w - u * jnp.sign(jump)) * jnp.abs(jump))
     pad = [(0, 0)] * x.ndim
     before, after = list(pad), list(pad)
     before[axis], after[axis] = (1, 0), (0, 1)

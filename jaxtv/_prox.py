@@ -69,12 +69,7 @@ def prox_tv1d(
         TypeError: x or `lam` is not a float array, or `solver` is not a 1D solver.
         ValueError: `axis` is out of range, `lam` does not fit, or a concrete λ is negative or NaN.
     """
-    if not isinstance(solver, Solver1D):
-        raise TypeError(
-            "`solver` must be a 1D solver (Direct, TautString, Decomposition or ProjectedNewton), "
-            f"got {solver!r}. Dykstra solves two or more axes: use prox_tv2d or prox_tv."
-        )
-    return _prox(x, lam, (_as_axis(axis, "axis"),), "axis", solver, return_info)
+    return _prox1d(x, lam, _as_axis(axis, "axis"), "axis", solver, return_info)
 
 
 def prox_tv2d(
@@ -147,13 +142,7 @@ def prox_tv(
     axes = _as_axes(axes)
     if len(axes) == 1:
         lam = lam[0] if isinstance(lam, tuple) and len(lam) == 1 else lam
-        return prox_tv1d(
-            x,
-            lam,
-            axis=axes[0],
-            solver=solver or Direct(),
-            return_info=return_info,  # type: ignore
-        )
+        return _prox1d(x, lam, axes[0], "axes", solver or Direct(), return_info)
     solver = solver or Dykstra(iterations=4)
     if not isinstance(solver, Dykstra):
         raise TypeError(
@@ -161,6 +150,15 @@ def prox_tv(
             "inside it: Dykstra(inner=...)."
         )
     return _prox(x, lam, axes, "axes", solver, return_info)
+
+
+def _prox1d(x, lam, axis: int, axis_name: str, solver, return_info: bool):
+    if not isinstance(solver, Solver1D):
+        raise TypeError(
+            "`solver` must be a 1D solver (Direct, TautString, Decomposition or ProjectedNewton) "
+            f"for one axis, got {solver!r}. Dykstra solves two and more: prox_tv2d or prox_tv."
+        )
+    return _prox(x, lam, (axis,), axis_name, solver, return_info)
 
 
 def _prox(x, lam, axes: tuple[int, ...], axes_name: str, solver, return_info: bool):

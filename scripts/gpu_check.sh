@@ -35,7 +35,7 @@ build() {
 stage build 150 build || exit 1
 export PYTHONPATH=$PWD/build/gpu/site
 
-stage tests 150 python3 -P -m pytest -q -x --no-header -p no:cacheprovider \
+stage tests 150 python3 -P -m pytest -q -x --no-header \
   tests/test_cuda.py tests/test_prox1d.py tests/test_prox2d.py tests/test_derivatives.py
 for tool in memcheck racecheck initcheck synccheck; do
   stage "$tool" 40 compute-sanitizer --tool "$tool" --error-exitcode 9 \

@@ -30,6 +30,8 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "x64: needs float64; only in the x64 run")
     config.addinivalue_line("markers", "once: independent of the precision; only in the x64 run")
     config.addinivalue_line("filterwarnings", "error::DeprecationWarning")
+    if os.environ.get("JAXTV_REQUIRE_CUDA") and jax.default_backend() != "gpu":
+        raise pytest.UsageError("JAXTV_REQUIRE_CUDA is set, but JAX sees no CUDA device")
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
     hypothesis.settings.register_profile(

@@ -14,8 +14,8 @@ namespace decomposition_detail {
 // While a region is split, sign[i] holds what the message says about label i: 0, 1, or as i + 1.
 constexpr signed char kZero = 2, kOne = 3, kCopy = 4;
 
-// Ties (a message at its bound up to round-off) stay joined. Not relative to all of the signal: a slack
-// above the bounds of small weights would join what differs.
+// Ties (a message at its bound up to round-off) stay joined. Not relative to all of the signal: a
+// slack above the bounds of small weights would join what differs.
 JAXTV_HD inline double round_off(double bound, double threshold, double sample) {
   return 4 * kEps * (bound + abs_of(threshold) + abs_of(sample));
 }

@@ -391,7 +391,8 @@ class Machine {
     const int warp = current_ / kWarp;
     if (c.reader_warp == -1) c.reader_warp = warp;
     if (c.reader_warp != warp) c.reader_warp = -2;
-    if (c.reader_warp == warp && met_all(c)) c.readers = 0;  // who waits for this one waits for them
+    if (c.reader_warp == warp && met_all(c))
+      c.readers = 0;  // who waits for this one waits for them
     c.readers |= 1u << (current_ % kWarp);
     c.read_clock = std::max(c.read_clock, fibers_[current_].clock);
   }
