@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <limits>
 #include <memory>
 
 #include "serial.hpp"
@@ -85,7 +84,8 @@ void prox1d(const Pool& pool, const Sweep<T>& s, const Solver& solver) {
     report_gap(s, begin, end);
     if (!by_lanes) return;
     for (std::int64_t i = begin; i < end; ++i) {
-      s.converged[i] = s.gap[i] - s.gap[i] == 0;
+      const T first = s.y[s.shape.offset(i, n)];
+      s.converged[i] = first - first == 0;
       s.iterations[i] = s.converged[i] ? 1 : 0;
     }
   });
@@ -138,15 +138,9 @@ Weights<T> at_element(const Weights<T>& w, const Shape& s, std::int64_t b) {
   return {w.data ? w.data + b * s.outer * w.length(s.n) * s.inner : nullptr, w.per_edge};
 }
 
-template <class T>
-bool has_nan(const T* y, std::int64_t size) {
-  T probe = 0;
-  for (std::int64_t i = 0; i < size; ++i) probe += y[i] - y[i];
-  return !(probe == 0);
-}
-
 }  // namespace
 
+// A NaN spreads by itself: one sweep takes it to all samples that its axes connect, and no others.
 template <class T>
 void dykstra(const Pool& pool, const Iteration& it, const Solver& inner, const T* x,
              const std::vector<Weights<T>>& w, T* y, std::uint8_t* mask) {
@@ -172,8 +166,6 @@ void dykstra(const Pool& pool, const Iteration& it, const Solver& inner, const T
       s.shift = int(2 * (pass % 4));
       prox1d(inside, s, inner);
     }
-    T* out = y + b * size;
-    if (has_nan(out, size)) std::fill(out, out + size, std::numeric_limits<T>::quiet_NaN());
   });
 }
 

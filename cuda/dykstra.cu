@@ -22,29 +22,6 @@ JAXTV_DEVICE std::uint8_t code_of(T here, T next, F positive) {
   if (here > next) return kJumpDown;
   return here == next && positive() ? kJoined : kCut;
 }
-template <class T>
-JAXTV_DEVICE bool finite(T v) {
-  return v - v == T(0);
-}
-
-// ---- elements with NaN become NaN as a whole ----
-
-__global__ void __launch_bounds__(kPassThreads)
-    clear_flags(std::int64_t batch, std::uint8_t* flags) {
-  for (std::int64_t i = std::int64_t(blockIdx.x) * kPassThreads + threadIdx.x; i < batch;
-       i += std::int64_t(gridDim.x) * kPassThreads)
-    flags[i] = 0;
-}
-
-template <class T>
-__global__ void __launch_bounds__(kPassThreads)
-    poison(std::int64_t batch, std::int64_t size, const std::uint8_t* flags, T* y) {
-  for (std::int64_t b = blockIdx.x; b < batch; b += gridDim.x) {
-    if (!flags[b]) continue;
-    for (std::int64_t i = threadIdx.x; i < size; i += kPassThreads) y[b * size + i] = kNaN<T>;
-  }
-}
-
 // ---- one pass ----
 
 template <class T>
@@ -57,7 +34,6 @@ struct Pass {
   std::uint8_t* mask;  // of the first element, null where not wanted
   int shift;
   std::int64_t mask_stride;  // to the next element
-  std::uint8_t* flags;       // per element: y is not finite; null before the last pass
 
   JAXTV_DEVICE T input(std::int64_t at) const {
     T a = x[at];
@@ -98,13 +74,11 @@ __global__ void __launch_bounds__(kPassThreads, 2) sweep(Tiling t, Pass<T> op) {
         prox_row<T>(n, row, Uniform<T>{op.w[tile.signal(t, lane)]}, cuts, row, op.taut);
     }
     __syncthreads();
-    bool bad = false;
     for_samples(t, tile, [&](int k, int lane, std::int64_t outer, std::int64_t inner) {
       const std::int64_t at = (outer * s.n + k) * s.inner + inner;
       const T z = values[k * t.pitch + lane];
       if (op.residual) op.residual[at] = op.input(at) - z;
       if (op.y) op.y[at] = z;
-      bad |= !finite(z);
       if (!op.mask) return;
       const std::int64_t in_element = at - tile.batch * s.outer * s.n * s.inner;
       const std::uint8_t code =
@@ -113,7 +87,6 @@ __global__ void __launch_bounds__(kPassThreads, 2) sweep(Tiling t, Pass<T> op) {
           });
       op.put_code(tile.batch * op.mask_stride + in_element, code);
     });
-    if (op.flags && bad) op.flags[tile.batch] = 1;
     __syncthreads();  // the tile is loaded anew
   }
 }
@@ -135,9 +108,8 @@ __global__ void __launch_bounds__(kPassThreads)
        i += std::int64_t(gridDim.x) * kPassThreads) {
     const T here = z[i];
     if (op.residual) op.residual[i] = a[i] - here;
-    const std::int64_t batch = i / size;
-    if (op.flags && !finite(here)) op.flags[batch] = 1;
     if (!op.mask) continue;
+    const std::int64_t batch = i / size;
     const std::int64_t row = i / s.inner, outer = row / s.n, k = row - outer * s.n;
     std::uint8_t code = kCut;
     if (k + 1 < s.n)
@@ -158,7 +130,7 @@ struct ImageOp {
   std::int64_t size;  // of an element
   int passes;
   T* y;
-  std::uint8_t *mask, *flags;  // flags: null where a tile is a whole element
+  std::uint8_t* mask;
 };
 
 // Weights in global memory, one for all edges where the stride is 0.
@@ -252,18 +224,8 @@ __global__ void __launch_bounds__(kImageThreads, 2) image_dykstra(ImageTiling t,
       }
     }
     T* out = op.y + image.batch * op.size;
-    bool bad = false;
-    for_pixels(t, image, [&](int p, std::int64_t at) {
-      const T v = state[p];
-      out[at] = v;
-      bad |= !finite(v);
-    });
-    if (op.flags) {
-      if (bad) op.flags[image.batch] = 1;
-      __syncthreads();
-    } else if (__syncthreads_or(bad)) {
-      for_pixels(t, image, [&](int, std::int64_t at) { out[at] = kNaN<T>; });
-    }
+    for_pixels(t, image, [&](int p, std::int64_t at) { out[at] = state[p]; });
+    __syncthreads();
   }
 }
 
@@ -336,7 +298,7 @@ std::int64_t prox_bytes(const Iteration& it, const Solver& inner) {
 
 template <class T>
 std::int64_t dykstra_workspace(const Iteration& it, const Solver& inner) {
-  return prox_bytes(it, inner) + it.axes * it.batch * it.size * std::int64_t(sizeof(T)) + it.batch;
+  return prox_bytes(it, inner) + it.axes * it.batch * it.size * std::int64_t(sizeof(T));
 }
 
 template <class T>
@@ -345,12 +307,10 @@ Status dykstra(cudaStream_t stream, const Iteration& it, const Solver& inner, co
   const std::int64_t total = it.batch * it.size;
   if (total == 0) return nullptr;
   T* states = reinterpret_cast<T*>(static_cast<char*>(workspace) + prox_bytes(it, inner));
-  std::uint8_t* flags = reinterpret_cast<std::uint8_t*>(states + it.axes * total);
   const bool taut = inner.method != Method::kDecomposition;
   ImageTiling image{};
   if (inner.method != Method::kProjectedNewton)
     image = image_tiling_of(it, image_bytes<T>(mask != nullptr));
-  const bool whole = image.tiles == it.batch;
   const ImageOp<T> image_op{x,
                             {w.data[0], w.data[1]},
                             {w.per_edge[0], w.per_edge[1]},
@@ -358,43 +318,33 @@ Status dykstra(cudaStream_t stream, const Iteration& it, const Solver& inner, co
                             it.size,
                             int(it.passes()),
                             y,
-                            mask,
-                            whole ? nullptr : flags};
-  if (whole) return run_image(stream, image, image_op);
+                            mask};
+  if (image.tiles > 0) return run_image(stream, image, image_op);
 
-  if (Status bad = launch("clear_flags", clear_flags, blocks_for(it.batch), kPassThreads, 0, stream,
-                          it.batch, flags))
-    return bad;
-  if (image.tiles > 0) {
-    if (Status bad = run_image(stream, image, image_op)) return bad;
-  } else {
-    for (std::int64_t pass = 0; pass < it.passes(); ++pass) {
-      const int axis = int(pass % it.axes);
-      const bool last = pass + 1 == it.passes();
-      const Shape& shape = it.shapes[axis];
-      T* own = states + axis * total;
-      Pass<T> op{};
-      op.x = x;
-      for (int j = 0; j < it.axes; ++j)  // a state that has no value yet is zero
-        if (j != axis && (pass >= it.axes || j < axis))
-          op.minus.data[op.minus.count++] = states + j * total;
-      op.w = w.data[axis];
-      op.per_edge = w.per_edge[axis];
-      op.taut = taut;
-      op.y = last ? y : nullptr;
-      op.residual = last ? nullptr : own;
-      op.mask = mask ? mask + pass / 4 * it.size : nullptr;
-      op.mask_stride = it.planes() * it.size;
-      op.shift = int(2 * (pass % 4));
-      op.flags = last ? flags : nullptr;
-      if (Status bad = by_rows<T>(shape, op.per_edge, inner.method)
-                           ? run_rows(stream, shape, op)
-                           : run_long(stream, shape, op, inner, own, y, workspace))
-        return bad;
-    }
+  for (std::int64_t pass = 0; pass < it.passes(); ++pass) {
+    const int axis = int(pass % it.axes);
+    const bool last = pass + 1 == it.passes();
+    const Shape& shape = it.shapes[axis];
+    T* own = states + axis * total;
+    Pass<T> op{};
+    op.x = x;
+    for (int j = 0; j < it.axes; ++j)  // a state that has no value yet is zero
+      if (j != axis && (pass >= it.axes || j < axis))
+        op.minus.data[op.minus.count++] = states + j * total;
+    op.w = w.data[axis];
+    op.per_edge = w.per_edge[axis];
+    op.taut = taut;
+    op.y = last ? y : nullptr;
+    op.residual = last ? nullptr : own;
+    op.mask = mask ? mask + pass / 4 * it.size : nullptr;
+    op.mask_stride = it.planes() * it.size;
+    op.shift = int(2 * (pass % 4));
+    if (Status bad = by_rows<T>(shape, op.per_edge, inner.method)
+                         ? run_rows(stream, shape, op)
+                         : run_long(stream, shape, op, inner, own, y, workspace))
+      return bad;
   }
-  return launch("poison", poison<T>, min_of<std::int64_t>(it.batch, 4096), kPassThreads, 0, stream,
-                it.batch, it.size, flags, y);
+  return nullptr;
 }
 
 #define JAXTV_INSTANTIATE(T)                                                       \

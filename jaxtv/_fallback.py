@@ -348,9 +348,8 @@ def _without(x: Array, duals: Sequence[Array], i: int) -> Array:
 def _dykstra(x, ws, *, axes, iterations, keep: bool) -> tuple[Array, Array]:
     """Cyclic Dykstra over the axes (for two, Algorithm 1 of the paper), as X = Y + sum_i p_i."""
     first = min(axes)
-    core = tuple(range(first, x.ndim))
     original, weights = x, ws
-    x, ws, bad, scale = _sanitise(x, ws, core)
+    x, ws, bad, scale = _sanitise(x, ws, axes)
     planes = -(-iterations * len(axes) // _PER_PLANE) if keep else 0
     masks = jnp.zeros_like(jnp.expand_dims(x, first), jnp.uint8)
     masks = jnp.repeat(masks, planes, axis=first)
@@ -372,7 +371,7 @@ def _dykstra(x, ws, *, axes, iterations, keep: bool) -> tuple[Array, Array]:
     y = y * scale
     idle = True  # no weight anywhere in the element: y is x, bit for bit
     for w in weights:
-        idle = idle & jnp.all(w == 0, core, keepdims=True)
+        idle = idle & jnp.all(w == 0, axes, keepdims=True)
     return jnp.where(bad, jnp.nan, jnp.where(idle, original, y)), masks
 
 

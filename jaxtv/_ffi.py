@@ -197,10 +197,10 @@ def _prox1d_workspace(shapes: Sequence[tuple[int, ...]], *, axis: int, solver: A
 def _dykstra_workspace(
     shapes: Sequence[tuple[int, ...]], *, axes: tuple[int, ...], itemsize: int, inner: Any, **_
 ) -> int:
-    """What the 1D kernels need, a state per axis, and a flag (cuda/dykstra.cu)."""
+    """What the 1D kernels need, and a state per axis (cuda/dykstra.cu)."""
     x, lead = shapes[0], min(axes)
     per_axis = [math.prod(x[lead:a]) * _prox1d_workspace([x], axis=a, solver=inner) for a in axes]
-    return 24 + max(per_axis) + len(axes) * math.prod(x[lead:]) * itemsize
+    return 16 + max(per_axis) + len(axes) * math.prod(x[lead:]) * itemsize
 
 
 WORKSPACES: dict[str, Callable[..., int]] = {

@@ -64,11 +64,10 @@ def duality_gap(x: ArrayLike, y: ArrayLike, lam: Lam, *, axes: int | Sequence[in
     Raises:
         TypeError, ValueError: as `prox_tv`; ValueError where y is not shaped as x.
     """
-    shape = jnp.shape(x)
-    if jnp.shape(y) != shape:
-        raise ValueError(f"`y` must be shaped as x, {shape}, got {jnp.shape(y)}.")
     x, resolved, ws = _arguments(x, lam, axes)
     y = as_float_array(y, "y").astype(x.dtype)
+    if y.shape != x.shape:
+        raise ValueError(f"`y` must be shaped as x, {x.shape}, got {y.shape}.")
     if len(resolved) == 1:
         return _gap_of_any(x, y, ws[0], resolved[0])
     return feasible_gap(x, y, ws, resolved)[0]
@@ -108,6 +107,8 @@ def max_lambda(x: ArrayLike, axes: int | Sequence[int]) -> Array:
         TypeError, ValueError: as `prox_tv`.
     """
     x, resolved, _ = _arguments(x, 0.0, axes)
+    if x.size == 0:
+        return jnp.zeros([d for a, d in enumerate(x.shape) if a not in resolved], x.dtype)
     centred = x - jnp.mean(x, axis=resolved, keepdims=True)
     if len(resolved) == 1:
         return jnp.max(jnp.abs(jnp.cumsum(centred, axis=resolved[0])), axis=resolved[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 
 import jax
@@ -32,7 +33,9 @@ def resolve_solver(axes: tuple[int, ...], solver: Solver1D | Dykstra | None) -> 
             f"`solver` must solve over {len(axes)} axes for `axes={axes}`, got the 1D solver "
             f"{solver!r}. Use `Dykstra(inner={solver!r})`."
         )
-    if not isinstance(solver, Solver1D) and len(axes) == 1:
+    if not isinstance(solver, Solver1D | Dykstra):
+        raise TypeError(f"`solver` must be a solver object such as Dykstra(4), got {solver!r}.")
+    if isinstance(solver, Dykstra) and len(axes) == 1:
         raise ValueError(
             f"`solver` must be a 1D solver (Direct, TautString, Decomposition or ProjectedNewton) "
             f"for the single axis of `axes={axes}`, got {solver!r}."
@@ -48,8 +51,8 @@ def check_mode(mode: str) -> None:
 
 def check_init_lam(init_lam: float, trainable: bool) -> None:
     """Raises ValueError unless λ can start at `init_lam`."""
-    if not init_lam >= 0:
-        raise ValueError(f"`init_lam` must be >= 0, got {init_lam!r}.")
+    if not isinstance(init_lam, numbers.Real) or not init_lam >= 0:
+        raise ValueError(f"`init_lam` must be a number >= 0, got {init_lam!r}.")
     if trainable and not 0 < init_lam < math.inf:
         raise ValueError(
             f"`init_lam` must be positive and finite when `trainable=True`, got {init_lam!r}: the "

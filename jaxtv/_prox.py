@@ -88,9 +88,8 @@ def prox_tv2d(
 
     Args:
         X: array with the two `axes` anywhere, e.g. (..., H, W) or (N, H, W, C) with
-            `axes=(-3, -2)`; dtypes as for `prox_tv1d`. A batch element (X without the axes) with a
-            NaN or an infinity becomes NaN; when a non-prox axis stands behind the first of `axes`
-            (channels last), the whole block that shares the leading axes does.
+            `axes=(-3, -2)`; dtypes as for `prox_tv1d`. An image with a NaN or an infinity becomes
+            NaN, no other one changes.
         lam: λ ≥ 0, an array that broadcasts against X with size 1 along both axes (a shape (C,) is
             per channel when channels are last), or a pair, one entry per axis in the order of
             `axes`; an entry has size 1 or n-1 along its own axis.
@@ -141,9 +140,8 @@ def prox_tv(
     """
     axes = _as_axes(axes)
     if len(axes) == 1:
-        lam = lam[0] if isinstance(lam, tuple) and len(lam) == 1 else lam
-        return _prox1d(x, lam, axes[0], "axes", solver or Direct(), return_info)
-    solver = solver or Dykstra(iterations=4)
+        return _prox1d(x, lam, axes[0], "axes", Direct() if solver is None else solver, return_info)
+    solver = Dykstra(iterations=4) if solver is None else solver
     if not isinstance(solver, Dykstra):
         raise TypeError(
             f"`solver` must be Dykstra for {len(axes)} axes, got {solver!r}. A 1D solver goes "
@@ -188,15 +186,17 @@ def _dykstra(x, ws, axes, solver: Dykstra, return_info: bool):
         return y, None
     # x - y is dual feasible by construction, and so this is a certificate (see duality_gap).
     gap, objective = feasible_gap(x, y, ws, axes)
-    finite = jnp.isfinite(gap)
+    finite = jnp.all(jnp.isfinite(y), axis=axes)
     iterations = jnp.where(finite, jnp.int32(solver.iterations), jnp.int32(0))
     return y, Info(gap, iterations, finite & (gap <= 1e-5 * objective))
 
 
 def feasible_gap(x, y, ws, axes) -> tuple[Array, Array]:
     """Duality gap Σ w|Dy| − ⟨x − y, y⟩ of a y with x − y dual feasible, and the objective there."""
-    x, y = jax.lax.stop_gradient((x, y))
-    tv = weighted_variation(y, jax.lax.stop_gradient(ws), axes)
+    x, y, ws = jax.lax.stop_gradient((x, y, ws))
+    # No dual exceeds Σ|x − mean|: with weights cut down to that, λ = inf has a finite gap.
+    enough = jnp.sum(jnp.abs(x - jnp.mean(x, axis=axes, keepdims=True)), axis=axes, keepdims=True)
+    tv = weighted_variation(y, [jnp.minimum(w, enough) for w in ws], axes)
     centred = y - jnp.mean(y, axis=axes, keepdims=True)
     gap = tv - jnp.sum((x - y) * centred, axis=axes)
     return jnp.maximum(gap, 0), tv + 0.5 * jnp.sum((x - y) ** 2, axis=axes)
@@ -264,11 +264,11 @@ def resolve_axes(axes: Sequence[int], ndim: int, name: str = "axes") -> tuple[in
 def normalise_lam(lam: Lam, x: Array, axes: Sequence[int]) -> tuple[Array, ...]:
     """One weight array per axis: dtype and shape of x but for size 1 or n-1 along the axis."""
     if isinstance(lam, tuple | list):
-        if len(axes) == 1 or len(lam) != len(axes):
+        if len(lam) != len(axes):
+            count = "one axis" if len(axes) == 1 else f"{len(axes)} axes"
             raise ValueError(
-                f"`lam` must have one entry per axis ({len(axes)}), got {len(lam)}."
-                if len(axes) > 1
-                else f"`lam` must be a number or an array for one axis, got {lam!r}."
+                "`lam` must be a number, an array, or a tuple with one entry per axis; got "
+                f"{len(lam)} entries for {count}."
             )
         return tuple(_weights(_as_lam(w, x), x, a, (a,)) for w, a in zip(lam, axes))
     lam = _as_lam(lam, x)  # converted once: a half-precision λ adds its gradients in float32
@@ -277,6 +277,8 @@ def normalise_lam(lam: Lam, x: Array, axes: Sequence[int]) -> tuple[Array, ...]:
 
 def _weights(lam: Array, x: Array, axis: int, prox_axes: Sequence[int]) -> Array:
     shape, n = np.shape(lam), x.shape[axis]
+    if n <= 1 and len(prox_axes) == 1 and 0 in shape:  # no edges, no weights: λ plays no part
+        lam, shape = jnp.zeros((), x.dtype), ()
     padded = (1,) * (x.ndim - len(shape)) + shape
     edges = max(n - 1, 1)
     sizes = {a: {1, edges} if len(prox_axes) == 1 else {1} for a in prox_axes}

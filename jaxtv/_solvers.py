@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from typing import Literal
 
 
@@ -43,7 +44,7 @@ class ProjectedNewton:
     line_search: Literal["backtracking", "parallel"] = "backtracking"
 
     def __post_init__(self):
-        if not (isinstance(self.tol, (int, float)) and math.isfinite(self.tol) and self.tol >= 0):
+        if not (isinstance(self.tol, numbers.Real) and math.isfinite(self.tol) and self.tol >= 0):
             raise ValueError(f"`tol` must be a finite number >= 0, got {self.tol!r}.")
         _check_count("max_iterations", self.max_iterations)
         if self.line_search not in ("backtracking", "parallel"):

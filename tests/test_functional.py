@@ -152,3 +152,11 @@ def test_half_types_give_float32(dtype):
     ):
         assert got.dtype == jnp.float32
         assert np.array_equal(got, want)
+
+
+def test_degenerate_sizes():
+    assert np.array_equal(jaxtv.max_lambda(jnp.ones((3, 0)), -1), np.zeros(3))
+    assert jaxtv.max_lambda(jnp.ones((0, 3)), (0, 1)) == 0
+    one = jnp.ones((2, 1))
+    assert np.array_equal(jaxtv.prox_tv1d(one, jnp.ones((2, 0))), one)  # n = 1 has no edge
+    assert np.array_equal(jaxtv.total_variation(one, (0.1,), axes=(1,)), np.zeros(2))

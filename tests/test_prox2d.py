@@ -184,3 +184,26 @@ def test_residual_is_two_bits_per_pixel_and_pass(iterations, differentiate_lam):
     planes = -(-2 * iterations // 4)
     per_signal = 0 if differentiate_lam else x.size // 32 + x.size // 40  # zeros for tangents of λ
     assert size <= planes * x.size + x.dtype.itemsize * per_signal + 64
+
+
+@pytest.mark.parametrize("axes", [(1, 2), (2, 1)])
+def test_a_bad_channel_leaves_the_other_channels_alone(axes):
+    """Channels last: an image is one channel of one batch element."""
+    x = jnp.asarray(rng(5).normal(size=(2, 6, 5, 3)), jnp.float32)
+    clean = np.asarray(jaxtv.prox_tv2d(x, 0.2, axes=axes))
+    bad = np.array(jaxtv.prox_tv2d(x.at[1, 2, 3, 1].set(jnp.nan), 0.2, axes=axes))
+    assert np.isnan(bad[1, :, :, 1]).all()
+    bad[1, :, :, 1] = clean[1, :, :, 1]
+    assert np.array_equal(bad, clean)
+    lam = jnp.asarray([0.2, -1.0, 0.2], jnp.float32)
+    y = np.asarray(jax.jit(lambda lam: jaxtv.prox_tv2d(x, lam, axes=axes))(lam))
+    assert np.isnan(y[..., 1]).all()
+    assert np.array_equal(y[..., [0, 2]], clean[..., [0, 2]])
+
+
+def test_info_at_infinite_lam():
+    x = jnp.asarray(rng(6).normal(size=(3, 6, 5)), jnp.float32)
+    y, info = jaxtv.prox_tv2d(x, np.inf, return_info=True)
+    assert np.allclose(y, x.mean((1, 2), keepdims=True), atol=1e-6)
+    assert np.array_equal(info.iterations, [4, 4, 4])
+    assert info.converged.all()

@@ -48,7 +48,7 @@ def read(path: Path) -> Picture:
             icc_profile = image.info.get("icc_profile")
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist.") from None
-    except (OSError, SyntaxError) as error:  # Pillow: SyntaxError for a broken PNG
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: broken PNG
         raise ImageError(f"{path} can not be read as a picture: {error}.") from error
     pixels = pixels.astype(pixels.dtype.newbyteorder("=")).reshape(*pixels.shape[:2], -1)
     channels = pixels.shape[-1]
