@@ -265,10 +265,10 @@ def normalise_lam(lam: Lam, x: Array, axes: Sequence[int]) -> tuple[Array, ...]:
     """One weight array per axis: dtype and shape of x but for size 1 or n-1 along the axis."""
     if isinstance(lam, tuple | list):
         if len(lam) != len(axes):
-            count = "one axis" if len(axes) == 1 else f"{len(axes)} axes"
+            where = " for one axis" if len(axes) == 1 else ""
             raise ValueError(
-                "`lam` must be a number, an array, or a tuple with one entry per axis; got "
-                f"{len(lam)} entries for {count}."
+                "`lam` must be a number, an array, or a tuple with one entry per axis "
+                f"({len(axes)}); got {len(lam)} entries{where}."
             )
         return tuple(_weights(_as_lam(w, x), x, a, (a,)) for w, a in zip(lam, axes))
     lam = _as_lam(lam, x)  # converted once: a half-precision λ adds its gradients in float32
