@@ -23,17 +23,26 @@ SOLVERS = {
     "projected-newton": jaxtv.ProjectedNewton(),
 }
 
-# Modules that the extra [demo] installs.
-EXTRA = ("PIL", "matplotlib", "optax", "rich", "skimage", "tyro")
+# Modules that the extra [vision] installs.
+EXTRA = ("PIL", "matplotlib", "optax", "orbax", "rich", "scipy", "skimage", "tyro")
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Entry point: `jaxtv demo | smooth | info`."""
+    """Entry point: `jaxtv demo | smooth | train | evaluate | reproduce | info`."""
     try:
         import tyro
 
+        from jaxtv.vision.commands import evaluate, reproduce, train
+
         tyro.extras.subcommand_cli_from_dict(
-            {"demo": demo, "smooth": smooth, "info": info},
+            {
+                "demo": demo,
+                "smooth": smooth,
+                "train": train,
+                "evaluate": evaluate,
+                "reproduce": reproduce,
+                "info": info,
+            },
             prog="jaxtv",
             description="Total-variation layers for JAX.",
             args=args,
@@ -46,7 +55,7 @@ def main(args: Sequence[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise
-        sys.exit(f"jaxtv: {error.name} is missing; install it with: pip install 'jaxtv[demo]'")
+        sys.exit(f"jaxtv: {error.name} is missing; install it with: pip install 'jaxtv[vision]'")
 
 
 def demo(

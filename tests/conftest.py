@@ -5,7 +5,8 @@ pytest orders the tests by it, and no jit cache is thrown away in between. Marke
 
 * `x64`: needs float64, so it exists in the x64 run only (deselected, not skipped, in the float32
   run);
-* `once`: does not depend on the precision at all; runs in the x64 run only.
+* `once`: does not depend on the precision at all; runs in the x64 run only;
+* `f32`: training, which is done in float32; runs in the float32 run only.
 """
 
 import os
@@ -29,6 +30,7 @@ RUNS = ("x64", "f32")
 def pytest_configure(config):
     config.addinivalue_line("markers", "x64: needs float64; only in the x64 run")
     config.addinivalue_line("markers", "once: independent of the precision; only in the x64 run")
+    config.addinivalue_line("markers", "f32: training in float32; only in the float32 run")
     config.addinivalue_line("filterwarnings", "error::DeprecationWarning")
     if os.environ.get("JAXTV_REQUIRE_CUDA") and jax.default_backend() != "gpu":
         raise pytest.UsageError("JAXTV_REQUIRE_CUDA is set, but JAX sees no CUDA device")
@@ -44,9 +46,8 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(config, items):
     def wanted(item):
         run = item.callspec.params["precision"] if hasattr(item, "callspec") else "x64"
-        return run == "x64" or not (
-            item.get_closest_marker("x64") or item.get_closest_marker("once")
-        )
+        markers = ("f32",) if run == "x64" else ("x64", "once")
+        return not any(item.get_closest_marker(name) for name in markers)
 
     dropped = [item for item in items if not wanted(item)]
     if dropped:

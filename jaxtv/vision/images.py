@@ -84,3 +84,21 @@ def _target_mode(path: Path, image: Image.Image) -> str:
         raise ImageError(f"{path} has 32 bits per pixel; 8 and 16 are supported.")
     color = "L" if mode in ("1", "L", "LA") else "RGB"
     return color + "A" if image.has_transparency_data else color
+
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".webp")
+
+
+def listed(folder: Path) -> list[Path]:
+    """The pictures in a folder, in the order of their names."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """A picture as uint8 (H, W, 3), without alpha.
+
+    Raises:
+        ImageError: see `read`.
+    """
+    pixels = np.rint(read(path).color * 255).astype(np.uint8)
+    return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels

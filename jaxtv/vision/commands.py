@@ -1,0 +1,185 @@
+"""`jaxtv train | evaluate | reproduce | data`: the commands on top of the tasks."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from jaxtv.vision import reproduce as tables
+from jaxtv.vision import training
+from jaxtv.vision.images import ImageError
+from jaxtv.vision.task import DataError, Preset, get_task, settings_of
+
+DATA_VARIABLE = "JAXTV_DATA"
+
+
+@dataclasses.dataclass(frozen=True)
+class Overrides:
+    """Values that replace those of the preset; see `jaxtv.vision.task.Settings`.
+
+    Attributes:
+        epochs: passes over the training data.
+        batch_size: examples per step, over all devices.
+        learning_rate: of the weights, at its highest.
+        lam_learning_rate: of every λ̃ (λ = softplus(λ̃)).
+        weight_decay: of the weights.
+        width: channels of the network.
+        depth: blocks or layers of the network.
+        size: side of training examples in pixels.
+        limit: most examples that are used; 0: all.
+        sweeps: Dykstra iterations of every TV layer.
+        init_lam: λ of the TV layers before training; 0: as the task sets it.
+        noise: denoising: σ on the scale 0..255.
+        backbone: wsol: the classifier.
+        precision: of activations.
+    """
+
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    lam_learning_rate: float | None = None
+    weight_decay: float | None = None
+    width: int | None = None
+    depth: int | None = None
+    size: int | None = None
+    limit: int | None = None
+    sweeps: int | None = None
+    init_lam: float | None = None
+    noise: float | None = None
+    backbone: Literal["small", "vgg16", "resnet50", "inception3"] | None = None
+    precision: Literal["float32", "bfloat16"] | None = None
+
+
+NoOverrides = Overrides()
+
+
+def train(
+    task: str,
+    variant: str = "baseline",
+    preset: Preset = "small",
+    data: Path | None = None,
+    output: Path | None = None,
+    seed: int = 0,
+    overrides: Annotated[Overrides, tyro.conf.OmitArgPrefixes] = NoOverrides,
+) -> None:
+    """Train one model of a task; goes on from its last epoch if it was stopped.
+
+    Args:
+        task: classification.
+        variant: baseline, or with TV layers: the names depend on the task.
+        preset: smoke: a minute; small: within 20 minutes on 2 cores; paper: the paper's setting.
+        data: file or folder; else the folder of the task in $JAXTV_DATA, else embedded data.
+        output: folder of the run; by default runs/TASK/PRESET/VARIANT/seedN.
+        seed: of weights, order and noise.
+        overrides: replace values of the preset.
+    """
+
+    def run() -> None:
+        chosen = get_task(task)
+        _check_variant(chosen, variant)
+        settings = settings_of(chosen, preset, dataclasses.asdict(overrides))
+        folder = output or Path("runs", task, preset, variant, f"seed{seed}")
+        console = Console()
+        source = data or default_data(task)
+        dataset = chosen.load(source, settings)
+        console.print(f"{task}, {variant}: {dataset.description}; writing to {folder}")
+        described = training.Run(task, variant, settings, seed, dataset.description)
+        result = training.train(chosen, described, dataset, folder, console)
+        show(f"{task}, {variant}", result, console)
+
+    _guarded("train", run)
+
+
+def evaluate(checkpoint: Path, data: Path | None = None) -> None:
+    """Measure a trained model again, also on other data.
+
+    Args:
+        checkpoint: the folder of the run.
+        data: file or folder; by default as for `jaxtv train`.
+    """
+
+    def run() -> None:
+        task, described, model = training.load(checkpoint)
+        dataset = task.load(data or default_data(task.name), described.settings)
+        metrics = task.evaluate(model, dataset, described.settings)
+        result = {"metrics": metrics, "lambdas": training.lambdas(model)}
+        show(f"{task.name}, {described.variant}: {dataset.description}", result, Console())
+
+    _guarded("evaluate", run)
+
+
+def reproduce(
+    what: str,
+    preset: Preset = "small",
+    data: Path | None = None,
+    output: Path = Path("runs"),
+    seeds: int = 3,
+    overrides: Annotated[Overrides, tyro.conf.OmitArgPrefixes] = NoOverrides,
+) -> None:
+    """Train every variant and seed of a table of the paper, print it beside the paper's numbers.
+
+    What was done before is not done again; writes OUTPUT/WHAT-PRESET.json and .md.
+
+    Args:
+        what: table2 (classification).
+        preset: smoke, small or paper.
+        data: file or folder; by default as for `jaxtv train`.
+        output: folder of the runs and of the results.
+        seeds: runs of each variant.
+        overrides: replace values of the preset.
+    """
+
+    def run() -> None:
+        task, table = tables.find(what)
+        given = {k: v for k, v in dataclasses.asdict(overrides).items() if v is not None}
+        settings = {
+            group: settings_of(task, preset, dict(changes) | given)
+            for group, changes in table.groups.items()
+        }
+        console = Console()
+        source = data or default_data(task.name)
+        results = tables.run_all(task, preset, settings, source, output, seeds, console)
+        tables.show(table, results, console)
+        training.write_json(output / f"{what}-{preset}.json", results)
+        (output / f"{what}-{preset}.md").write_text(tables.markdown(table, results) + "\n")
+
+    _guarded("reproduce", run)
+
+
+def default_data(task: str) -> Path | None:
+    """What `$JAXTV_DATA` has for a task: a folder of the task's name, or the folder itself."""
+    root = os.environ.get(DATA_VARIABLE)
+    if not root:
+        return None
+    named = Path(root, task)
+    return named if named.exists() else Path(root)
+
+
+def show(title: str, result: dict, console: Console) -> None:
+    """Prints metrics and λ as a table."""
+    table = Table("", "value", title=title)
+    for name, value in (result["metrics"] | result["lambdas"]).items():
+        table.add_row(name, f"{value:.4g}")
+    console.print(table)
+
+
+def _check_variant(task, variant: str) -> None:
+    if variant not in task.variants:
+        known = "; ".join(f"{name}: {what}" for name, what in task.variants.items())
+        raise ValueError(f"`variant` must be one of {task.name}'s ({known}), got {variant!r}.")
+
+
+def _guarded(command: str, run: Callable[[], None]) -> None:
+    """Mistakes of the user end in one line, not in a traceback."""
+    try:
+        run()
+    except (DataError, ImageError, FileNotFoundError, FloatingPointError, ValueError) as error:
+        sys.exit(f"jaxtv {command}: {error}")

@@ -1,0 +1,120 @@
+"""`jaxtv reproduce`: all variants and seeds of a table, beside the paper's numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from jaxtv.vision import training
+from jaxtv.vision.task import TASKS, Settings, Table, Task, get_task
+
+
+def find(name: str) -> tuple[Task, Table]:
+    """The task and the table of that name.
+
+    Raises:
+        ValueError: no task has it.
+    """
+    tasks = [get_task(task) for task in TASKS]
+    found = {table: task for task in tasks for table in task.tables}
+    if name not in found:
+        raise ValueError(f"`what` must be one of {', '.join(sorted(found))}, got {name!r}.")
+    return found[name], found[name].tables[name]
+
+
+def run_all(
+    task: Task,
+    preset: str,
+    settings: Mapping[str, Settings],
+    data: Path | None,
+    output: Path,
+    seeds: int,
+    console: Console,
+) -> dict[str, Any]:
+    """Trains and evaluates what is not done yet; returns all results.
+
+    Args:
+        task: what to train.
+        preset: name of the settings, part of the folders' names.
+        settings: group of the table -> its settings.
+        data: file or folder; None: embedded data.
+        output: folder under which each run has its own.
+        seeds: runs of each variant.
+        console: where progress is shown.
+
+    Returns:
+        `data`, `preset`, and `runs`: group -> variant -> a result per seed.
+    """
+    runs: dict[str, Any] = {}
+    description = ""
+    for group, chosen in settings.items():
+        dataset = task.load(data, chosen)
+        description = dataset.description
+        runs[group] = {variant: [] for variant in task.variants}
+        for seed in range(seeds):
+            for variant in task.variants:
+                run = training.Run(task.name, variant, chosen, seed, description)
+                folder = Path(output, task.name, preset, group, variant, f"seed{seed}")
+                runs[group][variant].append(result_of(task, run, dataset, folder, console))
+    return {"data": description, "preset": preset, "runs": runs}
+
+
+def result_of(task: Task, run: training.Run, dataset, folder: Path, console: Console) -> Any:
+    """The result of one run: as it stands in its folder, else by training (to the end)."""
+    path = folder / "result.json"
+    if path.exists():
+        run.write(folder)  # refuses another run's result
+        return json.loads(path.read_text())
+    console.print(f"{folder}: training")
+    return training.train(task, run, dataset, folder, console)
+
+
+def rows_of(table: Table, results: Mapping[str, Any]) -> list[list[str]]:
+    """The table: group, variant, then ours and the paper's for each column, then the mean λ."""
+    rows = []
+    for group, variants in results["runs"].items():
+        for variant, found in variants.items():
+            row = [group, variant]
+            for column in table.columns:
+                values = [
+                    r["metrics"][column.metric] for r in found if column.metric in r["metrics"]
+                ]
+                row += [spread(values), column.paper.get(variant, "—")]
+            lams = [list(r["lambdas"].values()) for r in found]
+            row.append(", ".join(f"{v:.3g}" for v in np.mean(lams, axis=0)) if lams[0] else "—")
+            rows.append(row)
+    return rows
+
+
+def spread(values: list[float]) -> str:
+    """Mean ± standard deviation (of a sample)."""
+    deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
+    digits = 3 if abs(np.mean(values)) < 2 else 2
+    return f"{np.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+
+
+def header_of(table: Table) -> list[str]:
+    """Titles of `rows_of`."""
+    titles = [t for c in table.columns for t in (c.title, "paper")]
+    return ["", "variant", *titles, "λ"]
+
+
+def markdown(table: Table, results: Mapping[str, Any]) -> str:
+    """The table for docs/results.md."""
+    header = header_of(table)
+    lines = [header, ["---"] * len(header), *rows_of(table, results)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def show(table: Table, results: Mapping[str, Any], console: Console) -> None:
+    """Prints the table."""
+    shown = RichTable(*header_of(table), title=f"{table.title}: {results['data']}")
+    for row in rows_of(table, results):
+        shown.add_row(*row)
+    console.print(shown)

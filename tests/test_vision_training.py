@@ -1,0 +1,261 @@
+"""The training loop, on a task that is one class here: a sixth task needs no more than that."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from rich.console import Console
+
+import jaxtv
+from jaxtv.vision import commands, reproduce, training
+from jaxtv.vision.task import (
+    TASKS,
+    Column,
+    DataError,
+    Dataset,
+    Settings,
+    Table,
+    Task,
+    get_task,
+    settings_of,
+)
+
+pytestmark = pytest.mark.f32
+QUIET = Console(quiet=True)
+
+
+class Lines(Dataset):
+    """Noisy steps of 16 samples and their clean versions."""
+
+    description = "steps"
+
+    def steps(self, batch_size):
+        return 64 // batch_size
+
+    def epoch(self, rng, batch_size):
+        for _ in range(self.steps(batch_size)):
+            yield self.draw(rng, batch_size)
+
+    def draw(self, rng, n):
+        clean = np.where(np.arange(16) < rng.integers(4, 12, size=(n, 1)), 0.0, 1.0)
+        noisy = clean + 0.2 * rng.normal(size=clean.shape)
+        return {"x": noisy.astype(np.float32), "y": clean.astype(np.float32)}
+
+
+class Model(nnx.Module):
+    def __init__(self, tv, settings, rngs):
+        self.scale = nnx.Param(jnp.ones(()))
+        self.dropout = nnx.Dropout(0.1, rngs=rngs)
+        self.tv = jaxtv.nnx.TVLayer(axes=-1, init_lam=0.05) if tv else None
+
+    def __call__(self, x):
+        x = self.dropout(x) * self.scale[...]
+        return x if self.tv is None else self.tv(x)
+
+
+class Steps(Task):
+    name = "steps"
+    variants: ClassVar = {"baseline": "a scale", "tv": "a scale and a TV layer"}
+    presets: ClassVar = {"smoke": Settings(3, 16, 0.01, 0.1, width=1, depth=1, size=16)}
+    metric = "mse"
+    tables: ClassVar = {
+        "table9": Table("Steps", (Column("MSE", "mse", {"baseline": "1", "tv": "0"}),))
+    }
+
+    def load(self, data, settings):
+        if data is not None:
+            raise DataError(f"{data} is not there.")
+        return Lines()
+
+    def build(self, variant, settings, rngs):
+        return Model(variant == "tv", settings, rngs)
+
+    def loss(self, model, batch):
+        return jnp.mean((model(batch["x"]) - batch["y"]) ** 2)
+
+    def evaluate(self, model, data, settings):
+        batch = data.draw(np.random.default_rng(99), 64)
+        return {"mse": float(self.loss(model, batch))}
+
+
+@pytest.fixture(autouse=True)
+def _sixth_task(monkeypatch):
+    monkeypatch.setitem(TASKS, "steps", f"{__name__}:Steps")
+    with jax.numpy_dtype_promotion("standard"):  # Flax and Optax promote
+        yield
+
+
+def run_of(variant="tv", seed=0, **changes):
+    return training.Run("steps", variant, settings_of(Steps(), "smoke", changes), seed, "steps")
+
+
+def train(folder, run):
+    return training.train(Steps(), run, Lines(), folder, QUIET)
+
+
+def test_a_run_leaves_its_log_its_result_and_a_model_to_load(tmp_path):
+    result = train(tmp_path, run_of())
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert result["lambdas"]["lam/tv"] > 0.05
+    assert result["parameters"] == 2
+    task, run, model = training.load(tmp_path)
+    assert run == run_of()
+    assert task.evaluate(model, Lines(), run.settings) == result["metrics"]
+
+
+def test_a_run_that_is_killed_goes_on_and_ends_where_it_would_have(tmp_path, monkeypatch):
+    """Weights, Adam's moments, dropout's random state and the order of data all come back."""
+    whole = train(tmp_path / "whole", run_of())
+
+    saves = []
+
+    def killed(manager, epochs, model, optimizer):
+        training_save(manager, epochs, model, optimizer)
+        saves.append(epochs)
+        if epochs == 2:
+            raise KeyboardInterrupt
+
+    training_save = training.save
+    monkeypatch.setattr(training, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "killed", run_of())
+    assert not (tmp_path / "killed" / "result.json").exists()
+    monkeypatch.setattr(training, "save", training_save)
+    resumed = train(tmp_path / "killed", run_of())
+    assert saves == [1, 2]
+    assert resumed["metrics"] == whole["metrics"]
+    assert resumed["lambdas"] == whole["lambdas"]
+    losses = [
+        [row["loss"] for row in csv.DictReader((tmp_path / name / "log.csv").open())]
+        for name in ("whole", "killed")
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_seeds_differ_and_repeat(tmp_path):
+    results = [train(tmp_path / str(i), run_of(seed=s))["metrics"] for i, s in enumerate((0, 0, 1))]
+    assert results[0] == results[1] != results[2]
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path):
+    train(tmp_path, run_of())
+    with pytest.raises(ValueError, match="holds another run \\(seed differ"):
+        train(tmp_path, run_of(seed=1))
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not the folder of a run"):
+        training.load(tmp_path)
+
+
+def test_a_run_without_checkpoint_is_named(tmp_path):
+    run_of().write(tmp_path)
+    with pytest.raises(FileNotFoundError, match="has no checkpoint"):
+        training.load(tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    class Broken(Lines):
+        def draw(self, rng, n):
+            return {k: v * np.nan for k, v in super().draw(rng, n).items()}
+
+    with pytest.raises(FloatingPointError, match="epoch 1 is nan"):
+        training.train(Steps(), run_of(), Broken(), tmp_path, QUIET)
+
+
+def test_too_large_a_batch_is_named(tmp_path):
+    with pytest.raises(ValueError, match="`batch_size` 128 is more"):
+        train(tmp_path, run_of(batch_size=128))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [({"epochs": 0}, "`epochs`"), ({"learning_rate": -1.0}, "`learning_rate`")],
+)
+def test_settings_are_checked(change, match):
+    with pytest.raises(ValueError, match=match):
+        settings_of(Steps(), "smoke", change)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="`task` must be one of classification"):
+        get_task("nothing")
+    with pytest.raises(ValueError, match="`preset` must be one of smoke"):
+        settings_of(Steps(), "paper")
+    with pytest.raises(ValueError, match="`what` must be one of"):
+        reproduce.find("table77")
+
+
+def test_reproduce_runs_what_is_missing_and_prints_the_papers_numbers(tmp_path, monkeypatch):
+    task, table = reproduce.find("table9")
+    settings = {"": settings_of(task, "smoke")}
+    arguments = (task, "smoke", settings, None, tmp_path, 2, QUIET)
+    first = reproduce.run_all(*arguments)
+    monkeypatch.setattr(training, "train", None)  # a second call must not train
+    assert reproduce.run_all(*arguments) == first
+    text = reproduce.markdown(table, first)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    assert lines[0] == ["", "variant", "MSE", "paper", "λ"]
+    assert [line[1] for line in lines[2:]] == ["baseline", "tv"]
+    assert [line[3] for line in lines[2:]] == ["1", "0"]
+    each = [r["metrics"]["mse"] for r in first["runs"][""]["tv"]]
+    assert lines[3][2] == f"{np.mean(each):.3f} ± {np.std(each, ddof=1):.3f}"
+
+
+def test_the_commands_train_evaluate_and_reproduce(tmp_path, capsys):
+    commands.train("steps", "tv", "smoke", output=tmp_path / "run")
+    assert "λ" in capsys.readouterr().out or (tmp_path / "run" / "result.json").exists()
+    commands.evaluate(tmp_path / "run")
+    assert "mse" in capsys.readouterr().out
+    commands.reproduce("table9", "smoke", output=tmp_path, seeds=1)
+    assert (tmp_path / "table9-smoke.md").read_text().startswith("|  | variant | MSE")
+    assert json.loads((tmp_path / "table9-smoke.json").read_text())["preset"] == "smoke"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p: commands.train("steps", "wrong", "smoke", output=p), "`variant` must be one of"),
+        (lambda p: commands.train("steps", "tv", "smoke", data=p / "x", output=p), "is not there"),
+        (lambda p: commands.evaluate(p), "is not the folder of a run"),
+    ],
+)
+def test_mistakes_end_in_one_line(tmp_path, call, message):
+    with pytest.raises(SystemExit, match=message):
+        call(tmp_path)
+
+
+def test_training_over_eight_devices_gives_the_numbers_of_one(tmp_path):
+    """Batches are sharded over all devices; a process with one device gets the same loss."""
+    assert len(training.batch_sharding(16).device_set) == 8
+    eight = train(tmp_path / "eight", run_of("baseline"))
+    script = (
+        "import importlib.util, sys, pathlib\n"
+        f"spec = importlib.util.spec_from_file_location('steps', {str(__file__)!r})\n"
+        "steps = importlib.util.module_from_spec(spec); sys.modules['steps'] = steps\n"
+        "spec.loader.exec_module(steps)\n"
+        "steps.train(pathlib.Path(sys.argv[1]), steps.run_of('baseline'))\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "one")]
+    subprocess.run(command, check=True, env=os.environ | {"XLA_FLAGS": ""})
+    one = json.loads((tmp_path / "one" / "result.json").read_text())
+    assert eight["devices"].startswith("8")
+    assert one["devices"].startswith("1")
+    np.testing.assert_allclose(one["metrics"]["mse"], eight["metrics"]["mse"], rtol=1e-5)
+
+
+def test_a_batch_that_does_not_divide_over_the_devices_is_named(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 3)
+    with pytest.raises(ValueError, match="`batch_size` 16 is no multiple of the 3 devices"):
+        training.batch_sharding(16)
