@@ -81,11 +81,12 @@ def rows_of(table: Table, results: Mapping[str, Any]) -> list[list[str]]:
     for group, variants in results["runs"].items():
         for variant, found in variants.items():
             row = [group, variant]
+            key = f"{group}/{variant}" if group else variant
             for column in table.columns:
                 values = [
                     r["metrics"][column.metric] for r in found if column.metric in r["metrics"]
                 ]
-                row += [spread(values), column.paper.get(variant, "—")]
+                row += [spread(values), column.paper.get(key, "—")]
             lams = [list(r["lambdas"].values()) for r in found]
             row.append(", ".join(f"{v:.3g}" for v in np.mean(lams, axis=0)) if lams[0] else "—")
             rows.append(row)
@@ -93,7 +94,9 @@ def rows_of(table: Table, results: Mapping[str, Any]) -> list[list[str]]:
 
 
 def spread(values: list[float]) -> str:
-    """Mean ± standard deviation (of a sample)."""
+    """Mean ± standard deviation (of a sample); a dash where the data has no such test set."""
+    if not values:
+        return "—"
     deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
     digits = 3 if abs(np.mean(values)) < 2 else 2
     return f"{np.mean(values):.{digits}f} ± {deviation:.{digits}f}"

@@ -24,6 +24,7 @@ Preset = Literal["smoke", "small", "paper"]
 
 TASKS: dict[str, str] = {
     "classification": "jaxtv.vision.classification:Classification",
+    "denoising": "jaxtv.vision.denoising:Denoising",
 }
 
 
@@ -71,7 +72,13 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One column of a table: a metric of `Task.evaluate`, and the paper's value per variant."""
+    """One column of a table.
+
+    Attributes:
+        title: of the column.
+        metric: key of `Task.evaluate`.
+        paper: the paper's value, by variant, or by `group/variant` where there are groups.
+    """
 
     title: str
     metric: str
