@@ -79,7 +79,7 @@ def test_crops_are_aligned_parts_of_their_photos():
     rng = np.random.default_rng(0)
     photo = random_photo(rng)
     stack = np.stack([photo, 255 - photo])
-    data = photos.Crops("", [stack], 16, 8, lambda crops, rng: {"crops": crops})
+    data = photos.Crops("", [stack], 16, 8, lambda crops, chosen, rng: {"crops": crops})
     (batch,) = data.epoch(rng, 8)
     crops = batch["crops"]
     assert crops.shape == (8, 2, 16, 16, 3)

@@ -147,7 +147,7 @@ class Denoising(Task):
         pixels = np.mean([image.shape[0] * image.shape[1] for image in train])
         per_photo = max(1, round(pixels / settings.size**2))
 
-        def finish(crops: np.ndarray, rng: np.random.Generator) -> Batch:
+        def finish(crops: np.ndarray, _: np.ndarray, rng: np.random.Generator) -> Batch:
             clean = crops[:, 0] / np.float32(255)
             noise = rng.standard_normal(clean.shape, np.float32) * np.float32(settings.noise / 255)
             return {"clean": clean, "noisy": clean + noise}

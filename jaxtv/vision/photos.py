@@ -52,14 +52,15 @@ class Crops(Dataset):
         stacks: per photo an array (K, H, W, 3): the picture and what belongs to it (targets).
         size: side of the crops.
         per_photo: crops of each photo in an epoch.
-        finish: from float32 crops (N, K, size, size, 3) and a generator to a batch.
+        finish: from float32 crops (N, K, size, size, 3), the photos (N,) that they are from, and a
+            generator to a batch.
     """
 
     description: str
     stacks: list[np.ndarray]
     size: int
     per_photo: int
-    finish: Callable[[np.ndarray, np.random.Generator], Batch]
+    finish: Callable[[np.ndarray, np.ndarray, np.random.Generator], Batch]
 
     def __post_init__(self):
         """Checks that crops fit.
@@ -81,7 +82,7 @@ class Crops(Dataset):
         for i in range(self.steps(batch_size)):
             chosen = order[i * batch_size : (i + 1) * batch_size]
             crops = np.stack([self.crop(self.stacks[j], rng) for j in chosen])
-            yield self.finish(crops.astype(np.float32), rng)
+            yield self.finish(crops.astype(np.float32), chosen, rng)
 
     def crop(self, stack: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """One crop, (K, size, size, 3): any of the 8 symmetries of the square."""
