@@ -28,11 +28,11 @@ EXTRA = ("PIL", "matplotlib", "optax", "orbax", "rich", "scipy", "skimage", "tyr
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Entry point: `jaxtv demo | smooth | train | evaluate | reproduce | info`."""
+    """Entry point: `jaxtv demo | smooth | train | evaluate | reproduce | data | info`."""
     try:
         import tyro
 
-        from jaxtv.vision.commands import evaluate, reproduce, train
+        from jaxtv.vision.commands import data, evaluate, reproduce, train
 
         tyro.extras.subcommand_cli_from_dict(
             {
@@ -41,6 +41,7 @@ def main(args: Sequence[str] | None = None) -> None:
                 "train": train,
                 "evaluate": evaluate,
                 "reproduce": reproduce,
+                "data": data,
                 "info": info,
             },
             prog="jaxtv",

@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from jaxtv.vision import data as catalogue
 from jaxtv.vision import reproduce as tables
 from jaxtv.vision import training
 from jaxtv.vision.images import ImageError
@@ -152,6 +153,42 @@ def reproduce(
         (output / f"{what}-{preset}.md").write_text(tables.markdown(table, results) + "\n")
 
     _guarded("reproduce", run)
+
+
+def data(
+    action: Literal["list", "fetch", "check"],
+    name: str = "",
+    folder: Path = Path("data"),
+) -> None:
+    """List public data sets, fetch one, or check a folder for a task.
+
+    Args:
+        action: list, fetch or check.
+        name: fetch: of the data set; check: of the task.
+        folder: fetch: where to put it; check: what to look at.
+    """
+
+    def run() -> None:
+        console = Console()
+        if action == "list":
+            list_data(console)
+        elif action == "fetch":
+            catalogue.fetch(catalogue.find(name), folder, console)
+            console.print(f"{name} is in {folder}")
+        else:
+            task = get_task(name)
+            found = task.load(folder, settings_of(task, "paper", {"size": 1}))
+            console.print(f"{folder}: {found.description}")
+
+    _guarded(f"data {action}", run)
+
+
+def list_data(console: Console) -> None:
+    """Prints the catalogue."""
+    table = Table("name", "task", "`jaxtv data fetch`", "layout", "page")
+    for name, source in catalogue.CATALOGUE.items():
+        table.add_row(name, source.task, "yes" if source.url else "no", source.layout, source.page)
+    console.print(table)
 
 
 def default_data(task: str) -> Path | None:
