@@ -181,7 +181,13 @@ def test_names_the_extra_that_is_missing(tmp_path, monkeypatch, capsys, module):
     monkeypatch.setitem(sys.modules, module, None)
     said = fails(capsys, "smooth", "in.png", str(tmp_path / "out.png"))
     assert f"{module} is missing" in said
-    assert "jaxtv[demo]" in said
+    assert "jaxtv[vision]" in said
+
+
+def test_the_demo_needs_no_orbax():
+    """README's first command installs the extra [demo] alone."""
+    script = "import sys; sys.modules['orbax'] = None; from jaxtv import cli; cli.main(['info'])"
+    subprocess.run([sys.executable, "-P", "-c", script], check=True, capture_output=True)
 
 
 def test_demo(tmp_path):

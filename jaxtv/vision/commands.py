@@ -14,8 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxtv.vision import data as catalogue
-from jaxtv.vision import reproduce as tables
-from jaxtv.vision import training
 from jaxtv.vision.images import ImageError
 from jaxtv.vision.task import DataError, Preset, get_task, settings_of
 
@@ -84,6 +82,8 @@ def train(
     """
 
     def run() -> None:
+        from jaxtv.vision import training  # needs orbax, which `jaxtv demo` does not
+
         chosen = get_task(task)
         _check_variant(chosen, variant)
         settings = settings_of(chosen, preset, dataclasses.asdict(overrides))
@@ -108,6 +108,8 @@ def evaluate(checkpoint: Path, data: Path | None = None) -> None:
     """
 
     def run() -> None:
+        from jaxtv.vision import training
+
         task, described, model = training.load(checkpoint)
         dataset = task.load(data or default_data(task.name), described.settings)
         metrics = task.evaluate(model, dataset, described.settings)
@@ -139,6 +141,9 @@ def reproduce(
     """
 
     def run() -> None:
+        from jaxtv.vision import reproduce as tables
+        from jaxtv.vision import training
+
         task, table = tables.find(what)
         given = {k: v for k, v in dataclasses.asdict(overrides).items() if v is not None}
         settings = {
