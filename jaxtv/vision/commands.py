@@ -72,7 +72,7 @@ def train(
     """Train one model of a task; goes on from its last epoch if it was stopped.
 
     Args:
-        task: classification, smoothing or denoising.
+        task: classification, edges, smoothing or denoising.
         variant: baseline, or with TV layers: the names depend on the task.
         preset: smoke: a minute; small: within 20 minutes on 2 cores; paper: the paper's setting.
         data: file or folder; else the folder of the task in $JAXTV_DATA, else embedded data.
@@ -132,7 +132,7 @@ def reproduce(
     What was done before is not done again; writes OUTPUT/WHAT-PRESET.json and .md.
 
     Args:
-        what: table2 (classification), table5 (smoothing) or table6 (denoising).
+        what: table2 (classification), table4 (edges), table5 (smoothing) or table6 (denoising).
         preset: smoke, small or paper.
         data: file or folder; by default as for `jaxtv train`.
         output: folder of the runs and of the results.

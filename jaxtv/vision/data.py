@@ -59,6 +59,17 @@ CATALOGUE: dict[str, Source] = {
         "https://github.com/zhufeida/Benchmark_EPS",
         "origin_images/0001.png, gt_images/0001_1.png …, weight_matrix.mat",
     ),
+    "bsds500": Source(
+        "edges",
+        "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/resources.html",
+        "images/{train,val,test}/*.jpg, groundTruth/{train,val,test}/*.mat",
+    ),
+    "biped": Source(
+        "edges",
+        "https://xavysp.github.io/MBIPED/",
+        "edges/imgs/{train,test}/rgbr/…, edges/edge_maps/{train,test}/rgbr/…",
+    ),
+    "uded": Source("edges", "https://github.com/xavysp/UDED", "test_pair.lst and what it lists"),
     "kodak24": Source("denoising", "https://r0k.us/graphics/kodak/", "Kodak24/*.png, and train/"),
     "cbsd68": Source("denoising", "https://github.com/cszn/FFDNet", "CBSD68/*.png, and train/"),
     "mcmaster": Source("denoising", "https://github.com/cszn/FFDNet", "McMaster/*.tif, and train/"),

@@ -24,6 +24,7 @@ Preset = Literal["smoke", "small", "paper"]
 
 TASKS: dict[str, str] = {
     "classification": "jaxtv.vision.classification:Classification",
+    "edges": "jaxtv.vision.edges:EdgeDetection",
     "smoothing": "jaxtv.vision.smoothing:Smoothing",
     "denoising": "jaxtv.vision.denoising:Denoising",
 }

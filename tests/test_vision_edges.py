@@ -1,0 +1,252 @@
+"""DexiNed with TV layers, the layouts of edge data, and the Berkeley metrics."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.io
+import scipy.optimize
+from flax import nnx
+from PIL import Image
+
+from jaxtv.vision import boundaries, commands, edges
+from jaxtv.vision.task import DataError, get_task, settings_of
+
+pytestmark = pytest.mark.f32
+TASK = get_task("edges")
+SMOKE = settings_of(TASK, "smoke")
+
+
+@pytest.fixture(autouse=True)
+def _flax_promotes():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+# ---------------------------------------------------------------------------- metrics
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_matching_is_as_large_as_an_assignment_can_make_it(seed):
+    """Against scipy's assignment solver, which minimises a cost of 0 for pairs and 1 otherwise."""
+    rng = np.random.default_rng(seed)
+    found, truth = rng.random((2, 14, 17)) < 0.2
+    distance = 2.3
+    a, b = np.argwhere(found), np.argwhere(truth)
+    far = np.hypot(*(a[:, None] - b[None]).transpose(2, 0, 1)) > distance
+    size = len(a) + len(b)
+    cost = np.ones((size, size))
+    cost[: len(a), : len(b)] = far
+    rows, columns = scipy.optimize.linear_sum_assignment(cost)
+    best = size - cost[rows, columns].sum()
+    matched_found, matched_truth = boundaries.match(found, truth, distance)
+    assert matched_found.sum() == matched_truth.sum() == best
+    assert not np.any(matched_found & ~found)
+    assert not np.any(matched_truth & ~truth)
+
+
+def test_nothing_matches_nothing():
+    none, some = np.zeros((9, 9), bool), np.eye(9, dtype=bool)
+    for found, truth in ((none, none), (none, some), (some, none)):
+        a, b = boundaries.match(found, truth, 1.0)
+        assert a.sum() == b.sum() == 0
+
+
+def test_a_line_within_the_tolerance_counts_and_one_beyond_does_not():
+    """300 x 400: the diagonal is 500, the tolerance 3.75 pixels."""
+    truth, near, far = np.zeros((3, 300, 400))
+    truth[:, 200] = near[:, 203] = far[:, 204] = 1
+    exact = boundaries.scores([boundaries.counts(near, [truth > 0])])
+    assert exact["ods"] == exact["ois"] == 1
+    assert boundaries.scores([boundaries.counts(far, [truth > 0])])["ods"] == 0
+
+
+def test_scores_by_hand():
+    """Two images, three different thresholds; counts are (hits, truth, hits, detected)."""
+    one = np.array([[8, 10, 8, 20], [6, 10, 6, 8], [2, 10, 2, 2]])
+    two = np.array([[9, 10, 9, 12], [3, 10, 3, 6], [0, 10, 0, 0]])
+    found = boundaries.scores([one, two])
+    recall, precision = np.array([17, 9, 2]) / 20, np.array([17 / 32, 9 / 14, 1.0])
+    t = np.linspace(0, 1, 101)
+    dense = [
+        np.concatenate([t * v[i + 1] + (1 - t) * v[i] for i in range(2)])
+        for v in (recall, precision)
+    ]
+    assert found["ods"] == pytest.approx((2 * dense[0] * dense[1] / (dense[0] + dense[1])).max())
+    # Best per image: the second threshold of the first (F 0.667), the first of the second (0.818).
+    r, p = (6 + 9) / 20, (6 + 9) / (8 + 12)
+    assert found["ois"] == pytest.approx(2 * r * p / (r + p))
+    levels = np.linspace(0, 1, 101)
+    inside = (levels >= 0.1) & (levels <= 0.85)
+    area = np.interp(levels[inside], recall[::-1], precision[::-1]).sum() / 101
+    assert found["ap"] == pytest.approx(area)
+
+
+def test_a_pixel_that_any_annotator_has_is_right():
+    """Precision counts the union of the annotators, recall each of them."""
+    first, second, found = np.zeros((3, 40, 40))
+    first[10, 5:35] = second[30, 5:35] = 1
+    found[10, 5:35] = 0.5
+    count = boundaries.counts(found, [first > 0, second > 0])
+    low, high = count[0], count[-1]
+    np.testing.assert_array_equal(low, [30, 60, 30, 30])
+    np.testing.assert_array_equal(high, [0, 60, 0, 0])
+
+
+def test_a_thick_line_is_thinned_first():
+    found, truth = np.zeros((2, 60, 60))
+    found[28:33, 5:55] = 0.9
+    truth[30, 5:55] = 1
+    count = boundaries.counts(found, [truth > 0])[0]
+    assert count[3] <= 50  # 250 pixels were detected
+    assert count[2] / count[3] > 0.95
+
+
+# ---------------------------------------------------------------------------- model
+
+
+@pytest.mark.parametrize("preset", ["smoke", "paper"])
+def test_all_maps_have_the_size_of_the_picture(preset):
+    settings = settings_of(TASK, preset)
+    x = jnp.zeros((2, 64, 96, 3))
+    shapes = nnx.eval_shape(lambda: TASK.build("tv", settings, nnx.Rngs(0))(x))
+    assert [s.shape for s in shapes] == [(2, 64, 96, 1)] * 7
+
+
+def test_the_papers_network_has_about_35_million_parameters():
+    """Poma et al. 2020 give 35 M; the TV layers add five."""
+    count = {}
+    for variant in TASK.variants:
+        model = nnx.eval_shape(
+            lambda v=variant: TASK.build(v, settings_of(TASK, "paper"), nnx.Rngs(0))
+        )
+        leaves = jax.tree.leaves(nnx.state(model, nnx.Param))
+        count[variant] = sum(int(np.prod(p.shape)) for p in leaves)
+    assert 34e6 < count["baseline"] < 36.5e6
+    assert count["tv"] == count["baseline"] + 5
+
+
+def test_without_lam_the_variants_are_one():
+    x = jax.random.normal(jax.random.key(0), (1, 32, 32, 3))
+    baseline, tv = (TASK.build(v, SMOKE, nnx.Rngs(0)) for v in TASK.variants)
+    baseline.eval()
+    tv.eval()
+    assert np.abs(tv(x)[-1] - baseline(x)[-1]).max() > 1e-6
+    for layer in (*tv.sharp, tv.smooth):
+        layer.raw_lam[...] = jnp.asarray(-1e4)
+    for a, b in zip(tv(x), baseline(x)):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_loss_by_hand():
+    logits, target = np.zeros((1, 2, 2, 1), np.float32), np.zeros((1, 2, 2, 1), np.float32)
+    target[0, 0, 0] = 1
+    # Cross-entropy is log 2 everywhere; a quarter of the pixels is positive.
+    mean = np.log(2) * (0.75 + 3 * 1.1 * 0.25) / 4
+    batch = {"image": None, "edges": jnp.asarray(target)}
+    loss = TASK.loss(lambda _: [jnp.asarray(logits)] * 7, batch)
+    assert float(loss) == pytest.approx(mean * sum(edges.LOSS_WEIGHTS), rel=1e-5)
+
+
+def test_pictures_of_any_size_are_detected():
+    model = TASK.build("tv", SMOKE, nnx.Rngs(0))
+    model.eval()
+    picture = np.random.default_rng(0).integers(0, 256, (50, 41, 3), dtype=np.uint8)
+    found = edges.detect(model, picture)
+    assert found.shape == (50, 41)
+    assert found.min() >= 0
+    assert found.max() <= 1
+
+
+def test_a_network_learns_mosaics(tmp_path, capsys):
+    commands.train("edges", "tv", "smoke", output=tmp_path)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("ods", "ois", "ap"))
+
+
+# ---------------------------------------------------------------------------- data
+
+
+def test_the_edges_of_a_mosaic_are_where_its_cells_meet():
+    """Flat textures: colours change at edges and nowhere else."""
+    textures = [np.full((64, 64, 3), v, np.uint8) for v in (90, 130, 170)]
+    a = edges.mosaic(textures, 64, np.random.default_rng(0))
+    (edge,) = a.truths
+    image = a.image.astype(int)
+    changes = np.zeros((64, 64), bool)
+    changes[:, :-1] |= np.any(image[:, 1:] != image[:, :-1], axis=-1)
+    changes[:-1] |= np.any(image[1:] != image[:-1], axis=-1)
+    np.testing.assert_array_equal(edge, changes)
+    assert 0.01 < edge.mean() < 0.3
+
+
+def save(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def picture_and_edges(rng):
+    edge = np.zeros((48, 64), np.uint8)
+    edge[:, rng.integers(10, 50)] = 255
+    return rng.integers(0, 256, (48, 64, 3), dtype=np.uint8), edge
+
+
+def test_bsds_is_read(tmp_path):
+    rng = np.random.default_rng(0)
+    truths = {}
+    for part in ("train", "val", "test"):
+        picture, edge = picture_and_edges(rng)
+        save(tmp_path / "images" / part / "7.png", picture)
+        cells = np.empty((1, 2), object)
+        for k in range(2):
+            cells[0, k] = {"Boundaries": np.roll(edge > 0, k, axis=1).astype(np.uint8)}
+        (tmp_path / "groundTruth" / part).mkdir(parents=True)
+        scipy.io.savemat(tmp_path / "groundTruth" / part / "7.mat", {"groundTruth": cells})
+        truths[part] = (edge > 0, np.roll(edge > 0, 1, axis=1))
+    found = edges.read(tmp_path)
+    for part, name in (("train", "train"), ("val", "validation"), ("test", "test")):
+        np.testing.assert_array_equal(found[name][0].truths, truths[part])
+    assert found["test"][0].target().max() == 0.5
+    (tmp_path / "groundTruth" / "test" / "7.mat").unlink()
+    with pytest.raises(DataError, match=r"7\.mat is missing"):
+        edges.read(tmp_path)
+
+
+@pytest.mark.parametrize("real", ["", "real"])
+def test_biped_is_read(tmp_path, real):
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 3), ("test", 1)):
+        for i in range(count):
+            picture, edge = picture_and_edges(rng)
+            save(tmp_path / "BIPED" / "edges" / "imgs" / part / "rgbr" / real / f"{i}.jpg", picture)
+            save(
+                tmp_path / "BIPED" / "edges" / "edge_maps" / part / "rgbr" / real / f"{i}.png", edge
+            )
+    found = edges.read(tmp_path)
+    assert [len(found[k]) for k in ("train", "validation", "test")] == [2, 1, 1]
+    np.testing.assert_array_equal(found["test"][0].truths[0], edge > 0)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_pair_lists_are_read(tmp_path, as_json):
+    rng = np.random.default_rng(0)
+    pairs = []
+    for i in range(2):
+        picture, edge = picture_and_edges(rng)
+        save(tmp_path / "imgs" / f"{i}.png", picture)
+        save(tmp_path / "gt" / f"{i}.png", edge)
+        pairs.append([f"imgs/{i}.png", f"gt/{i}.png"])
+    text = json.dumps(pairs) if as_json else "\n".join(" ".join(p) for p in pairs)
+    (tmp_path / "test_pair.lst").write_text(text)
+    found = edges.read(tmp_path)
+    assert len(found["test"]) == 2
+    (tmp_path / "gt" / "1.png").unlink()
+    with pytest.raises(DataError, match=r"1\.png is missing; it belongs to"):
+        edges.read(tmp_path)
+
+
+def test_another_layout_is_named(tmp_path):
+    with pytest.raises(DataError, match="not laid out as edge data"):
+        edges.read(tmp_path)
