@@ -37,13 +37,12 @@ class AllCNN(nnx.Module):
     Args:
         mode: "smooth" or "sharp" TV layers before the batch norms of the first three blocks; None
             for the baseline.
-        classes: number of classes.
-        settings: `width` (paper: 96; the later blocks have twice that), `sweeps`, `init_lam`
-            (paper: 0.05), `precision`.
+        settings: `classes`, `width` (paper: 96; the later blocks have twice that), `sweeps`,
+            `init_lam` (paper: 0.05), `precision`.
         rngs: of weights and dropout.
     """
 
-    def __init__(self, mode: str | None, classes: int, settings: Settings, *, rngs: nnx.Rngs):
+    def __init__(self, mode: str | None, settings: Settings, *, rngs: nnx.Rngs):
         w, dtype = settings.width, settings.dtype
         plan = [(w, 3, 1), (w, 3, 1), (w, 3, 2), (2 * w, 3, 1), (2 * w, 3, 1), (2 * w, 3, 2)]
         plan += [(2 * w, 3, 1), (2 * w, 1, 1)]
@@ -55,7 +54,7 @@ class AllCNN(nnx.Module):
         self.input_dropout = nnx.Dropout(0.2, rngs=rngs)
         self.dropout = nnx.Dropout(0.5, rngs=rngs)
         self.blocks = nnx.List(blocks)
-        self.classify = nnx.Conv(channels, classes, (1, 1), dtype=dtype, rngs=rngs)
+        self.classify = nnx.Conv(channels, settings.classes, (1, 1), dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Logits, float32."""
@@ -428,6 +427,9 @@ class Classification(Task):
         if data is None:
             return embedded(settings)
         found = read(data)
+        if len(found.classes) > settings.classes:
+            count = len(found.classes)
+            raise DataError(f"{data} has {count} classes; train with --classes {count}.")
         if settings.limit:
             cut = lambda part: tuple(a[: settings.limit] for a in part)
             found = dataclasses.replace(
@@ -441,7 +443,7 @@ class Classification(Task):
     def build(self, variant: str, settings: Settings, rngs: nnx.Rngs) -> AllCNN:
         """All-CNN-C."""
         mode = {"baseline": None, "tv-smooth": "smooth", "tv-sharp": "sharp"}[variant]
-        return AllCNN(mode, 10, settings, rngs=rngs)
+        return AllCNN(mode, settings, rngs=rngs)
 
     def optimizer(self, settings: Settings, steps: int) -> optax.GradientTransformation:
         """The paper's preset: momentum with steps down at 4/7, 5/7 and 6/7 (Springenberg 2015)."""

@@ -36,6 +36,7 @@ class Overrides:
         limit: most examples that are used; 0: all.
         sweeps: Dykstra iterations of every TV layer.
         init_lam: λ of the TV layers before training; 0: as the task sets it.
+        classes: classification and wsol: number of classes.
         noise: denoising: σ on the scale 0..255.
         backbone: wsol: the classifier.
         precision: of activations.
@@ -52,8 +53,9 @@ class Overrides:
     limit: int | None = None
     sweeps: int | None = None
     init_lam: float | None = None
+    classes: int | None = None
     noise: float | None = None
-    backbone: Literal["small", "vgg16", "resnet50", "inception3"] | None = None
+    backbone: Literal["vgg16", "resnet50", "inception3"] | None = None
     precision: Literal["float32", "bfloat16"] | None = None
 
 
@@ -72,7 +74,7 @@ def train(
     """Train one model of a task; goes on from its last epoch if it was stopped.
 
     Args:
-        task: classification, edges, smoothing or denoising.
+        task: classification, wsol, edges, smoothing or denoising.
         variant: baseline, or with TV layers: the names depend on the task.
         preset: smoke: a minute; small: within 20 minutes on 2 cores; paper: the paper's setting.
         data: file or folder; else the folder of the task in $JAXTV_DATA, else embedded data.
@@ -132,7 +134,8 @@ def reproduce(
     What was done before is not done again; writes OUTPUT/WHAT-PRESET.json and .md.
 
     Args:
-        what: table2 (classification), table4 (edges), table5 (smoothing) or table6 (denoising).
+        what: table2 (classification), table3 (wsol), table4 (edges), table5 (smoothing) or table6
+            (denoising).
         preset: smoke, small or paper.
         data: file or folder; by default as for `jaxtv train`.
         output: folder of the runs and of the results.

@@ -59,6 +59,16 @@ CATALOGUE: dict[str, Source] = {
         "https://github.com/zhufeida/Benchmark_EPS",
         "origin_images/0001.png, gt_images/0001_1.png …, weight_matrix.mat",
     ),
+    "wsolevaluation": Source(
+        "wsol",
+        "https://github.com/clovaai/wsolevaluation",
+        "metadata/{train,val,test}/*.txt in the folder of the pictures",
+    ),
+    "pascal-voc": Source(
+        "wsol",
+        "http://host.robots.ox.ac.uk/pascal/VOC/",
+        "JPEGImages/, Annotations/, ImageSets/Main/",
+    ),
     "bsds500": Source(
         "edges",
         "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/resources.html",

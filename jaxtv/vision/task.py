@@ -24,6 +24,7 @@ Preset = Literal["smoke", "small", "paper"]
 
 TASKS: dict[str, str] = {
     "classification": "jaxtv.vision.classification:Classification",
+    "wsol": "jaxtv.vision.wsol:Localisation",
     "edges": "jaxtv.vision.edges:EdgeDetection",
     "smoothing": "jaxtv.vision.smoothing:Smoothing",
     "denoising": "jaxtv.vision.denoising:Denoising",
@@ -46,8 +47,9 @@ class Settings:
         limit: most training and test examples that are used; 0: all.
         sweeps: Dykstra iterations K of every TV layer (the paper: 3 or 4).
         init_lam: λ of the TV layers before training; 0: as the paper or the task sets it.
+        classes: classification and localisation: number of classes.
         noise: denoising: σ on the scale 0..255.
-        backbone: weakly supervised localisation: the classifier.
+        backbone: localisation: the classifier.
         precision: of activations; weights, statistics and losses stay float32.
     """
 
@@ -62,8 +64,9 @@ class Settings:
     limit: int = 0
     sweeps: int = 4
     init_lam: float = 0.0
+    classes: int = 10
     noise: float = 25.0
-    backbone: Literal["small", "vgg16", "resnet50", "inception3"] = "small"
+    backbone: Literal["vgg16", "resnet50", "inception3"] = "vgg16"
     precision: Literal["float32", "bfloat16"] = "float32"
 
     @property
@@ -224,7 +227,7 @@ def settings_of(task: Task, preset: str, overrides: Mapping[str, Any] | None = N
         raise ValueError(f"`preset` must be one of {', '.join(task.presets)}, got {preset!r}.")
     given = {k: v for k, v in (overrides or {}).items() if v is not None}
     settings = dataclasses.replace(task.presets[preset], **given)
-    for field in ("epochs", "batch_size", "width", "depth", "size", "sweeps"):
+    for field in ("epochs", "batch_size", "width", "depth", "size", "sweeps", "classes"):
         if getattr(settings, field) < 1:
             raise ValueError(f"`{field}` must be at least 1, got {getattr(settings, field)}.")
     for field in ("learning_rate", "lam_learning_rate", "weight_decay", "limit", "init_lam"):

@@ -1,0 +1,241 @@
+"""Class activation maps after a TV layer, MaxBoxAccV2 and PxAP, and the layouts of the data."""
+
+import gzip
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+
+import jaxtv
+from jaxtv.vision import commands, wsol
+from jaxtv.vision.task import DataError, get_task, settings_of
+
+pytestmark = pytest.mark.f32
+TASK = get_task("wsol")
+SMOKE = settings_of(TASK, "smoke")
+
+
+@pytest.fixture(autouse=True)
+def _flax_promotes():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+# ---------------------------------------------------------------------------- models
+
+
+@pytest.mark.parametrize(
+    ("backbone", "features", "published"),
+    [
+        ("vgg16", 1024, 14.7e6 + 512 * 1024 * 9),
+        ("resnet50", 2048, 23.5e6),
+        ("inception3", 1024, None),
+    ],
+)
+def test_backbones_have_the_published_sizes_and_maps_at_an_eighth(backbone, features, published):
+    """Weights of the convolutions of torchvision's models, plus CAM's convolution for VGG."""
+    settings = settings_of(TASK, "paper", {"backbone": backbone})
+    make = lambda: TASK.build("tv", settings, nnx.Rngs(0))
+    maps = nnx.eval_shape(lambda: make().backbone(jnp.zeros((1, 224, 224, 3))))
+    assert maps.shape == (1, 28, 28, features)
+    model = nnx.eval_shape(make)
+    count = sum(
+        int(np.prod(p.shape)) for p in jax.tree.leaves(nnx.state(model.backbone, nnx.Param))
+    )
+    if published:
+        assert count == pytest.approx(published, rel=0.01)
+    else:
+        # Up to Mixed_6e torchvision's model has 8.97 M; two convolutions of 1024 channels follow.
+        assert count == pytest.approx(8.97e6 + 768 * 1024 * 9 + 1024 * 1024 * 9, rel=0.01)
+
+
+def test_the_decision_is_the_mean_of_maps_that_come_from_smoothed_features():
+    settings = SMOKE
+    x = jax.random.normal(jax.random.key(0), (2, 48, 48, 3))
+    model = TASK.build("tv", settings, nnx.Rngs(0))
+    model.eval()
+    features = nnx.jit(lambda model, x: model.backbone(x))(model, x)
+    smoothed = jaxtv.prox_tv2d(features, 1.0, axes=(1, 2))
+    maps = wsol.apply(model, x)
+    np.testing.assert_allclose(maps, model.classify(smoothed), rtol=1e-5, atol=1e-5)
+    logits = nnx.jit(lambda model, x: model(x))(model, x)
+    np.testing.assert_allclose(logits, maps.mean(axis=(1, 2)), rtol=1e-5, atol=1e-5)
+    assert not [k for k in map(str, jax.tree.leaves(nnx.state(model, nnx.Param))) if "raw_lam" in k]
+    baseline = TASK.build("baseline", settings, nnx.Rngs(0))
+    baseline.eval()
+    np.testing.assert_allclose(
+        wsol.apply(baseline, x), baseline.classify(features), rtol=1e-5, atol=1e-5
+    )
+
+
+# ---------------------------------------------------------------------------- metrics
+
+
+def test_overlap_by_hand():
+    a, b = np.array([0, 0, 9, 9]), np.array([5, 5, 14, 9])  # 100 and 50 pixels, 25 shared
+    assert wsol.iou(a, b) == pytest.approx(25 / 125)
+    assert wsol.iou(a, a) == 1
+    assert wsol.iou(a, np.array([10, 0, 12, 9])) == 0
+
+
+def test_the_best_of_several_components_and_boxes_counts():
+    scores = np.zeros((40, 40))
+    scores[2:12, 2:12] = 0.5  # exact for the first box
+    scores[20:40, 20:40] = 1.0  # twice too wide for the second
+    boxes = np.array([[2, 2, 11, 11], [20, 20, 29, 39]])
+    ious = wsol.best_ious(scores, boxes)
+    assert len(ious) == 1000
+    np.testing.assert_allclose(ious[:490], 1)  # both are there: the better one
+    np.testing.assert_allclose(ious[510:], 0.5)
+    assert wsol.best_ious(np.zeros((9, 9)), boxes).max() == 0
+
+
+def test_max_box_acc_by_hand():
+    """Three pictures, two thresholds; the best threshold is chosen for each overlap."""
+    ious = np.array([[0.35, 0.6], [0.55, 0.2], [0.8, 0.1]])
+    found = wsol.box_accuracy(ious)
+    assert found["boxes at 0.3"] == pytest.approx(100)
+    assert found["boxes at 0.5"] == pytest.approx(200 / 3)
+    assert found["boxes at 0.7"] == pytest.approx(100 / 3)
+    assert found["max_box_acc"] == pytest.approx(200 / 3)
+
+
+def test_pixel_precision_is_the_average_precision_of_its_definition():
+    """Against a direct sum over sorted distinct scores."""
+    rng = np.random.default_rng(0)
+    curve = wsol.PixelCurve()
+    scores, masks = (
+        rng.integers(0, 900, size=(3, 20, 30)) / 1000 + 5e-4,
+        rng.random((3, 20, 30)) < 0.3,
+    )
+    scores[masks] = np.minimum(scores[masks] + 0.09, 0.9995)
+    scores = scores.round(4)  # sums that should be equal are
+    for s, m in zip(scores, masks):
+        curve.add(s, m)
+    area, last = 0.0, 0.0
+    for t in np.unique(scores)[::-1]:
+        chosen = scores >= t
+        recall = (chosen & masks).sum() / masks.sum()
+        area += (chosen & masks).sum() / chosen.sum() * (recall - last)
+        last = recall
+    assert curve.average_precision() == pytest.approx(100 * area)
+
+
+def test_a_perfect_map_scores_one_hundred():
+    curve, mask = wsol.PixelCurve(), np.zeros((20, 20), bool)
+    mask[5:9, 6:15] = True
+    curve.add(mask.astype(float), mask)
+    assert curve.average_precision() == pytest.approx(100)
+    assert wsol.best_ious(mask.astype(float), wsol.box_of(mask)).min() == 1
+
+
+def test_a_score_map_runs_from_zero_to_one_at_the_pictures_size():
+    found = wsol.score_map(np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32), 48, 64)
+    assert found.shape == (48, 64)
+    assert (found.min(), found.max()) == (0, 1)
+    assert wsol.score_map(np.ones((6, 8), np.float32), 12, 16).max() == 0
+
+
+# ---------------------------------------------------------------------------- data
+
+
+def test_embedded_pictures_have_exact_boxes():
+    for located in wsol.embedded(SMOKE)["test"]:
+        (x0, y0, x1, y1), mask = located.boxes[0], located.mask
+        assert mask[y0 : y1 + 1, x0 : x1 + 1].sum() == mask.sum()
+        assert mask[y0].any()
+        assert mask[y1].any()
+        assert mask[:, x0].any()
+        assert mask[:, x1].any()
+        assert len(np.unique(located.image[mask], axis=0)) == 1  # the shape's one colour
+
+
+def write_fashion(folder, rng):
+    folder.mkdir(parents=True)
+    for prefix, count in (("train", 40), ("t10k", 20)):
+        pixels = np.zeros((count, 28, 28), np.uint8)
+        pixels[:, 4:24, 8:20] = 200
+        labels = rng.integers(0, 10, count).astype(np.uint8)
+        for name, header, array in (("images-idx3", 16, pixels), ("labels-idx1", 8, labels)):
+            with gzip.open(folder / f"{prefix}-{name}-ubyte.gz", "wb") as file:
+                file.write(bytes(header) + array.tobytes())
+
+
+def write_photos(folder, rng):
+    folder.mkdir(parents=True)
+    for i in range(5):
+        Image.fromarray(rng.integers(0, 256, (70, 80, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+
+
+def test_garments_are_put_on_photos(tmp_path):
+    rng = np.random.default_rng(0)
+    write_fashion(tmp_path / "fashion_mnist_small", rng)
+    write_photos(tmp_path / "photos_cc0", rng)
+    data = TASK.load(tmp_path, SMOKE)
+    assert data.train[0].shape == (32, 48, 48, 3)
+    for located in data.test:
+        x0, y0, x1, y1 = located.boxes[0]
+        assert located.mask[y0 : y1 + 1, x0 : x1 + 1].mean() > 0.9  # the garment is a rectangle
+    (tmp_path / "fashion_mnist_small" / "t10k-labels-idx1-ubyte.gz").write_bytes(b"no gzip")
+    with pytest.raises(DataError, match="is damaged"):
+        TASK.load(tmp_path, SMOKE)
+
+
+def test_wsolevaluations_metadata_is_read(tmp_path):
+    rng = np.random.default_rng(0)
+    write_photos(tmp_path / "pictures", rng)
+    for part in ("train", "val", "test"):
+        folder = tmp_path / "metadata" / part
+        folder.mkdir(parents=True)
+        (folder / "image_ids.txt").write_text("pictures/0.png\npictures/1.png\n")
+        (folder / "class_labels.txt").write_text("pictures/0.png,3\npictures/1.png,7\n")
+        (folder / "localization.txt").write_text(
+            "pictures/0.png,0,0,40,35\npictures/0.png,40,35,80,70\npictures/1.png,8,7,16,14\n"
+        )
+    data = TASK.load(tmp_path, SMOKE)
+    np.testing.assert_array_equal(data.train[1], [3, 7])
+    # 80 x 70 becomes 48 x 48.
+    np.testing.assert_array_equal(data.test[0].boxes, [[0, 0, 24, 24], [24, 24, 48, 48]])
+    assert data.test[0].mask is None
+    (tmp_path / "metadata" / "test" / "localization.txt").write_text("pictures/0.png,0,0,40,35\n")
+    with pytest.raises(DataError, match=r"no label or box of pictures/1\.png"):
+        TASK.load(tmp_path, SMOKE)
+
+
+def test_pascal_voc_is_read(tmp_path):
+    rng = np.random.default_rng(0)
+    write_photos(tmp_path / "JPEGImages", rng)
+    for file in list((tmp_path / "JPEGImages").iterdir()):
+        Image.open(file).save(file.with_suffix(".jpg"))
+    (tmp_path / "Annotations").mkdir()
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>41</xmax><ymax>36</ymax></bndbox>"
+    one = f"<object><name>cat</name>{box}</object>"
+    two = one + f"<object><name>dog</name>{box}</object>"
+    for i in range(5):
+        text = f"<annotation>{two if i == 4 else one}</annotation>"
+        (tmp_path / "Annotations" / f"{i}.xml").write_text(text)
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("0\n4\n")
+    (lists / "val.txt").write_text("1\n2\n3\n")
+    data = TASK.load(tmp_path, settings_of(TASK, "smoke", {"classes": 20}))
+    np.testing.assert_array_equal(data.train[1], [wsol.VOC_CLASSES.index("cat")])
+    assert len(data.validation) == 1
+    assert len(data.test) == 2
+    np.testing.assert_array_equal(data.test[0].boxes, [[0, 0, 24, 24]])
+
+
+def test_another_layout_and_too_many_classes_are_named(tmp_path):
+    with pytest.raises(DataError, match="not laid out as localisation data"):
+        TASK.load(tmp_path, SMOKE)
+    with pytest.raises(DataError, match="has 10 classes; train with --classes 10"):
+        TASK.load(None, settings_of(TASK, "smoke", {"classes": 5}))
+
+
+def test_a_network_learns_to_locate(tmp_path, capsys):
+    commands.train("wsol", "tv", "smoke", output=tmp_path)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("max_box_acc", "pxap", "accuracy"))
