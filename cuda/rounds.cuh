@@ -335,4 +335,26 @@ JAXTV_DEVICE void spread(const D& d, Range<I> r, double c, Y y) {
   }
 }
 
+// ---- steps of a group on its signal ----
+
+// Values of the regions of the present cuts; returns the value that comes in from the left.
+template <class R, class G, class I, class D>
+JAXTV_DEVICE double update(const D& d, Range<I> r) {
+  const Run in = G::template scan<true>(Arena{}, sums(d, r));
+  const Last last = means<R>(d, r, in);
+  const double c = G::template scan<false>(Arena{}, last).c;
+  G::sync();
+  return c;
+}
+
+// One round of joining ties by a group; returns whether it joined.
+template <class G, class I, class D>
+JAXTV_DEVICE bool join_ties(const D& d, Range<I> r, double c, double scale) {
+  const bool starts = r.begin < r.end && d.starts(r.begin);
+  G::sync();
+  const bool joined = G::any(fuse(d, r, c, starts, scale));
+  G::sync();
+  return joined;
+}
+
 }  // namespace jaxtv::cuda
