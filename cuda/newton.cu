@@ -298,7 +298,7 @@ JAXTV_DEVICE void for_signals(const Shape& s, const Prox<T>& op, F f) {
 
 // n <= kShortest: all in shared memory.
 template <class T, int kWarps>
-__global__ void __launch_bounds__(kGroupThreads<kWarps>)
+__global__ void __launch_bounds__(kGroupThreads<kWarps>, 1)
     newton_group(Shape s, Prox<T> op, NewtonOptions options) {
   using G = Group<kWarps>;
   const int n = int(s.n), edges = op.per_edge ? n : 1;
@@ -331,7 +331,7 @@ constexpr int kNewtonWarps = 8;  // more would have too few registers each
 
 // Longer signals: state in global memory, three doubles and two chars per sample.
 template <class T>
-__global__ void __launch_bounds__(kGroupThreads<kNewtonWarps>)
+__global__ void __launch_bounds__(kGroupThreads<kNewtonWarps>, 1)
     newton_wide(Shape s, Prox<T> op, NewtonOptions options, double* state) {
   const std::int64_t size = s.signals() * s.n;
   signed char* chars = reinterpret_cast<signed char*>(state + 3 * size);

@@ -85,19 +85,6 @@ __global__ void __launch_bounds__(kSerialThreads)
 
 constexpr int kRounds = 64;  // then one thread finishes
 
-// One round; returns whether it cut. `c`: see update.
-template <class G, class I, class D>
-JAXTV_DEVICE bool split(const D& d, Range<I> r, double c) {
-  const int left = r.begin > 0 && r.begin < r.end ? d.cut(r.begin - 1) : 0;
-  const Clamp in = G::template scan<false>(Arena{}, compose(d, r, c, left));
-  G::sync();
-  const Label label = labels(d, r, c, left, in.lo);
-  const Label z = G::template scan<true>(Arena{}, label);
-  const bool cut = G::any(fill<false>(d, r, z.code));
-  G::sync();
-  return cut;
-}
-
 // The cuts. d.sign is written from scratch.
 template <class G, class I, class D>
 JAXTV_DEVICE void find_cuts(const D& d, Range<I> r, double scale) {

@@ -190,7 +190,7 @@ def _prox1d_workspace(shapes: Sequence[tuple[int, ...]], *, axis: int, solver: A
         return 8 + (signals * n if n > 256 else 0)
     if n <= 1024:
         return 8
-    grid = 256 + 160 * ((n + 2047) // 2048) if n >= 32768 else 0
+    grid = n + 256 + 160 * ((n + 2047) // 2048) if n >= 32768 else 0
     return 8 + signals * (9 * n + grid)
 
 
