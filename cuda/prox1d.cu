@@ -83,41 +83,7 @@ __global__ void __launch_bounds__(kSerialThreads)
 
 // ---- a warp or a block per signal ----
 
-constexpr int kSmallGroups = 4;  // signals of a block of warps
-constexpr int kRounds = 64;      // then one thread finishes
-
-// Values of the regions of the present cuts; returns the value that comes in from the left.
-template <class R, class G, class I, class D>
-JAXTV_DEVICE double update(const D& d, Range<I> r) {
-  const Run in = G::template scan<true>(Arena{}, sums(d, r));
-  const Last last = means<R>(d, r, in);
-  const double c = G::template scan<false>(Arena{}, last).c;
-  G::sync();
-  return c;
-}
-
-// One round; returns whether it cut. `c`: see update.
-template <class G, class I, class D>
-JAXTV_DEVICE bool split(const D& d, Range<I> r, double c) {
-  const int left = r.begin > 0 && r.begin < r.end ? d.cut(r.begin - 1) : 0;
-  const Clamp in = G::template scan<false>(Arena{}, compose(d, r, c, left));
-  G::sync();
-  const Label label = labels(d, r, c, left, in.lo);
-  const Label z = G::template scan<true>(Arena{}, label);
-  const bool cut = G::any(fill<false>(d, r, z.code));
-  G::sync();
-  return cut;
-}
-
-// One round of joining ties; returns whether it joined.
-template <class G, class I, class D>
-JAXTV_DEVICE bool join_ties(const D& d, Range<I> r, double c, double scale) {
-  const bool starts = r.begin < r.end && d.starts(r.begin);
-  G::sync();
-  const bool joined = G::any(fuse(d, r, c, starts, scale));
-  G::sync();
-  return joined;
-}
+constexpr int kRounds = 64;  // then one thread finishes
 
 // The cuts. d.sign is written from scratch.
 template <class G, class I, class D>
@@ -159,14 +125,9 @@ JAXTV_DEVICE void solve(D d, Y y) {
   spread<T>(d, r, update<T, G>(d, r), y);
 }
 
-template <class T, int kWarps>
-constexpr int kGroupThreads = kWarps == 1 ? kSmallGroups * kWarp : kWarps * kWarp;
-template <int kWarps>
-constexpr int kGroupSignals = kWarps == 1 ? kSmallGroups : 1;
-
 // n <= kShortest: all in shared memory.
 template <class T, int kWarps>
-__global__ void __launch_bounds__((kGroupThreads<T, kWarps>), 4) prox_group(Shape s, Prox<T> op) {
+__global__ void __launch_bounds__(kGroupThreads<kWarps>, 4) prox_group(Shape s, Prox<T> op) {
   using G = Group<kWarps>;
   constexpr int kSignals = kGroupSignals<kWarps>;
   const int n = int(s.n), mine = kWarps == 1 ? int(threadIdx.x) / kWarp : 0;
@@ -196,7 +157,7 @@ __global__ void __launch_bounds__((kGroupThreads<T, kWarps>), 4) prox_group(Shap
 
 // Longer signals: state in global memory, c (8 n bytes) and sign (n bytes) of each signal.
 template <class T, int kWarps>
-__global__ void __launch_bounds__((kGroupThreads<T, kWarps>))
+__global__ void __launch_bounds__(kGroupThreads<kWarps>)
     prox_wide(Shape s, Prox<T> op, double* c, signed char* sign) {
   Arena arena;
   arena.take<Run>(kWarps);
@@ -223,8 +184,7 @@ JAXTV_DEVICE Sum join(const Sum& a, const Sum& b) { return {a.v + b.v}; }
 
 // jaxtv/gap.hpp by a group per signal. `exact`: also what exact solvers report.
 template <class T, int kWarps>
-__global__ void __launch_bounds__((kGroupThreads<T, kWarps>))
-    gaps(Shape s, Prox<T> op, bool exact) {
+__global__ void __launch_bounds__(kGroupThreads<kWarps>) gaps(Shape s, Prox<T> op, bool exact) {
   using G = Group<kWarps>;
   Arena arena;
   arena.take<Run>(kWarps == 1 ? 0 : kWarps);
@@ -270,14 +230,10 @@ __global__ void __launch_bounds__((kGroupThreads<T, kWarps>))
 
 // ---- which kernel ----
 
-constexpr int kShortest = 1024;  // samples of a signal in a group's shared memory
-constexpr int kBlockWarps = 4, kWideWarps = 16;
-
 // Direct's crossovers, estimated from SOLVERS.md's cost model for an H100; not measured.
 constexpr std::int64_t kRowsAlways = 64;       // up to here one thread per signal is never slow
 constexpr std::int64_t kManySignals = 4096;    // from here on it is the best throughput
 constexpr int kFewestLanes = 8;                // of a tile, or threads idle
-constexpr std::int64_t kWarpLongest = 256;     // a warp per signal, beyond that a block
 constexpr std::int64_t kGridShortest = 32768;  // the whole device for one signal
 constexpr std::int64_t kGridSignals = 64;      // beyond that blocks fill the device
 
@@ -302,7 +258,7 @@ Status run_group(cudaStream_t stream, const Shape& s, const Prox<T>& op) {
   const std::size_t bytes = Group<kWarps>::kScratch +
                             kSignals * (s.n * (sizeof(double) + sizeof(T) + 1) + edges * sizeof(T));
   return launch("prox_group", prox_group<T, kWarps>, (s.signals() + kSignals - 1) / kSignals,
-                kGroupThreads<T, kWarps>, bytes, stream, s, op);
+                kGroupThreads<kWarps>, bytes, stream, s, op);
 }
 
 template <class T>
@@ -344,7 +300,7 @@ template <class T, int kWarps>
 Status run_gaps(cudaStream_t stream, const Shape& s, const Prox<T>& op, bool exact) {
   return launch("gaps", gaps<T, kWarps>,
                 (s.signals() + kGroupSignals<kWarps> - 1) / kGroupSignals<kWarps>,
-                kGroupThreads<T, kWarps>, Group<kWarps>::kScratch, stream, s, op, exact);
+                kGroupThreads<kWarps>, Group<kWarps>::kScratch, stream, s, op, exact);
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
 // Decomposition of long signals by the whole device: the steps of rounds.cuh as one kernel each,
-// with scans over the tiles of a signal between them. Launches are the same for all data: kRounds
-// rounds, whose kernels return at once when no region is left to split. Regions that are left after
-// that are finished by one thread each: correct always, and needed for data of exponential range
-// only (10 rounds are usual, 21 the most seen for 5e6 samples).
+// with scans over the tiles of a signal between them. Launches depend on n only: some rounds, whose
+// kernels return at once when no region is left to split. They leave many regions or short ones; a
+// thread or a block each goes on with those that are not finished (by binary splitting, as ramps
+// do, the rounds make enough of them to fill a device).
 #include "prox1d_parts.hpp"
 #include "rounds.cuh"
 #include "solve.cuh"
@@ -11,7 +11,7 @@ namespace jaxtv::cuda {
 namespace {
 
 constexpr int kThreads = 256, kEach = 8, kTile = kThreads * kEach;
-constexpr int kRounds = 16, kTieRounds = 2;
+constexpr int kRounds = 8, kTieRounds = 2;  // at most
 constexpr int kScanThreads = 1024;
 
 // Of one signal: whether round i has work.
@@ -19,6 +19,20 @@ struct State {
   Bounds bounds;
   int split[kRounds + 1], joined[kTieRounds + 1];
 };
+
+constexpr int kNew = 4;
+JAXTV_DEVICE bool is_new_mark(int mark) { return mark > 1; }
+JAXTV_DEVICE int sign_of_mark(int mark) { return is_new_mark(mark) ? mark - kNew : mark; }
+
+// The first thread that has found something, and on which sides.
+struct Found {
+  int thread = kThreads, left = 0, right = 0;
+  template <class F>
+  JAXTV_DEVICE Found each(F f) const {
+    return {f(thread), f(left), f(right)};
+  }
+};
+JAXTV_DEVICE Found join(const Found& a, const Found& b) { return a.thread <= b.thread ? a : b; }
 
 // What flows into a tile, or first what it contributes.
 struct Link {
@@ -38,10 +52,17 @@ struct Job {
   double* c;
   State* states;
   Link* links;
-  signed char* sign;
+  signed char *sign, *mark;  // mark: cuts after the last round, kNew added to the new ones
 };
 
 constexpr std::int64_t tiles_of(std::int64_t n) { return (n + kTile - 1) / kTile; }
+
+// By binary splitting regions are not longer than a tile then.
+constexpr int rounds_of(std::int64_t n) {
+  int rounds = 2;
+  while (rounds < kRounds && (std::int64_t(1) << (rounds - 1)) < tiles_of(n)) ++rounds;
+  return rounds;
+}
 
 using G = Group<kThreads / kWarp>;
 using Index = std::int64_t;
@@ -53,6 +74,7 @@ struct Work {
   T* y;
   State* state;
   Link* link;
+  Index first;  // of the tile
   Range<Index> r;
   JAXTV_DEVICE Work(const Job<T>& job, std::int64_t index) {
     const Shape& s = job.s;
@@ -71,7 +93,8 @@ struct Work {
     y = job.op.y + at;
     state = job.states + signal;
     link = job.links + index;
-    r.begin = min_of(tile * kTile + Index(threadIdx.x) * kEach, s.n);
+    first = tile * kTile;
+    r.begin = min_of(first + Index(threadIdx.x) * kEach, s.n);
     r.end = min_of(r.begin + kEach, s.n);
   }
   JAXTV_DEVICE bool some() const { return r.begin < r.end; }
@@ -233,9 +256,10 @@ __global__ void __launch_bounds__(kThreads) g_labels(Job<T> job, Flags flags, in
   });
 }
 
-template <class T, bool kMark>
-__global__ void __launch_bounds__(kThreads) g_fill(Job<T> job, Flags flags, int round) {
-  for_tiles(job, flags, round, [&](Work<T>& work) {
+// Also the sums of the next round.
+template <class T>
+__global__ void __launch_bounds__(kThreads) g_fill(Job<T> job, int round, bool last) {
+  for_tiles(job, Flags::kSplit, round, [&](Work<T>& work) {
     Label first;
     for (Index i = work.r.end - 1; i >= work.r.begin; --i) {
       const int code = (int(work.d.sign[i]) + 1) >> 2;
@@ -243,21 +267,109 @@ __global__ void __launch_bounds__(kThreads) g_fill(Job<T> job, Flags flags, int 
     }
     Label z = G::scan<true>(Arena{}, first);
     z = join(Label(work.link->label), z);
-    if (fill<kMark>(work.d, work.r, z.code)) work.state->split[round + 1] = 1;
+    signed char* mark = job.mark + (work.d.sign - job.sign);
+    const bool cut = fill(work.d, work.r, z.code, [&](Index i, int cut, bool is_new) {
+      if (last) mark[i] = static_cast<signed char>(is_new ? cut + kNew : cut);
+    });
+    if (cut) work.state->split[round + 1] = 1;
+    const Run run = total_of<true>(sums(work.d, work.r));
+    if (threadIdx.x == 0) work.link->run = run;
   });
 }
 
-// Regions that the last round made (c has marks of its cuts), by one thread each.
+// ---- the regions that the last round made ----
+// A region belongs to the new cut at its left end, or else to that at its right end. Short ones are
+// finished by a thread each, then the others by a block each.
+
+constexpr int kShort = 64;
+constexpr Index kFar = -2;
+
+// The first edge from e on, in steps of `direction`, that has a mark; -1 or n - 1 when none has;
+// kFar when more than kShort edges have none.
+template <class D>
+JAXTV_DEVICE Index near_mark(const D& d, const signed char* mark, Index e, int direction) {
+  for (int k = 0; k < kShort; ++k, e += direction)
+    if (e < 0 || e + 1 >= d.n || mark[e] != 0) return e;
+  return kFar;
+}
+
 template <class T>
-__global__ void __launch_bounds__(kThreads, 2) g_finish(Job<T> job) {
-  for_tiles(job, Flags::kSplit, kRounds, [&](Work<T>& work) {
+__global__ void __launch_bounds__(kThreads) g_finish_short(Job<T> job, int rounds) {
+  for_tiles(job, Flags::kSplit, rounds, [&](Work<T>& work) {
     const auto& d = work.d;
-    for (Index a = work.r.begin; a < work.r.end; ++a) {
-      if (a > 0 && d.c[a - 1] == 0) continue;
-      Index b = a;
-      while (b + 1 < d.n && d.c[b] == 0) ++b;
-      if ((a > 0 && d.c[a - 1] == 2) || (b + 1 < d.n && d.c[b] == 2))
-        refine(a, b + 1, d.n, Samples{d}, Bars{d}, d.sign);
+    const signed char* mark = job.mark + (d.sign - job.sign);
+    const auto finish = [&](Index a, Index b) {
+      refine(a, b + 1, d.n, Samples{d}, Bars{d}, d.sign);
+    };
+    for (Index e = work.r.begin; e < work.r.end; ++e) {
+      if (!is_new_mark(mark[e])) continue;
+      const Index right = near_mark(d, mark, e + 1, 1), left = near_mark(d, mark, e - 1, -1);
+      if (right != kFar) finish(e + 1, right);
+      if (left != kFar && (left < 0 || !is_new_mark(mark[left]))) finish(left + 1, e);
+    }
+  });
+}
+
+// A signal of which a block owns the samples from `first` on: others may change the cut before.
+template <class D>
+struct Owned : D {
+  Index first;
+  int before;
+  JAXTV_DEVICE Owned(const D& d, Index a, int cut) : D(d), first(a), before(cut) {}
+  JAXTV_DEVICE int cut(Index e) const { return e < first ? before : D::cut(e); }
+  JAXTV_DEVICE bool starts(Index i) const { return i == 0 || cut(i - 1) != 0; }
+};
+
+// near_mark by a block, however far.
+template <class D>
+JAXTV_DEVICE Index find_mark(const D& d, const signed char* mark, Index e, int direction) {
+  for (;; e += direction * kThreads) {
+    const Index mine = e + direction * Index(threadIdx.x);
+    const bool stop = mine < 0 || mine + 1 >= d.n || mark[mine] != 0;
+    Found total;
+    G::scan<false>(Arena{}, stop ? Found{int(threadIdx.x), 0, 0} : Found{}, total);
+    if (total.thread < kThreads)
+      return min_of(max_of(e + direction * total.thread, Index(-1)), d.n - 1);
+  }
+}
+
+template <class D>
+JAXTV_DEVICE void finish(const D& d, const signed char* mark, Index a, Index b) {
+  const Index each = (b - a + kThreads) / kThreads;
+  const Index begin = min_of(a + Index(threadIdx.x) * each, b + 1);
+  const Range<Index> r{begin, min_of(begin + each, b + 1)};
+  const Owned<D> owned(d, a, a > 0 ? sign_of_mark(mark[a - 1]) : 0);
+  // As many rounds as it takes: the exponent range of the data bounds them.
+  while (split<G>(owned, r, update<double, G>(owned, r))) {
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) g_finish(Job<T> job, int rounds) {
+  for_tiles(job, Flags::kSplit, rounds, [&](Work<T>& work) {
+    const auto& d = work.d;
+    const signed char* mark = job.mark + (d.sign - job.sign);
+    const Index stop = min_of(work.first + kTile, d.n - 1);
+    for (Index base = work.first; base < stop; base += kThreads) {
+      const Index mine = base + Index(threadIdx.x);
+      const bool is_new = mine < stop && is_new_mark(mark[mine]);
+      const int right = is_new && near_mark(d, mark, mine + 1, 1) == kFar;
+      const int left = is_new && near_mark(d, mark, mine - 1, -1) == kFar;
+      const int thread = int(threadIdx.x);
+      int next = -1;
+      for (;;) {  // the cuts with long regions among these edges, one after the other
+        Found total;
+        G::scan<false>(Arena{},
+                       (left | right) != 0 && thread > next ? Found{thread, left, right} : Found{},
+                       total);
+        next = total.thread;
+        if (next == kThreads) break;
+        const Index e = base + next;
+        if (total.right) finish(d, mark, e + 1, find_mark(d, mark, e + 1, 1));
+        if (!total.left) continue;
+        const Index end = find_mark(d, mark, e - 1, -1);
+        if (end < 0 || !is_new_mark(mark[end])) finish(d, mark, end + 1, e);
+      }
     }
   });
 }
@@ -315,32 +427,37 @@ struct Launcher {
                    Group<kScanThreads / kWarp>::kScratch, stream, job, args...);
   }
 
+  void sums(Flags flags, int round) { tiles("g_sums", g_sums<T>, flags, round); }
   template <class R>
   void means(Flags flags, int round) {
-    tiles("g_sums", g_sums<T>, flags, round);
     signals("g_scan", g_scan<T, Run, true>, flags, round);
     tiles("g_means", g_means<T, R>, flags, round);
     signals("g_scan", g_scan<T, Last, false>, flags, round);
   }
-  void split(int round) {
+  void split(int round, bool last) {
     const Flags flags = Flags::kSplit;
     means<double>(flags, round);
     tiles("g_compose", g_compose<T>, flags, round);
     signals("g_scan", g_scan<T, Clamp, false>, flags, round);
     tiles("g_labels", g_labels<T>, flags, round);
     signals("g_scan", g_scan<T, Label, true>, flags, round);
-    tiles("g_fill", round + 1 < kRounds ? g_fill<T, false> : g_fill<T, true>, flags, round);
+    tiles("g_fill", g_fill<T>, round, last);
   }
   void run() {
+    const int rounds = rounds_of(job.s.n);
     tiles("g_bounds", g_bounds<T>);
     signals("g_scan_bounds", g_scan_bounds<T>);
-    for (int round = 0; round < kRounds; ++round) split(round);
-    tiles("g_finish", g_finish<T>);
+    sums(Flags::kSplit, 0);
+    for (int round = 0; round < rounds; ++round) split(round, round + 1 == rounds);
+    tiles("g_finish_short", g_finish_short<T>, rounds);
+    tiles("g_finish", g_finish<T>, rounds);
     for (int round = 0; round < kTieRounds; ++round) {
+      sums(Flags::kJoined, round);
       means<double>(Flags::kJoined, round);
       tiles("g_fuse", g_fuse<T>, Flags::kJoined, round);
     }
     signals("g_finish_ties", g_finish_ties<T>);
+    sums(Flags::kNone, 0);
     means<T>(Flags::kNone, 0);
     tiles("g_spread", g_spread<T>);
   }
@@ -349,7 +466,7 @@ struct Launcher {
 }  // namespace
 
 std::int64_t grid_bytes(std::int64_t n) {
-  return 9 * n + tiles_of(n) * std::int64_t(sizeof(Link)) + std::int64_t(sizeof(State));
+  return 10 * n + tiles_of(n) * std::int64_t(sizeof(Link)) + std::int64_t(sizeof(State));
 }
 
 template <class T>
@@ -359,7 +476,7 @@ Status prox_grid(cudaStream_t stream, const Shape& s, const Prox<T>& op, void* w
   State* states = reinterpret_cast<State*>(c + signals * s.n);
   Link* links = reinterpret_cast<Link*>(states + signals);
   signed char* sign = reinterpret_cast<signed char*>(links + signals * tiles);
-  Launcher<T> launcher{stream, {s, op, tiles, c, states, links, sign}};
+  Launcher<T> launcher{stream, {s, op, tiles, c, states, links, sign, sign + signals * s.n}};
   launcher.run();
   return launcher.bad;
 }

@@ -288,10 +288,10 @@ JAXTV_DEVICE Label labels(const D& d, Range<I> r, double c, int left, double mes
   return first;
 }
 
-// `z`: the label of the sample after the range. Returns whether it cut. kMark: c[i] becomes 1 at
-// cuts, 2 at new ones, else 0.
-template <bool kMark, class I, class D>
-JAXTV_DEVICE bool fill(const D& d, Range<I> r, int z) {
+// `z`: the label of the sample after the range. Returns whether it cut. note(i, cut, is_new) is
+// told the state of each edge.
+template <class I, class D, class F>
+JAXTV_DEVICE bool fill(const D& d, Range<I> r, int z, F note) {
   bool changed = false;
   for (I i = r.end - 1; i >= r.begin; --i) {
     const int packed = d.sign[i], code = (packed + 1) >> 2;
@@ -301,7 +301,7 @@ JAXTV_DEVICE bool fill(const D& d, Range<I> r, int z) {
     if (!old && i + 1 < d.n) cut = z - zi;
     changed |= cut != 0 && !old;
     d.sign[i] = static_cast<signed char>(cut);
-    if constexpr (kMark) d.c[i] = cut == 0 ? 0.0 : (old ? 1.0 : 2.0);
+    note(i, cut, cut != 0 && !old);
     z = zi;
   }
   return changed;
@@ -333,6 +333,41 @@ JAXTV_DEVICE void spread(const D& d, Range<I> r, double c, Y y) {
                      (i + 1 == d.n || T(d.weights[i * d.w_stride]) == T(0));
     y[i * d.stride] = own ? T(d.values[i * d.stride]) : T(c);
   }
+}
+
+// ---- steps of a group on its signal ----
+
+// Values of the regions of the present cuts; returns the value that comes in from the left.
+template <class R, class G, class I, class D>
+JAXTV_DEVICE double update(const D& d, Range<I> r) {
+  const Run in = G::template scan<true>(Arena{}, sums(d, r));
+  const Last last = means<R>(d, r, in);
+  const double c = G::template scan<false>(Arena{}, last).c;
+  G::sync();
+  return c;
+}
+
+// One round by a group; returns whether it cut. `c`: see update.
+template <class G, class I, class D>
+JAXTV_DEVICE bool split(const D& d, Range<I> r, double c) {
+  const int left = r.begin > 0 && r.begin < r.end ? d.cut(r.begin - 1) : 0;
+  const Clamp in = G::template scan<false>(Arena{}, compose(d, r, c, left));
+  G::sync();
+  const Label label = labels(d, r, c, left, in.lo);
+  const Label z = G::template scan<true>(Arena{}, label);
+  const bool cut = G::any(fill(d, r, z.code, [](I, int, bool) {}));
+  G::sync();
+  return cut;
+}
+
+// One round of joining ties by a group; returns whether it joined.
+template <class G, class I, class D>
+JAXTV_DEVICE bool join_ties(const D& d, Range<I> r, double c, double scale) {
+  const bool starts = r.begin < r.end && d.starts(r.begin);
+  G::sync();
+  const bool joined = G::any(fuse(d, r, c, starts, scale));
+  G::sync();
+  return joined;
 }
 
 }  // namespace jaxtv::cuda

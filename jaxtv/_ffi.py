@@ -185,12 +185,12 @@ def _prox1d_workspace(shapes: Sequence[tuple[int, ...]], *, axis: int, solver: A
     n, signals = x[axis], math.prod(x[axis + 1 :])
     method = type(solver).__name__
     if method == "ProjectedNewton":
-        return 8 + signals * 8 * (7 * n + (n + 7) // 8)
+        return 8 + (signals * 26 * n if n > 1024 else 0)
     if method == "TautString":
         return 8 + (signals * n if n > 256 else 0)
     if n <= 1024:
         return 8
-    grid = 256 + 160 * ((n + 2047) // 2048) if n >= 32768 else 0
+    grid = n + 256 + 160 * ((n + 2047) // 2048) if n >= 32768 else 0
     return 8 + signals * (9 * n + grid)
 
 

@@ -72,17 +72,22 @@ def compile_cached(folder: pathlib.Path, units, link=(), flags=()) -> pathlib.Pa
     return build(folder / f"linked-{key}.so", [CXX, *link, *sanitize, *objects])
 
 
+def library(folder: pathlib.Path) -> ctypes.CDLL:
+    """The kernels, compiled."""
+    return ctypes.CDLL(str(compile_cached(folder, sources(), ("-shared",))))
+
+
 def load(folder: pathlib.Path) -> dict[str, str]:
     """Build, register under jaxtv_simt_*; returns CPU target -> SIMT target."""
-    library = ctypes.CDLL(str(compile_cached(folder, sources(), ("-shared",))))
-    library.jaxtv_simt_name.restype = ctypes.c_char_p
-    library.jaxtv_simt_name.argtypes = library.jaxtv_simt_handler.argtypes = [ctypes.c_size_t]
-    library.jaxtv_simt_handler.restype = ctypes.c_void_p
+    kernels = library(folder)
+    kernels.jaxtv_simt_name.restype = ctypes.c_char_p
+    kernels.jaxtv_simt_name.argtypes = kernels.jaxtv_simt_handler.argtypes = [ctypes.c_size_t]
+    kernels.jaxtv_simt_handler.restype = ctypes.c_void_p
     targets, i = {}, 0
-    while (name := library.jaxtv_simt_name(i)) is not None:
+    while (name := kernels.jaxtv_simt_name(i)) is not None:
         target = name.decode()
         simt = target.replace("jaxtv_", "jaxtv_simt_")
-        handler = jax.ffi.pycapsule(library.jaxtv_simt_handler(i))
+        handler = jax.ffi.pycapsule(kernels.jaxtv_simt_handler(i))
         jax.ffi.register_ffi_target(simt, handler, platform="cpu")
         jax.ffi.register_ffi_target_as_batch_partitionable(simt)
         targets[target] = simt

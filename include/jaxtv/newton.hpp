@@ -68,18 +68,23 @@ struct Trial {
   double change, slope;
 };
 
-template <class W, class D>
-JAXTV_HD Trial try_step(std::ptrdiff_t n, W w, D u, D y, D d, double step) {
+// What the samples [begin, end) add to a trial.
+template <class I, class W, class D>
+JAXTV_HD Trial try_step(I begin, I end, I n, W w, D u, D y, D d, double step) {
+  const auto displace = [&](I e) {
+    return clip(double(u[e]) + step * double(d[e]), w[e]) - double(u[e]);
+  };
   Trial t{0, 0};
-  double last = 0;  // displacement of the previous dual
-  for (std::ptrdiff_t i = 0; i < n; ++i) {
+  double last = begin > 0 && begin < end ? displace(begin - 1) : 0;
+  for (I i = begin; i < end; ++i) {
+    const double here = y[i];
     double move = 0;
     if (i + 1 < n) {
-      move = clip(u[i] + step * d[i], w[i]) - u[i];
-      t.slope -= move * (y[i + 1] - y[i]);
+      move = displace(i);
+      t.slope -= move * (double(y[i + 1]) - here);
     }
     const double dy = move - last;
-    t.change += dy * (y[i] + 0.5 * dy);
+    t.change += dy * (here + 0.5 * dy);
     last = move;
   }
   return t;
@@ -88,11 +93,12 @@ JAXTV_HD Trial try_step(std::ptrdiff_t n, W w, D u, D y, D d, double step) {
 JAXTV_HD inline bool acceptable(Trial t) { return t.change <= kArmijo * t.slope; }
 
 // Step by quadratic interpolation, halved where that does not shrink it. 0: none acceptable.
-template <class W, class D>
-JAXTV_HD double backtrack(std::ptrdiff_t n, W w, D u, D y, D d) {
+// attempt(step) gives the Trial.
+template <class F>
+JAXTV_HD double backtrack(F attempt) {
   double step = 1;
   for (int trial = 0; trial < 40; ++trial) {
-    const Trial t = try_step(n, w, u, y, d, step);
+    const Trial t = attempt(step);
     if (acceptable(t)) return step;
     const double slope = t.slope / step;
     const double next = -0.5 * slope * step * step / (t.change - slope * step);
@@ -139,19 +145,38 @@ JAXTV_HD void newton_direction(std::ptrdiff_t m, D y, D is_free, D pivot, D d) {
   }
 }
 
+// The edge as a candidate for the solution: a cut where its dual is at the bound.
+JAXTV_HD inline int cut_of(double u, double bound) {
+  return u >= bound ? 1 : (u <= -bound ? -1 : 0);
+}
+
+// Whether the gap is within `tol` of the objective, or round-off.
+JAXTV_HD inline bool within(Objective o, double tol, double scale) {
+  return o.gap <= max_of(tol * o.primal, kEps * kEps * scale * scale);
+}
+
+// The epsilon-binding set: duals at, or near, a bound with the gradient pointing out. `norm`: of
+// the projected gradient.
+JAXTV_HD inline bool is_binding(double u, double bound, double jump, double norm, double scale) {
+  const double eps = min_of(1e-3 * min_of(bound, scale), norm);
+  const double floor = 16 * kEps * scale;  // jumps below are round-off
+  return (u >= bound - eps && jump > -floor) || (u <= -bound + eps && jump < floor);
+}
+
 }  // namespace newton_detail
 
 // Solves one signal. Writes its cuts (edges whose dual is at the bound) and the values that belong
 // to them, so the output is exactly constant within a segment; `converged` is judged on that
 // output. Within `tol` a few more steps are made until the cuts are certified: then value and
-// segments are exact. D is a pointer to double, or Strided. `scratch` holds kNewtonScratch * n
-// doubles; x must be finite.
-template <class X, class W, class S, class D>
-JAXTV_HD NewtonReport projected_newton(std::ptrdiff_t n, X x, W w, S sign, D result, D scratch,
-                                       double scale, NewtonOptions options) {
+// segments are exact. `scratch` holds kNewtonScratch * n doubles; x must be finite. The whole loop
+// by one thread; cuda/newton.cu has it by many.
+template <class X, class W, class S>
+NewtonReport projected_newton(std::ptrdiff_t n, X x, W w, S sign, double* result, double* scratch,
+                              double scale, NewtonOptions options) {
   using namespace newton_detail;
   const std::ptrdiff_t m = n - 1;
-  D u = scratch, y = u + n, d = y + n, is_free = d + n, pivot = is_free + n, dual = pivot + n;
+  double *u = scratch, *y = u + n, *d = y + n, *is_free = d + n, *pivot = is_free + n,
+         *dual = pivot + n;
 
   double mean = 0;
   for (std::ptrdiff_t i = 0; i < n; ++i) mean += (double(x[i]) - double(x[0])) / double(n);
@@ -162,12 +187,10 @@ JAXTV_HD NewtonReport projected_newton(std::ptrdiff_t n, X x, W w, S sign, D res
     u[e] = clip(sum, w[e]);
   }
 
-  const double floor = 16 * kEps * scale;  // jumps below are round-off
   int within_tol = 0;
   for (std::int64_t iteration = 0;; ++iteration) {
     // The candidate: edges at their bound are cuts, all others are fused.
-    for (std::ptrdiff_t e = 0; e < m; ++e)
-      sign[e] = u[e] >= double(w[e]) ? 1 : (u[e] <= -double(w[e]) ? -1 : 0);
+    for (std::ptrdiff_t e = 0; e < m; ++e) sign[e] = cut_of(u[e], w[e]);
     do values_from_cuts(n, x, w, sign, result);
     while (join_ties(n, w, sign, result, scale));
     sum = 0;
@@ -179,29 +202,25 @@ JAXTV_HD NewtonReport projected_newton(std::ptrdiff_t n, X x, W w, S sign, D res
     primal(n, x, dual, y);  // y(dual) differs from `result` where a clip was needed
     Objective o = objective(n, x, w, dual, result);
     for (std::ptrdiff_t i = 0; i < n; ++i) o.gap += 0.5 * (y[i] - result[i]) * (y[i] - result[i]);
-    const bool converged = o.gap <= max_of(options.tol * o.primal, kEps * kEps * scale * scale);
+    const bool converged = within(o, options.tol, scale);
     if (iteration == options.max_iterations ||
         (converged && (within_tol++ == kFinishing || certify(n, x, w, sign, result, scale))))
       return {iteration, converged};
 
     primal(n, x, u, y);
-    // epsilon-binding set: at (or within epsilon of) a bound with the gradient pointing out.
     double norm = 0;
     for (std::ptrdiff_t e = 0; e < m; ++e)
       norm = max_of(norm, abs_of(clip(u[e] + (y[e + 1] - y[e]), w[e]) - u[e]));
-    for (std::ptrdiff_t e = 0; e < m; ++e) {
-      const double bound = w[e], jump = y[e + 1] - y[e];
-      const double eps = min_of(1e-3 * min_of(bound, scale), norm);
-      const bool binding =
-          (u[e] >= bound - eps && jump > -floor) || (u[e] <= -bound + eps && jump < floor);
-      is_free[e] = binding ? 0 : 1;
-    }
+    for (std::ptrdiff_t e = 0; e < m; ++e)
+      is_free[e] = is_binding(u[e], w[e], y[e + 1] - y[e], norm, scale) ? 0 : 1;
     newton_direction(m, y, is_free, pivot, d);
     for (std::ptrdiff_t e = 0; e < m; ++e)  // binding duals within epsilon move onto the bound
       if (is_free[e] == 0) d[e] = y[e + 1] - y[e];
     const double step = options.line_search == LineSearch::kParallel
                             ? parallel_search(n, w, u, y, d)
-                            : backtrack(n, w, u, y, d);
+                            : backtrack([&](double trial) {
+                                return try_step<std::ptrdiff_t>(0, n, n, w, u, y, d, trial);
+                              });
     if (step == 0) return {iteration, converged};
     for (std::ptrdiff_t e = 0; e < m; ++e) u[e] = clip(u[e] + step * d[e], w[e]);
   }

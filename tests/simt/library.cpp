@@ -2,6 +2,7 @@
 #include <cstddef>
 
 #include "handlers.hpp"
+#include "prox1d.hpp"
 
 namespace {
 struct Entry {
@@ -17,4 +18,10 @@ extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_name(st
 }
 extern "C" __attribute__((visibility("default"))) void* jaxtv_simt_handler(std::size_t i) {
   return entries[i].handler;
+}
+
+// Scratch of the 1D prox, for sizes that no test can run.
+extern "C" __attribute__((visibility("default"))) std::int64_t jaxtv_simt_workspace(
+    int method, std::int64_t signals, std::int64_t n) {
+  return jaxtv::cuda::prox_workspace({1, signals, n, 1}, jaxtv::cuda::Method(method));
 }
