@@ -131,11 +131,13 @@ def reproduce(
 ) -> None:
     """Train every variant and seed of a table of the paper, print it beside the paper's numbers.
 
-    What was done before is not done again; writes OUTPUT/WHAT-PRESET.json and .md.
+    What was done before is not done again; writes OUTPUT/WHAT-PRESET.json and .md, for a figure
+    OUTPUT/WHAT.png and .pdf.
 
     Args:
-        what: table2 (classification), table3 (wsol), table4 (edges), table5 (smoothing) or table6
-            (denoising).
+        what: table2 (classification), table3 (wsol), table4 (edges), table5 (smoothing), table6
+            (denoising), fig1, fig3 (classification), fig4 (wsol), fig5 (edges), fig6, fig7
+            (smoothing), fig8 (denoising).
         preset: smoke, small or paper.
         data: file or folder; by default as for `jaxtv train`.
         output: folder of the runs and of the results.
@@ -144,19 +146,30 @@ def reproduce(
     """
 
     def run() -> None:
+        from jaxtv.vision import figures, training
         from jaxtv.vision import reproduce as tables
-        from jaxtv.vision import training
 
-        task, table = tables.find(what)
+        output.mkdir(parents=True, exist_ok=True)
+        console = Console()
+        if what == "fig1":
+            figures.save(figures.figure1(), output / what)
+            return
+        name = figures.FIGURES[what][0] if what in figures.FIGURES else what
+        task, table = tables.find(name)
         given = {k: v for k, v in dataclasses.asdict(overrides).items() if v is not None}
         settings = {
             group: settings_of(task, preset, dict(changes) | given)
             for group, changes in table.groups.items()
         }
-        console = Console()
+        if what != name:  # a figure shows the first group
+            settings = dict([next(iter(settings.items()))])
         source = data or default_data(task.name)
         results = tables.run_all(task, preset, settings, source, output, seeds, console)
         tables.show(table, results, console)
+        if what != name:
+            chosen = next(iter(settings.values()))
+            figures.save(tables.draw(what, preset, chosen, source, output), output / what)
+            return
         training.write_json(output / f"{what}-{preset}.json", results)
         (output / f"{what}-{preset}.md").write_text(tables.markdown(table, results) + "\n")
 

@@ -7,9 +7,9 @@ writes it as PNG and PDF.
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +19,8 @@ from flax import nnx
 from matplotlib.figure import Figure
 
 import jaxtv
-from jaxtv.vision import classification, denoising, edges, smoothing, wsol
+from jaxtv.vision import classification, denoising, edges, photos, smoothing, wsol
+from jaxtv.vision.task import Settings
 
 COLUMN = 2.2  # inches of one picture
 
@@ -208,3 +209,48 @@ def stages_of(model: smoothing.ResNet | denoising.DnCNN, x: np.ndarray) -> dict[
 def to_bytes(x: np.ndarray) -> np.ndarray:
     """Rounded and clipped to uint8."""
     return np.rint(np.clip(x, 0, 255)).astype(np.uint8)
+
+
+# ---------------------------------------------------------------------------- all of them
+
+
+class Trained(NamedTuple):
+    """What a figure is drawn from.
+
+    Attributes:
+        models: variant -> model of the first seed, ready for evaluation.
+        logs: variant -> `log.csv` of every seed.
+        data: what the task loads.
+        settings: of the runs.
+    """
+
+    models: Mapping[str, Any]
+    logs: Mapping[str, Sequence[Path]]
+    data: Any
+    settings: Settings
+
+
+SHOWN = 3  # pictures of a figure
+
+# Name -> the table whose runs are drawn, and how.
+FIGURES: dict[str, tuple[str, Callable[[Trained], Figure]]] = {
+    "fig3": ("table2", lambda t: figure3({k: v for k, v in t.logs.items() if k != "baseline"})),
+    "fig4": (
+        "table3",
+        lambda t: figure4(t.models["baseline"], t.models["tv"], t.data.test[:SHOWN]),
+    ),
+    "fig5": (
+        "table4",
+        lambda t: figure5(t.models["baseline"], t.models["tv"], t.data.test[:SHOWN]),
+    ),
+    "fig6": ("table5", lambda t: figure6(t.models["tv"], [p.image for p in t.data.tests[:SHOWN]])),
+    "fig7": ("table5", lambda t: figure7(t.models["tv"], t.data.tests[0].image)),
+    "fig8": (
+        "table6",
+        lambda t: figure8(
+            t.models["tv"],
+            [photos.centre(x, 192) for x in next(iter(t.data.tests.values()))[:SHOWN]],
+            t.settings.noise,
+        ),
+    ),
+}

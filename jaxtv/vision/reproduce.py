@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from jaxtv.vision import training
+from jaxtv.vision import figures, training
 from jaxtv.vision.task import TASKS, Settings, Table, Task, get_task
 
 
@@ -24,7 +25,8 @@ def find(name: str) -> tuple[Task, Table]:
     tasks = [get_task(task) for task in TASKS]
     found = {table: task for task in tasks for table in task.tables}
     if name not in found:
-        raise ValueError(f"`what` must be one of {', '.join(sorted(found))}, got {name!r}.")
+        known = ", ".join([*sorted(found), "fig1", *figures.FIGURES])
+        raise ValueError(f"`what` must be one of {known}, got {name!r}.")
     return found[name], found[name].tables[name]
 
 
@@ -60,9 +62,30 @@ def run_all(
         for seed in range(seeds):
             for variant in task.variants:
                 run = training.Run(task.name, variant, chosen, seed, description)
-                folder = Path(output, task.name, preset, group, variant, f"seed{seed}")
+                folder = folder_of(output, task, preset, group, variant, seed)
                 runs[group][variant].append(result_of(task, run, dataset, folder, console))
     return {"data": description, "preset": preset, "runs": runs}
+
+
+def folder_of(output: Path, task: Task, preset: str, group: str, variant: str, seed: int) -> Path:
+    """Where one run of a table is."""
+    return Path(output, task.name, preset, group, variant, f"seed{seed}")
+
+
+def draw(name: str, preset: str, settings: Settings, data: Path | None, output: Path) -> Figure:
+    """A figure from the runs of its table's first group, which `run_all` has made."""
+    table, make = figures.FIGURES[name]
+    task, found = find(table)
+    group = next(iter(found.groups))
+    runs = {
+        variant: sorted(folder_of(output, task, preset, group, variant, 0).parent.iterdir())
+        for variant in task.variants
+    }
+    models = {variant: training.load(folders[0])[2] for variant, folders in runs.items()}
+    logs = {
+        variant: [folder / "log.csv" for folder in folders] for variant, folders in runs.items()
+    }
+    return make(figures.Trained(models, logs, task.load(data, settings), settings))
 
 
 def result_of(task: Task, run: training.Run, dataset, folder: Path, console: Console) -> Any:
