@@ -1,7 +1,7 @@
 // The CUDA handlers as a plain shared library, for ctypes (tests/simt_platform.py).
 #include <cstddef>
 
-#include "handlers.hpp"
+#include "targets.hpp"
 
 namespace {
 struct Entry {
