@@ -5,12 +5,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "jaxtv/solver.hpp"
+
 // Inlined always: a copy that one instruction set's unit emits must not serve another's.
 #define JAXTV_INLINE inline __attribute__((always_inline))
 
 namespace jaxtv::cpu {
-
-constexpr int kMaxAxes = 8;
 
 // Signal s = o * inner + i has its sample k at offset (o * n + k) * inner + i.
 struct Shape {
@@ -28,15 +28,6 @@ struct Weights {
   const T* data;
   bool per_edge;
   JAXTV_INLINE std::int64_t length(std::int64_t n) const { return per_edge ? n - 1 : 1; }
-};
-
-enum class Method : int { kDirect, kTautString, kDecomposition, kProjectedNewton };
-
-struct Solver {
-  Method method;
-  double tol;
-  std::int64_t max_iterations;
-  int line_search;
 };
 
 // A = x - sum(minus); Z = prox(A). Writes what is asked for: y = Z, residual = A - Z, mask |= codes

@@ -6,15 +6,6 @@
 
 namespace jaxtv::cuda {
 
-enum class Method : int { kDirect, kTautString, kDecomposition, kProjectedNewton };
-
-struct Solver {
-  Method method;
-  double tol;
-  std::int64_t max_iterations;
-  int line_search;
-};
-
 // y = prox(x) for every signal; y may be x only where the kernels say so. The last three are per
 // signal and null unless wanted (return_info).
 template <class T>

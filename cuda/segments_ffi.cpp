@@ -1,6 +1,5 @@
 // XLA FFI handlers of the segment kernels.
-#include "checks.hpp"
-#include "handlers.hpp"
+#include "handler.hpp"
 #include "segments.hpp"
 
 namespace jaxtv::cuda {
@@ -21,8 +20,8 @@ ffi::Error segment_jvp(cudaStream_t stream, Buffer y, Buffer w, Buffer tx, Buffe
     check_same(*ty, y);
     check_same(tw, w);
     void* space = workspace(scratch, segment_workspace<T>(shape));
-    return segment_push<T>(stream, shape, {edges, in<T>(tx), in<T>(tw), edges.per_edge, out<T>(ty)},
-                           space);
+    check(segment_push<T>(stream, shape, {edges, in<T>(tx), in<T>(tw), edges.per_edge, out<T>(ty)},
+                          space));
   });
 }
 
@@ -36,32 +35,28 @@ ffi::Error segment_vjp(cudaStream_t stream, Buffer y, Buffer w, Buffer g, Result
     check_same(*gx, y);
     check_same(*gw, w);
     void* space = workspace(scratch, segment_workspace<T>(shape));
-    return segment_pull<T>(stream, shape,
-                           {edges, in<T>(g), out<T>(gx), out<T>(gw), edges.per_edge, false}, space);
+    check(segment_pull<T>(stream, shape,
+                          {edges, in<T>(g), out<T>(gx), out<T>(gw), edges.per_edge, false}, space));
   });
 }
 
 }  // namespace
+
+JAXTV_HANDLER(jaxtv_segment_jvp, segment_jvp,
+              with_axis(bind()
+                            .Arg<Buffer>()
+                            .Arg<Buffer>()
+                            .Arg<Buffer>()
+                            .Arg<Buffer>()
+                            .Ret<Buffer>()
+                            .Ret<Buffer>()));
+JAXTV_HANDLER(jaxtv_segment_vjp, segment_vjp,
+              with_axis(bind()
+                            .Arg<Buffer>()
+                            .Arg<Buffer>()
+                            .Arg<Buffer>()
+                            .Ret<Buffer>()
+                            .Ret<Buffer>()
+                            .Ret<Buffer>()));
+
 }  // namespace jaxtv::cuda
-
-using jaxtv::cuda::bind;
-using jaxtv::cuda::Buffer;
-
-JAXTV_HANDLER(jaxtv_segment_jvp, jaxtv::cuda::segment_jvp,
-              bind()
-                  .Arg<Buffer>()
-                  .Arg<Buffer>()
-                  .Arg<Buffer>()
-                  .Arg<Buffer>()
-                  .Ret<Buffer>()
-                  .Ret<Buffer>()
-                  .Attr<std::int64_t>("axis"));
-JAXTV_HANDLER(jaxtv_segment_vjp, jaxtv::cuda::segment_vjp,
-              bind()
-                  .Arg<Buffer>()
-                  .Arg<Buffer>()
-                  .Arg<Buffer>()
-                  .Ret<Buffer>()
-                  .Ret<Buffer>()
-                  .Ret<Buffer>()
-                  .Attr<std::int64_t>("axis"));

@@ -12,13 +12,12 @@
 #endif
 
 #include "jaxtv/common.hpp"
+#include "jaxtv/solver.hpp"
 
 namespace jaxtv::cuda {
 
 // Null, or what went wrong.
 using Status = const char*;
-
-constexpr int kMaxAxes = 8;  // of one Dykstra iteration
 
 // Sample k of the signal (b, o, i) is at (((b * outer) + o) * n + k) * inner + i.
 struct Shape {

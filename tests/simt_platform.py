@@ -19,7 +19,7 @@ from jaxtv import _ffi
 ROOT = pathlib.Path(__file__).parent.parent
 CXX = os.environ.get("CXX", "g++")
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unknown-pragmas"]
-INCLUDES = [f"-I{ROOT / d}" for d in ("include", "cuda", "tests/simt")]
+INCLUDES = [f"-I{ROOT / d}" for d in ("include", "ffi", "cuda", "tests/simt")]
 FLAGS = ["-std=c++20", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 
@@ -31,7 +31,7 @@ def sources():
 
 
 def _headers() -> bytes:
-    folders = ("include/jaxtv", "cuda", "tests/simt")
+    folders = ("include/jaxtv", "ffi", "cuda", "tests/simt")
     files = [
         f for d in folders for f in sorted((ROOT / d).iterdir()) if f.suffix in (".hpp", ".cuh")
     ]

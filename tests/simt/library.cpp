@@ -1,8 +1,8 @@
 // The CUDA handlers as a plain shared library, for ctypes (tests/simt_platform.py).
 #include <cstddef>
 
-#include "handlers.hpp"
 #include "prox1d.hpp"
+#include "targets.hpp"
 
 namespace {
 struct Entry {

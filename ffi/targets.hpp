@@ -1,5 +1,5 @@
-// The handlers of the CUDA kernels, by the names that the CPU kernels have too. To add a target:
-// define JAXTV_HANDLER(jaxtv_<name>, ...) in a *_ffi.cpp and add a line here.
+// The handlers of a native module, by the names that every platform has. To add a target: define it
+// with XLA_FFI_DEFINE_HANDLER_SYMBOL in cpu/ and in cuda/, and add a line here.
 #pragma once
 
 #include "xla/ffi/api/c_api.h"

@@ -1,0 +1,55 @@
+// What every CUDA handler does before it launches, beyond ffi/checks.hpp: stream, shape, workspace.
+#pragma once
+
+#include <optional>
+
+#include "checks.hpp"
+#include "shape.hpp"
+
+namespace jaxtv::cuda {
+
+// The stream that XLA runs on; decoded as cudaStream_t. The SIMT build is a CPU target and has
+// none.
+struct Stream {};
+
+// A launch that went wrong becomes an Internal error of XLA.
+inline void check(Status bad) {
+  if (bad) throw std::runtime_error(bad);
+}
+
+inline Shape shape_of(Buffer x, std::int64_t axis) {
+  const Extents e = extents_of(x, axis);
+  return {1, e.outer, e.n, e.inner};
+}
+
+// The workspace is the last result: uint8, batch dims and then bytes (jaxtv/_ffi.py).
+inline void* workspace(Result r, std::int64_t bytes) {
+  require(r->element_type() == ffi::DataType::U8, "the workspace must be uint8");
+  require(std::int64_t(r->element_count()) >= bytes, "the workspace is too small");
+  return r->untyped_data();
+}
+
+}  // namespace jaxtv::cuda
+
+template <>
+struct xla::ffi::CtxDecoding<jaxtv::cuda::Stream> {
+  using Type = cudaStream_t;
+  static std::optional<Type> Decode(const XLA_FFI_Api* api, XLA_FFI_ExecutionContext* ctx,
+                                    DiagnosticEngine& diagnostic) {
+#if defined(JAXTV_SIMT)
+    return cudaStream_t(nullptr);
+#else
+    return CtxDecoding<PlatformStream<cudaStream_t> >::Decode(api, ctx, diagnostic);
+#endif
+  }
+};
+
+namespace jaxtv::cuda {
+// Every binding starts here: bind().Arg<Buffer>()...
+inline auto bind() { return ffi::Ffi::Bind().Ctx<Stream>(); }
+}  // namespace jaxtv::cuda
+
+// Defines the handler `name`: no allocation, no host synchronisation and launches that depend on
+// shapes only, so XLA may record it into a command buffer (CUDA graph).
+#define JAXTV_HANDLER(name, impl, ...) \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(name, impl, __VA_ARGS__, {xla::ffi::Traits::kCmdBufferCompatible})

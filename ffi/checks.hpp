@@ -1,0 +1,161 @@
+// What the FFI handlers of both native modules (cpu/, cuda/) share: checks that turn a wrong call
+// into an error of XLA, views of XLA's buffers, attributes.
+#pragma once
+
+#include <algorithm>
+#include <initializer_list>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "jaxtv/solver.hpp"
+#include "xla/ffi/api/ffi.h"
+
+namespace jaxtv {
+
+namespace ffi = xla::ffi;
+
+using Buffer = ffi::AnyBuffer;
+using Result = ffi::Result<Buffer>;
+using Dims = ffi::AnyBuffer::Dimensions;
+using Axes = ffi::Span<const std::int64_t>;
+
+// Thrown by the checks below, returned to XLA as an InvalidArgument error.
+struct Invalid {
+  std::string message;
+};
+inline void require(bool ok, const char* message) {
+  if (!ok) throw Invalid{std::string("jaxtv: ") + message};
+}
+
+template <class F>
+ffi::Error guarded(F f) {
+  try {
+    f();
+    return ffi::Error::Success();
+  } catch (const Invalid& e) {
+    return ffi::Error::InvalidArgument(e.message);
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "jaxtv: out of memory for scratch");
+  } catch (const std::exception& e) {
+    return ffi::Error::Internal(std::string("jaxtv: ") + e.what());
+  }
+}
+
+// Calls f(T{}) for the type.
+template <class F>
+ffi::Error with_type(ffi::DataType type, F f) {
+  return guarded([&] {
+    if (type == ffi::DataType::F32)
+      f(float{});
+    else if (type == ffi::DataType::F64)
+      f(double{});
+    else
+      require(false, "dtype must be float32 or float64");
+  });
+}
+
+template <class T>
+T* out(Result r) {
+  return static_cast<T*>(r->untyped_data());
+}
+template <class T>
+const T* in(Buffer b) {
+  return static_cast<const T*>(b.untyped_data());
+}
+
+// ---- shapes ----
+
+// Checks that `b` is shaped as `like`, except that the axis may have any size in `sizes`.
+inline void check_shape(Buffer b, Buffer like, std::int64_t axis,
+                        std::initializer_list<std::int64_t> sizes) {
+  const Dims d = b.dimensions(), e = like.dimensions();
+  require(d.size() == e.size(), "operands differ in rank");
+  for (std::size_t i = 0; i < d.size(); ++i)
+    if (std::int64_t(i) != axis) require(d[i] == e[i], "operands differ in shape");
+  if (axis < 0) return;
+  require(std::find(sizes.begin(), sizes.end(), d[axis]) != sizes.end(),
+          "wrong size along the prox axis");
+}
+inline void check_same(Buffer b, Buffer like) {
+  require(b.element_type() == like.element_type(), "operands differ in dtype");
+  check_shape(b, like, -1, {});
+}
+
+// The dims before the axis, its own, and those after it.
+struct Extents {
+  std::int64_t outer, n, inner;
+};
+inline Extents extents_of(Buffer x, std::int64_t axis, std::int64_t first = 0) {
+  const Dims d = x.dimensions();
+  require(axis >= 0 && axis < std::int64_t(d.size()), "axis out of range");
+  Extents e{1, d[axis], 1};
+  for (std::int64_t i = first; i < std::int64_t(d.size()); ++i) {
+    if (i < axis) e.outer *= d[i];
+    if (i > axis) e.inner *= d[i];
+  }
+  return e;
+}
+
+// Weights have one value (λ per signal) or n - 1 (per edge) along the axis. Returns whether per
+// edge.
+inline bool per_edge(Buffer w, Buffer like, std::int64_t axis) {
+  require(w.element_type() == like.element_type(), "operands differ in dtype");
+  check_shape(w, like, axis, {1, like.dimensions()[axis] - 1});
+  return w.dimensions()[axis] != 1;
+}
+
+// What return_info adds: one value per signal.
+inline void check_info(Result gap, Result iterations, Result converged, Buffer x,
+                       std::int64_t axis) {
+  require(gap->element_type() == x.element_type(), "operands differ in dtype");
+  for (Result r : {gap, iterations, converged}) check_shape(*r, x, axis, {1});
+  require(iterations->element_type() == ffi::DataType::S32 &&
+              converged->element_type() == ffi::DataType::PRED,
+          "wrong info results");
+}
+
+// ---- Dykstra ----
+
+// Checks the axes of an iteration. Returns the first in memory: the dims before it are the batch.
+inline std::int64_t lead_of(Buffer x, Axes axes, std::int64_t iterations) {
+  const std::int64_t rank = x.dimensions().size();
+  require(axes.size() >= 1 && axes.size() <= std::size_t(kMaxAxes), "bad number of axes");
+  require(iterations >= 1, "iterations must be positive");
+  for (std::size_t i = 0; i < axes.size(); ++i) {
+    require(axes[i] >= 0 && axes[i] < rank, "axis out of range");
+    require(std::find(axes.begin(), axes.begin() + i, axes[i]) == axes.begin() + i,
+            "axes must differ");
+  }
+  return *std::min_element(axes.begin(), axes.end());
+}
+
+inline void check_masks(Buffer masks, std::int64_t size) {
+  require(masks.element_type() == ffi::DataType::U8, "masks must be uint8");
+  require(std::int64_t(masks.element_count()) == size, "wrong mask shape");
+}
+
+// ---- attributes ----
+
+inline Solver solver_of(std::int64_t method, double tol, std::int64_t max_iterations,
+                        std::int64_t line_search) {
+  require(method >= 0 && method <= 3, "unknown method");
+  require(line_search == 0 || line_search == 1, "unknown line search");
+  require(tol >= 0 && max_iterations >= 1, "bad solver options");
+  return {Method(method), tol, max_iterations, int(line_search)};
+}
+
+auto with_solver(auto&& binding) {
+  return std::move(binding)
+      .template Attr<std::int64_t>("method")
+      .template Attr<double>("tol")
+      .template Attr<std::int64_t>("max_iterations")
+      .template Attr<std::int64_t>("line_search");
+}
+auto with_axis(auto&& binding) { return std::move(binding).template Attr<std::int64_t>("axis"); }
+auto with_axes(auto&& binding) {
+  return std::move(binding).template Attr<Axes>("axes").template Attr<std::int64_t>("iterations");
+}
+
+}  // namespace jaxtv
