@@ -5,6 +5,7 @@
 // A pass on axis i is  A = X - sum_{j != i} p_j,  Z = prox(A),  p_i = A - Z.  With two axes the one
 // state needed is that of the other axis, and p_i can take its place.
 #include "dykstra.hpp"
+#include "half.cuh"
 #include "image.cuh"
 #include "segments.hpp"
 #include "solve.cuh"
@@ -24,14 +25,15 @@ JAXTV_DEVICE std::uint8_t code_of(T here, T next, F positive) {
 }
 // ---- one pass ----
 
-template <class T>
+template <class D, class T = Compute<D>>
 struct Pass {
-  const T* x;
+  const D* x;
   Arrays<const T> minus;
   const T* w;
   bool per_edge, taut;
-  T *y, *residual;     // null where not wanted
-  std::uint8_t* mask;  // of the first element, null where not wanted
+  D* y;  // null where not wanted, as the next two
+  T* residual;
+  std::uint8_t* mask;  // of the first element
   int shift;
   std::int64_t mask_stride;  // to the next element
 
@@ -46,8 +48,9 @@ struct Pass {
 };
 
 // Tiles of whole signals. One thread solves a signal, all of them load and store.
-template <class T, bool kEdges>
-__global__ void __launch_bounds__(kPassThreads, 2) sweep(Tiling t, Pass<T> op) {
+template <class D, bool kEdges>
+__global__ void __launch_bounds__(kPassThreads, 2) sweep(Tiling t, Pass<D> op) {
+  using T = Compute<D>;
   Arena arena;
   const Shared<T> values = arena.take<T>(t.elements(0));
   const Shared<T> weights = arena.take<T>(kEdges ? t.elements(0) : 0);
@@ -92,22 +95,24 @@ __global__ void __launch_bounds__(kPassThreads, 2) sweep(Tiling t, Pass<T> op) {
 }
 
 // out = a = X - sum of the other states.
-template <class T>
-__global__ void __launch_bounds__(kPassThreads) subtract(std::int64_t total, Pass<T> op, T* a) {
+template <class D, class T = Compute<D>>
+__global__ void __launch_bounds__(kPassThreads) subtract(std::int64_t total, Pass<D> op, T* a) {
   for (std::int64_t i = std::int64_t(blockIdx.x) * kPassThreads + threadIdx.x; i < total;
        i += std::int64_t(gridDim.x) * kPassThreads)
     a[i] = op.input(i);
 }
 
-// What a pass writes once the 1D kernels have made z = prox(a). The residual may be a.
-template <class T>
+// What a pass writes once the 1D kernels have made z = prox(a). The residual may be a, y is z but
+// for half types.
+template <class D, class T = Compute<D>>
 __global__ void __launch_bounds__(kPassThreads)
-    settle(Shape s, Pass<T> op, const T* a, const T* z) {
+    settle(Shape s, Pass<D> op, const T* a, const T* z) {
   const std::int64_t size = s.outer * s.n * s.inner, total = s.batch * size;
   for (std::int64_t i = std::int64_t(blockIdx.x) * kPassThreads + threadIdx.x; i < total;
        i += std::int64_t(gridDim.x) * kPassThreads) {
     const T here = z[i];
     if (op.residual) op.residual[i] = a[i] - here;
+    if (kHalf<D> && op.y) op.y[i] = here;
     if (!op.mask) continue;
     const std::int64_t batch = i / size;
     const std::int64_t row = i / s.inner, outer = row / s.n, k = row - outer * s.n;
@@ -123,13 +128,14 @@ __global__ void __launch_bounds__(kPassThreads)
 
 // ---- all sweeps of an image in shared memory ----
 
-template <class T>
+template <class D>
 struct ImageOp {
-  const T *x, *w[2];
+  const D* x;
+  const Compute<D>* w[2];
   bool per_edge[2], taut;
   std::int64_t size;  // of an element
   int passes;
-  T* y;
+  D* y;
   std::uint8_t* mask;
 };
 
@@ -178,8 +184,9 @@ JAXTV_DEVICE void solve_line(int n, Column<T> a, W w, Column<signed char> cuts, 
   });
 }
 
-template <class T, bool kEdges>
-__global__ void __launch_bounds__(kImageThreads, 2) image_dykstra(ImageTiling t, ImageOp<T> op) {
+template <class D, bool kEdges>
+__global__ void __launch_bounds__(kImageThreads, 2) image_dykstra(ImageTiling t, ImageOp<D> op) {
+  using T = Compute<D>;
   Arena arena;
   const Shared<T> x = arena.take<T>(t.elements());
   const Shared<T> state = arena.take<T>(t.elements());  // of the other axis; at last the result
@@ -187,7 +194,7 @@ __global__ void __launch_bounds__(kImageThreads, 2) image_dykstra(ImageTiling t,
   const Shared<std::uint8_t> codes = arena.take<std::uint8_t>(op.mask ? t.elements() : 0);
   for (std::int64_t index = blockIdx.x; index < t.tiles; index += gridDim.x) {
     const Image image(t, index);
-    const T* source = op.x + image.batch * op.size;
+    const D* source = op.x + image.batch * op.size;
     for_pixels(t, image, [&](int p, std::int64_t at) { x[p] = source[at]; });
     __syncthreads();
     for (int pass = 0; pass < op.passes; ++pass) {
@@ -223,8 +230,8 @@ __global__ void __launch_bounds__(kImageThreads, 2) image_dykstra(ImageTiling t,
         __syncthreads();
       }
     }
-    T* out = op.y + image.batch * op.size;
-    for_pixels(t, image, [&](int p, std::int64_t at) { out[at] = state[p]; });
+    D* out = op.y + image.batch * op.size;
+    for_pixels(t, image, [&](int p, std::int64_t at) { out[at] = T(state[p]); });
     __syncthreads();
   }
 }
@@ -237,12 +244,19 @@ template <class T>
 std::size_t image_bytes(bool masked) {
   return 2 * sizeof(T) + (masked ? 2 : 1);
 }
-
+// No tiles where the sweeps are launches of their own.
 template <class T>
-Status run_image(cudaStream_t stream, const ImageTiling& t, const ImageOp<T>& op) {
+ImageTiling image_of(const Iteration& it, const Solver& inner, bool masked) {
+  if (inner.method == Method::kProjectedNewton) return {};
+  return image_tiling_of(it, image_bytes<T>(masked));
+}
+
+template <class D>
+Status run_image(cudaStream_t stream, const ImageTiling& t, const ImageOp<D>& op) {
   const bool edges = op.per_edge[0] || op.per_edge[1];
-  return launch("image_dykstra", edges ? image_dykstra<T, true> : image_dykstra<T, false>, t.tiles,
-                t.threads(), t.elements() * image_bytes<T>(op.mask != nullptr), stream, t, op);
+  return launch("image_dykstra", edges ? image_dykstra<D, true> : image_dykstra<D, false>, t.tiles,
+                t.threads(), t.elements() * image_bytes<Compute<D>>(op.mask != nullptr), stream, t,
+                op);
 }
 
 std::int64_t blocks_for(std::int64_t threads) {
@@ -260,58 +274,63 @@ bool by_rows(const Shape& s, bool per_edge, Method method) {
                            (s.signals() >= kMany && t.lanes() >= kFewestLanes));
 }
 
-template <class T>
-Status run_rows(cudaStream_t stream, const Shape& s, const Pass<T>& op) {
-  const TileNeeds needs = row_needs<T>(op.per_edge);
+template <class D>
+Status run_rows(cudaStream_t stream, const Shape& s, const Pass<D>& op) {
+  const TileNeeds needs = row_needs<Compute<D>>(op.per_edge);
   Tiling t = tiling_of(s, needs);
   t.parts = max_of(64 / t.lanes(), 1);  // more threads than signals: they load and store
   if (Status bad = check(t)) return bad;
-  return launch("sweep", op.per_edge ? sweep<T, true> : sweep<T, false>, t.tiles, t.threads(),
+  return launch("sweep", op.per_edge ? sweep<D, true> : sweep<D, false>, t.tiles, t.threads(),
                 t.elements(0) * std::size_t(needs.bytes), stream, t, op);
 }
 
-// By the 1D kernels; z is made in y. `own`: the state of this axis.
-template <class T>
-Status run_long(cudaStream_t stream, const Shape& s, const Pass<T>& op, const Solver& inner, T* own,
-                T* y, void* workspace) {
+// By the 1D kernels. `own`: the state of this axis; z: where its solution is made.
+template <class D, class T = Compute<D>>
+Status run_long(cudaStream_t stream, const Shape& s, const Pass<D>& op, const Solver& inner, T* own,
+                T* z, void* workspace) {
   const std::int64_t total = s.signals() * s.n;
-  const T* a = op.x;
-  if (op.minus.count > 0) {
-    a = own;
-    if (Status bad = launch("subtract", subtract<T>, blocks_for(total), kPassThreads, 0, stream,
+  const T* a = own;
+  if constexpr (!kHalf<D>)
+    if (op.minus.count == 0) a = op.x;
+  if (a == own)
+    if (Status bad = launch("subtract", subtract<D>, blocks_for(total), kPassThreads, 0, stream,
                             total, op, own))
       return bad;
-  }
-  const Prox<T> prox{a, op.w, op.per_edge, y, nullptr, nullptr, nullptr};
+  const Prox<T> prox{a, op.w, op.per_edge, z, nullptr, nullptr, nullptr};
   if (Status bad = prox1d(stream, s, prox, inner, workspace)) return bad;
-  return launch("settle", settle<T>, blocks_for(total), kPassThreads, 0, stream, s, op, a, y);
+  return launch("settle", settle<D>, blocks_for(total), kPassThreads, 0, stream, s, op, a, z);
 }
 
 // Scratch of the 1D kernels.
+template <class T>
 std::int64_t prox_bytes(const Iteration& it, const Solver& inner) {
   std::int64_t most = 0;
-  for (int a = 0; a < it.axes; ++a) most = max_of(most, prox_workspace(it.shapes[a], inner.method));
+  for (int a = 0; a < it.axes; ++a)
+    most = max_of(most, prox_workspace<T>(it.shapes[a], inner.method));
   return (most + 15) / 16 * 16;
 }
 
 }  // namespace
 
-template <class T>
-std::int64_t dykstra_workspace(const Iteration& it, const Solver& inner) {
-  return prox_bytes(it, inner) + it.axes * it.batch * it.size * std::int64_t(sizeof(T));
+// A state per axis; half types also need a float z.
+template <class D>
+std::int64_t dykstra_workspace(const Iteration& it, const Solver& inner, bool masked) {
+  using T = Compute<D>;
+  if (image_of<T>(it, inner, masked).tiles > 0) return 0;
+  const std::int64_t arrays = it.axes + (kHalf<D> ? 1 : 0);
+  return prox_bytes<T>(it, inner) + arrays * it.batch * it.size * std::int64_t(sizeof(T));
 }
 
-template <class T>
-Status dykstra(cudaStream_t stream, const Iteration& it, const Solver& inner, const T* x,
-               const PerAxis<const T>& w, T* y, std::uint8_t* mask, void* workspace) {
+template <class D>
+Status dykstra(cudaStream_t stream, const Iteration& it, const Solver& inner, const D* x,
+               const PerAxis<const Compute<D>>& w, D* y, std::uint8_t* mask, void* workspace) {
+  using T = Compute<D>;
   const std::int64_t total = it.batch * it.size;
   if (total == 0) return nullptr;
-  T* states = reinterpret_cast<T*>(static_cast<char*>(workspace) + prox_bytes(it, inner));
+  T* states = reinterpret_cast<T*>(static_cast<char*>(workspace) + prox_bytes<T>(it, inner));
   const bool taut = inner.method != Method::kDecomposition;
-  ImageTiling image{};
-  if (inner.method != Method::kProjectedNewton)
-    image = image_tiling_of(it, image_bytes<T>(mask != nullptr));
-  const ImageOp<T> image_op{x,
+  const ImageTiling image = image_of<T>(it, inner, mask != nullptr);
+  const ImageOp<D> image_op{x,
                             {w.data[0], w.data[1]},
                             {w.per_edge[0], w.per_edge[1]},
                             taut,
@@ -320,13 +339,18 @@ Status dykstra(cudaStream_t stream, const Iteration& it, const Solver& inner, co
                             y,
                             mask};
   if (image.tiles > 0) return run_image(stream, image, image_op);
+  T* z;
+  if constexpr (kHalf<D>)
+    z = states + it.axes * total;
+  else
+    z = y;
 
   for (std::int64_t pass = 0; pass < it.passes(); ++pass) {
     const int axis = int(pass % it.axes);
     const bool last = pass + 1 == it.passes();
     const Shape& shape = it.shapes[axis];
     T* own = states + axis * total;
-    Pass<T> op{};
+    Pass<D> op{};
     op.x = x;
     for (int j = 0; j < it.axes; ++j)  // a state that has no value yet is zero
       if (j != axis && (pass >= it.axes || j < axis))
@@ -341,17 +365,19 @@ Status dykstra(cudaStream_t stream, const Iteration& it, const Solver& inner, co
     op.shift = int(2 * (pass % 4));
     if (Status bad = by_rows<T>(shape, op.per_edge, inner.method)
                          ? run_rows(stream, shape, op)
-                         : run_long(stream, shape, op, inner, own, y, workspace))
+                         : run_long(stream, shape, op, inner, own, z, workspace))
       return bad;
   }
   return nullptr;
 }
 
-#define JAXTV_INSTANTIATE(T)                                                       \
-  template std::int64_t dykstra_workspace<T>(const Iteration&, const Solver&);     \
-  template Status dykstra(cudaStream_t, const Iteration&, const Solver&, const T*, \
-                          const PerAxis<const T>&, T*, std::uint8_t*, void*);
+#define JAXTV_INSTANTIATE(D)                                                         \
+  template std::int64_t dykstra_workspace<D>(const Iteration&, const Solver&, bool); \
+  template Status dykstra(cudaStream_t, const Iteration&, const Solver&, const D*,   \
+                          const PerAxis<const Compute<D>>&, D*, std::uint8_t*, void*);
 JAXTV_INSTANTIATE(float)
 JAXTV_INSTANTIATE(double)
+JAXTV_INSTANTIATE(BFloat16)
+JAXTV_INSTANTIATE(Float16)
 
 }  // namespace jaxtv::cuda

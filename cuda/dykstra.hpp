@@ -25,23 +25,23 @@ struct PerAxis {
 };
 
 // Scratch of the iteration, in bytes; jaxtv/_ffi.py has at least as much.
-template <class T>
-std::int64_t dykstra_workspace(const Iteration& it, const Solver& inner);
+template <class D>
+std::int64_t dykstra_workspace(const Iteration& it, const Solver& inner, bool masked);
 
 // `mask` may be null.
-template <class T>
-Status dykstra(cudaStream_t stream, const Iteration& it, const Solver& inner, const T* x,
-               const PerAxis<const T>& w, T* y, std::uint8_t* mask, void* workspace);
+template <class D>
+Status dykstra(cudaStream_t stream, const Iteration& it, const Solver& inner, const D* x,
+               const PerAxis<const Compute<D>>& w, D* y, std::uint8_t* mask, void* workspace);
 
 // Scratch of either derivative, in bytes.
-template <class T>
+template <class D>
 std::int64_t dykstra_derivative_workspace(const Iteration& it);
 
-template <class T>
-Status dykstra_push(cudaStream_t stream, const Iteration& it, const std::uint8_t* mask, const T* tx,
-                    const PerAxis<const T>& tw, T* ty, void* workspace);
-template <class T>
-Status dykstra_pull(cudaStream_t stream, const Iteration& it, const std::uint8_t* mask, const T* g,
-                    T* gx, const PerAxis<T>& gw, void* workspace);
+template <class D>
+Status dykstra_push(cudaStream_t stream, const Iteration& it, const std::uint8_t* mask, const D* tx,
+                    const PerAxis<const Compute<D>>& tw, D* ty, void* workspace);
+template <class D>
+Status dykstra_pull(cudaStream_t stream, const Iteration& it, const std::uint8_t* mask, const D* g,
+                    D* gx, const PerAxis<Compute<D>>& gw, void* workspace);
 
 }  // namespace jaxtv::cuda

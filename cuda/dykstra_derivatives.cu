@@ -2,6 +2,7 @@
 // there for all passes, in one launch. Otherwise one segment mean per pass, with the updates of the
 // states around it done by the same kernel (segments.cu).
 #include "dykstra.hpp"
+#include "half.cuh"
 #include "image.cuh"
 #include "segments.hpp"
 
@@ -19,11 +20,11 @@ __global__ void __launch_bounds__(kFillThreads) fill_zero(T* out, std::int64_t s
 
 // ---- all passes of an image in shared memory ----
 
-template <class T>
+template <class D>
 struct ImageMap {
   const std::uint8_t* mask;
-  const T* in;        // tx or g
-  T* out;             // ty or gx
+  const D* in;        // tx or g
+  D* out;             // ty or gx
   std::int64_t size;  // of an element
   int passes;
   bool per_edge[2];
@@ -44,9 +45,9 @@ struct Codes {
 };
 
 // As dykstra_push below.
-template <class T>
+template <class D, class T = Compute<D>>
 __global__ void __launch_bounds__(kImageThreads, 2)
-    image_push(ImageTiling t, ImageMap<T> op, const T* tw0, const T* tw1) {
+    image_push(ImageTiling t, ImageMap<D> op, const T* tw0, const T* tw1) {
   Arena arena;
   const Shared<T> x = arena.take<T>(t.elements());
   const Shared<T> state = arena.take<T>(t.elements());  // of the other axis; at last the result
@@ -88,16 +89,16 @@ __global__ void __launch_bounds__(kImageThreads, 2)
       });
       __syncthreads();
     }
-    for_pixels(t, image, [&](int p, std::int64_t at) { op.out[first + at] = state[p]; });
+    for_pixels(t, image, [&](int p, std::int64_t at) { op.out[first + at] = T(state[p]); });
     __syncthreads();
   }
 }
 
 // As dykstra_pull below. After each pass the adjoint of its state is zero, so that of the other
 // axis is the only one.
-template <class T>
+template <class D, class T = Compute<D>>
 __global__ void __launch_bounds__(kImageThreads, 2)
-    image_pull(ImageTiling t, ImageMap<T> op, T* gw0, T* gw1) {
+    image_pull(ImageTiling t, ImageMap<D> op, T* gw0, T* gw1) {
   Arena arena;
   const Shared<T> total = arena.take<T>(t.elements());
   const Shared<T> state = arena.take<T>(t.elements());
@@ -148,7 +149,7 @@ __global__ void __launch_bounds__(kImageThreads, 2)
       });
       __syncthreads();
     }
-    for_pixels(t, image, [&](int p, std::int64_t at) { op.out[first + at] = total[p]; });
+    for_pixels(t, image, [&](int p, std::int64_t at) { op.out[first + at] = T(total[p]); });
     __syncthreads();
   }
 }
@@ -176,7 +177,8 @@ Edges<T> edges_of(const Iteration& it, const std::uint8_t* mask, std::int64_t pa
           it.planes() * it.size};
 }
 
-// The states p_i lie in the workspace, behind what the segment kernels need.
+// The states p_i lie in the workspace, behind what the segment kernels need. A single axis has
+// none; half types add up gx behind them.
 template <class T>
 struct States {
   T* first;
@@ -189,27 +191,32 @@ struct States {
 
 }  // namespace
 
-template <class T>
+template <class D>
 std::int64_t dykstra_derivative_workspace(const Iteration& it) {
-  return link_bytes<T>(it) + it.axes * it.batch * it.size * std::int64_t(sizeof(T));
+  using T = Compute<D>;
+  if (image_tiling_of(it, kImageBytes<T>).tiles > 0) return 0;
+  const std::int64_t arrays = it.axes == 1 ? 0 : it.axes + (kHalf<D> ? 1 : 0);
+  return link_bytes<T>(it) + arrays * it.batch * it.size * std::int64_t(sizeof(T));
 }
 
 // With a = tx - sum_{j != i} p_j, the pass on axis i does z = P(a - D^T(s tw)), p_i = a - z.
-template <class T>
-Status dykstra_push(cudaStream_t stream, const Iteration& it, const std::uint8_t* mask, const T* tx,
-                    const PerAxis<const T>& tw, T* ty, void* workspace) {
+template <class D>
+Status dykstra_push(cudaStream_t stream, const Iteration& it, const std::uint8_t* mask, const D* tx,
+                    const PerAxis<const Compute<D>>& tw, D* ty, void* workspace) {
+  using T = Compute<D>;
   if (it.batch == 0 || it.size == 0) return nullptr;
   const ImageTiling image = image_tiling_of(it, kImageBytes<T>);
   if (image.tiles > 0) {
-    const ImageMap<T> op{mask, tx, ty, it.size, int(it.passes()), {tw.per_edge[0], tw.per_edge[1]}};
-    return launch("image_push", image_push<T>, image.tiles, image.threads(),
+    const ImageMap<D> op{mask, tx, ty, it.size, int(it.passes()), {tw.per_edge[0], tw.per_edge[1]}};
+    return launch("image_push", image_push<D>, image.tiles, image.threads(),
                   image.elements() * kImageBytes<T>, stream, image, op, tw.data[0], tw.data[1]);
   }
   const States<T> states(it, workspace);
   for (std::int64_t pass = 0; pass < it.passes(); ++pass) {
     const int axis = int(pass % it.axes);
     const bool last = pass + 1 == it.passes();
-    Push<T> op{edges_of<T>(it, mask, pass), tx, tw.data[axis], tw.per_edge[axis],
+    if (it.axes == 1 && !last) continue;  // no later pass reads its state
+    Push<D> op{edges_of<T>(it, mask, pass), tx, tw.data[axis], tw.per_edge[axis],
                last ? ty : nullptr};
     for (int j = 0; j < it.axes; ++j)  // a state that has no value yet is zero
       if (j != axis && (pass >= it.axes || j < axis)) op.minus.data[op.minus.count++] = states[j];
@@ -221,9 +228,10 @@ Status dykstra_push(cudaStream_t stream, const Iteration& it, const std::uint8_t
 
 // The adjoint, passes in reverse:
 //   c = P([last] g - gp_i);  gw_i -= s Dc;  b = c + gp_i;  gp_i = 0;  gx += b;  gp_j -= b.
-template <class T>
-Status dykstra_pull(cudaStream_t stream, const Iteration& it, const std::uint8_t* mask, const T* g,
-                    T* gx, const PerAxis<T>& gw, void* workspace) {
+template <class D>
+Status dykstra_pull(cudaStream_t stream, const Iteration& it, const std::uint8_t* mask, const D* g,
+                    D* gx, const PerAxis<Compute<D>>& gw, void* workspace) {
+  using T = Compute<D>;
   if (it.batch == 0) return nullptr;
   if (it.size == 0) {  // of an axis without samples the gradient is zero, not empty
     for (int a = 0; a < it.axes; ++a) {
@@ -237,8 +245,8 @@ Status dykstra_pull(cudaStream_t stream, const Iteration& it, const std::uint8_t
   }
   const ImageTiling image = image_tiling_of(it, kImageBytes<T>);
   if (image.tiles > 0) {
-    const ImageMap<T> op{mask, g, gx, it.size, int(it.passes()), {gw.per_edge[0], gw.per_edge[1]}};
-    return launch("image_pull", image_pull<T>, image.tiles, image.threads(),
+    const ImageMap<D> op{mask, g, gx, it.size, int(it.passes()), {gw.per_edge[0], gw.per_edge[1]}};
+    return launch("image_pull", image_pull<D>, image.tiles, image.threads(),
                   image.elements() * kImageBytes<T>, stream, image, op, gw.data[0], gw.data[1]);
   }
   const States<T> states(it, workspace);
@@ -247,8 +255,15 @@ Status dykstra_pull(cudaStream_t stream, const Iteration& it, const std::uint8_t
     const int axis = int(pass % it.axes);
     const bool last = pass + 1 == it.passes();
     if (!last && !(opened >> axis & 1)) continue;  // c = b = 0: a single axis, before its last pass
-    Pull<T> op{edges_of<T>(it, mask, pass), last ? g : nullptr,          gx, gw.data[axis],
+    Pull<D> op{edges_of<T>(it, mask, pass), last ? g : nullptr,          gx, gw.data[axis],
                gw.per_edge[axis],           pass < it.passes() - it.axes};
+    if constexpr (kHalf<D>) {
+      if (it.axes > 1) op.sum = states[it.axes];
+      if (it.axes > 1 && pass > 0) op.gx = nullptr;
+    } else {
+      op.sum = gx;
+      op.gx = nullptr;
+    }
     op.own = opened >> axis & 1 ? states[axis] : nullptr;
     op.add = !last;
     opened &= ~(1u << axis);
@@ -263,13 +278,15 @@ Status dykstra_pull(cudaStream_t stream, const Iteration& it, const std::uint8_t
   return nullptr;
 }
 
-#define JAXTV_INSTANTIATE(T)                                                                      \
-  template std::int64_t dykstra_derivative_workspace<T>(const Iteration&);                        \
-  template Status dykstra_push(cudaStream_t, const Iteration&, const std::uint8_t*, const T*,     \
-                               const PerAxis<const T>&, T*, void*);                               \
-  template Status dykstra_pull(cudaStream_t, const Iteration&, const std::uint8_t*, const T*, T*, \
-                               const PerAxis<T>&, void*);
+#define JAXTV_INSTANTIATE(D)                                                                      \
+  template std::int64_t dykstra_derivative_workspace<D>(const Iteration&);                        \
+  template Status dykstra_push(cudaStream_t, const Iteration&, const std::uint8_t*, const D*,     \
+                               const PerAxis<const Compute<D>>&, D*, void*);                      \
+  template Status dykstra_pull(cudaStream_t, const Iteration&, const std::uint8_t*, const D*, D*, \
+                               const PerAxis<Compute<D>>&, void*);
 JAXTV_INSTANTIATE(float)
 JAXTV_INSTANTIATE(double)
+JAXTV_INSTANTIATE(BFloat16)
+JAXTV_INSTANTIATE(Float16)
 
 }  // namespace jaxtv::cuda

@@ -34,16 +34,17 @@ PerAxis<const T> weights_of(ffi::RemainingArgs ws, Buffer x, Axes axes) {
 ffi::Error run(cudaStream_t stream, Buffer x, ffi::RemainingArgs ws, Result y, Result* masks,
                Result scratch, Axes axes, std::int64_t iterations, std::int64_t method, double tol,
                std::int64_t max_iterations, std::int64_t line_search) {
-  return with_type(x.element_type(), [&](auto t) {
-    using T = decltype(t);
+  return with_data(x.element_type(), [&](auto t) {
+    using D = typename decltype(t)::type;
+    using T = Compute<D>;
     const Iteration it = iteration_of(x, axes, iterations);
     const Solver inner = solver_of(method, tol, max_iterations, line_search);
     check_same(*y, x);
     if (masks) check_masks(**masks, mask_size(it));
     const PerAxis<const T> w = weights_of<T>(ws, x, axes);
-    void* space = workspace(scratch, dykstra_workspace<T>(it, inner));
+    void* space = workspace(scratch, dykstra_workspace<D>(it, inner, masks != nullptr));
     std::uint8_t* codes = masks ? out<std::uint8_t>(*masks) : nullptr;
-    check(dykstra<T>(stream, it, inner, in<T>(x), w, out<T>(y), codes, space));
+    check(dykstra(stream, it, inner, in<D>(x), w, out<D>(y), codes, space));
   });
 }
 
@@ -64,21 +65,23 @@ ffi::Error dykstra_masked(cudaStream_t stream, Buffer x, ffi::RemainingArgs ws, 
 
 ffi::Error dykstra_jvp(cudaStream_t stream, Buffer masks, Buffer tx, ffi::RemainingArgs tws,
                        Result ty, Result scratch, Axes axes, std::int64_t iterations) {
-  return with_type(tx.element_type(), [&](auto t) {
-    using T = decltype(t);
+  return with_data(tx.element_type(), [&](auto t) {
+    using D = typename decltype(t)::type;
+    using T = Compute<D>;
     const Iteration it = iteration_of(tx, axes, iterations);
     check_masks(masks, mask_size(it));
     check_same(*ty, tx);
     const PerAxis<const T> tw = weights_of<T>(tws, tx, axes);
-    void* space = workspace(scratch, dykstra_derivative_workspace<T>(it));
-    check(dykstra_push<T>(stream, it, in<std::uint8_t>(masks), in<T>(tx), tw, out<T>(ty), space));
+    void* space = workspace(scratch, dykstra_derivative_workspace<D>(it));
+    check(dykstra_push(stream, it, in<std::uint8_t>(masks), in<D>(tx), tw, out<D>(ty), space));
   });
 }
 
 ffi::Error dykstra_vjp(cudaStream_t stream, Buffer masks, Buffer g, Result gx,
                        ffi::RemainingRets rest, Axes axes, std::int64_t iterations) {
-  return with_type(g.element_type(), [&](auto t) {
-    using T = decltype(t);
+  return with_data(g.element_type(), [&](auto t) {
+    using D = typename decltype(t)::type;
+    using T = Compute<D>;
     const Iteration it = iteration_of(g, axes, iterations);
     check_masks(masks, mask_size(it));
     check_same(*gx, g);
@@ -90,8 +93,8 @@ ffi::Error dykstra_vjp(cudaStream_t stream, Buffer masks, Buffer g, Result gx,
       gw.per_edge[a] = per_edge(*r, g, axes[a]);
     }
     void* space =
-        workspace(rest.get<Buffer>(axes.size()).value(), dykstra_derivative_workspace<T>(it));
-    check(dykstra_pull<T>(stream, it, in<std::uint8_t>(masks), in<T>(g), out<T>(gx), gw, space));
+        workspace(rest.get<Buffer>(axes.size()).value(), dykstra_derivative_workspace<D>(it));
+    check(dykstra_pull(stream, it, in<std::uint8_t>(masks), in<D>(g), out<D>(gx), gw, space));
   });
 }
 

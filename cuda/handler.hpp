@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <type_traits>
 
 #include "checks.hpp"
 #include "shape.hpp"
@@ -15,6 +16,14 @@ struct Stream {};
 // A launch that went wrong becomes an Internal error of XLA.
 inline void check(Status bad) {
   if (bad) throw std::runtime_error(bad);
+}
+
+// As with_type, half types too: calls f(std::type_identity<D>{}).
+template <class F>
+ffi::Error with_data(ffi::DataType type, F f) {
+  if (type == ffi::DataType::BF16) return guarded([&] { f(std::type_identity<BFloat16>{}); });
+  if (type == ffi::DataType::F16) return guarded([&] { f(std::type_identity<Float16>{}); });
+  return with_type(type, [&](auto t) { f(std::type_identity<decltype(t)>{}); });
 }
 
 inline Shape shape_of(Buffer x, std::int64_t axis) {

@@ -4,6 +4,10 @@
 //   warp, block, wide   decomposition with a warp or a block per signal, in shared memory up to
 //           kShortest samples, beyond that in global memory
 //   grid    decomposition of one long signal by the whole device (prox1d_grid.cu)
+//   newton  projected Newton (newton.cu)
+// Rows, warp and block convert half types as they load and store. The others read a signal many
+// times: they get a float copy, made and rounded by kernels of their own.
+#include "half.cuh"
 #include "jaxtv/gap.hpp"
 #include "prox1d.hpp"
 #include "prox1d_parts.hpp"
@@ -21,8 +25,9 @@ TileNeeds needs_of(bool per_edge) {
   return {int(sizeof(T)) * (per_edge ? 2 : 1) + 1, 0};
 }
 
-template <class T, bool kPerEdge>
-__global__ void __launch_bounds__(128) prox_rows(Tiling t, Prox<T> op, bool taut) {
+template <class D, bool kPerEdge>
+__global__ void __launch_bounds__(128) prox_rows(Tiling t, Prox<D> op, bool taut) {
+  using T = Compute<D>;
   Arena arena;
   const Shared<T> rows = arena.take<T>(t.elements(0));
   const Shared<T> weights = arena.take<T>(kPerEdge ? t.elements(0) : 0);
@@ -47,18 +52,19 @@ __global__ void __launch_bounds__(128) prox_rows(Tiling t, Prox<T> op, bool taut
     }
     __syncthreads();
     for_samples(t, tile, [&](int k, int l, std::int64_t outer, std::int64_t inner) {
-      op.y[(outer * s.n + k) * s.inner + inner] = rows[k * t.pitch + l];
+      op.y[(outer * s.n + k) * s.inner + inner] = T(rows[k * t.pitch + l]);
     });
     __syncthreads();
   }
 }
 
 // A signal in global memory.
-template <class T>
+template <class D>
 struct Place {
-  Strided<const T> x, w;  // stride of w: 0 for one λ
-  Strided<T> y;
-  JAXTV_DEVICE Place(const Shape& s, const Prox<T>& op, std::int64_t signal) {
+  Strided<const D> x;
+  Strided<const Compute<D>> w;  // stride 0: one λ
+  Strided<D> y;
+  JAXTV_DEVICE Place(const Shape& s, const Prox<D>& op, std::int64_t signal) {
     const std::int64_t outer = signal / s.inner, inner = signal - outer * s.inner;
     const std::int64_t at = outer * s.n * s.inner + inner;
     x = {op.x + at, s.inner};
@@ -126,8 +132,9 @@ JAXTV_DEVICE void solve(D d, Y y) {
 }
 
 // n <= kShortest: all in shared memory.
-template <class T, int kWarps>
-__global__ void __launch_bounds__(kGroupThreads<kWarps>, 4) prox_group(Shape s, Prox<T> op) {
+template <class D, int kWarps>
+__global__ void __launch_bounds__(kGroupThreads<kWarps>, 4) prox_group(Shape s, Prox<D> op) {
+  using T = Compute<D>;
   using G = Group<kWarps>;
   constexpr int kSignals = kGroupSignals<kWarps>;
   const int n = int(s.n), mine = kWarps == 1 ? int(threadIdx.x) / kWarp : 0;
@@ -140,7 +147,7 @@ __global__ void __launch_bounds__(kGroupThreads<kWarps>, 4) prox_group(Shape s, 
   const Shared<signed char> sign = arena.take<signed char>(kSignals * n) + mine * n;
   const std::int64_t signals = s.signals(), step = std::int64_t(gridDim.x) * kSignals;
   for (std::int64_t i = std::int64_t(blockIdx.x) * kSignals + mine; i < signals; i += step) {
-    const Place<T> p(s, op, i);
+    const Place<D> p(s, op, i);
     for (int k = G::thread(); k < n; k += G::kThreads) x[k] = p.x[k];
     for (int k = G::thread(); k < edges; k += G::kThreads)
       if (k == 0 || k + 1 < n) w[k] = p.w[k];
@@ -150,7 +157,7 @@ __global__ void __launch_bounds__(kGroupThreads<kWarps>, 4) prox_group(Shape s, 
                                                                    sign, c, 1.0},
         x);
     G::sync();
-    for (int k = G::thread(); k < n; k += G::kThreads) p.y[k] = x[k];
+    for (int k = G::thread(); k < n; k += G::kThreads) p.y[k] = T(x[k]);
     G::sync();
   }
 }
@@ -237,10 +244,10 @@ constexpr int kFewestLanes = 8;                // of a tile, or threads idle
 constexpr std::int64_t kGridShortest = 32768;  // the whole device for one signal
 constexpr std::int64_t kGridSignals = 64;      // beyond that blocks fill the device
 
-enum class Route { kRows, kSerial, kWarp, kBlock, kWide, kGrid };
+enum class Route { kRows, kSerial, kWarp, kBlock, kWide, kGrid, kNewton };
 
-template <class T>
 Route route_of(const Shape& s, Method method, const Tiling& t) {
+  if (method == Method::kProjectedNewton) return Route::kNewton;
   const bool fits = t.chunks == 1;
   if (method == Method::kTautString) return fits ? Route::kRows : Route::kSerial;
   const bool many =
@@ -251,48 +258,96 @@ Route route_of(const Shape& s, Method method, const Tiling& t) {
   return s.n >= kGridShortest && s.signals() <= kGridSignals ? Route::kGrid : Route::kWide;
 }
 
-template <class T, int kWarps>
-Status run_group(cudaStream_t stream, const Shape& s, const Prox<T>& op) {
+template <class D, int kWarps>
+Status run_group(cudaStream_t stream, const Shape& s, const Prox<D>& op) {
+  using T = Compute<D>;
   constexpr int kSignals = kGroupSignals<kWarps>;
   const std::size_t edges = op.per_edge ? s.n : 1;
   const std::size_t bytes = Group<kWarps>::kScratch +
                             kSignals * (s.n * (sizeof(double) + sizeof(T) + 1) + edges * sizeof(T));
-  return launch("prox_group", prox_group<T, kWarps>, (s.signals() + kSignals - 1) / kSignals,
+  return launch("prox_group", prox_group<D, kWarps>, (s.signals() + kSignals - 1) / kSignals,
                 kGroupThreads<kWarps>, bytes, stream, s, op);
 }
 
-template <class T>
-Status run_rows(cudaStream_t stream, Tiling t, const Prox<T>& op, bool taut) {
+template <class D>
+Status run_rows(cudaStream_t stream, Tiling t, const Prox<D>& op, bool taut) {
   if (Status bad = check(t)) return bad;
   t.parts = 1;
   t.part_rows = t.rows;
-  const std::size_t bytes = t.elements(0) * std::size_t(needs_of<T>(op.per_edge).bytes);
-  return launch("prox_rows", op.per_edge ? prox_rows<T, true> : prox_rows<T, false>, t.tiles,
+  const std::size_t bytes = t.elements(0) * std::size_t(needs_of<Compute<D>>(op.per_edge).bytes);
+  return launch("prox_rows", op.per_edge ? prox_rows<D, true> : prox_rows<D, false>, t.tiles,
                 t.threads(), bytes, stream, t, op, taut);
 }
 
+// The kernels that work in global memory.
 template <class T>
-Status run_exact(cudaStream_t stream, const Shape& s, const Prox<T>& op, Method method,
-                 void* workspace) {
-  const Tiling t = tiling_of(s, needs_of<T>(op.per_edge));
+Status run_long(cudaStream_t stream, const Shape& s, const Prox<T>& op, const Solver& solver,
+                Route route, void* workspace) {
   const std::int64_t signals = s.signals();
   double* c = static_cast<double*>(workspace);
-  switch (route_of<T>(s, method, t)) {
-    case Route::kRows:
-      return run_rows(stream, t, op, true);
+  switch (route) {
+    case Route::kNewton:
+      return prox_newton(stream, s, op, solver, workspace);
     case Route::kSerial:
       return launch("prox_serial", prox_serial<T>, (signals + kSerialThreads - 1) / kSerialThreads,
                     kSerialThreads, 0, stream, s, op, static_cast<signed char*>(workspace));
-    case Route::kWarp:
-      return run_group<T, 1>(stream, s, op);
-    case Route::kBlock:
-      return run_group<T, kBlockWarps>(stream, s, op);
     case Route::kWide:
       return launch("prox_wide", prox_wide<T, kWideWarps>, signals, kWideWarps * kWarp,
                     Group<kWideWarps>::kScratch, stream, s, op, c,
                     reinterpret_cast<signed char*>(c + signals * s.n));
     default:
       return prox_grid(stream, s, op, workspace);
+  }
+}
+
+constexpr int kConvertThreads = 256;
+
+template <class From, class To>
+__global__ void __launch_bounds__(kConvertThreads)
+    convert(std::int64_t total, const From* from, To* to) {
+  const std::int64_t step = std::int64_t(gridDim.x) * kConvertThreads;
+  for (std::int64_t i = std::int64_t(blockIdx.x) * kConvertThreads + threadIdx.x; i < total;
+       i += step)
+    to[i] = float(from[i]);
+}
+
+std::int64_t copy_bytes(const Shape& s) { return (s.signals() * s.n * 4 + 15) / 16 * 16; }
+
+// Half types by those: a float copy, solved in place.
+template <class D>
+Status run_copy(cudaStream_t stream, const Shape& s, const Prox<D>& op, const Solver& solver,
+                Route route, void* workspace) {
+  const std::int64_t total = s.signals() * s.n;
+  const std::int64_t blocks =
+      min_of<std::int64_t>((total + kConvertThreads - 1) / kConvertThreads, 1 << 16);
+  float* copy = static_cast<float*>(workspace);
+  void* rest = static_cast<char*>(workspace) + copy_bytes(s);
+  const Prox<float> in_place{copy, op.w, op.per_edge, copy, nullptr, op.iterations, op.converged};
+  if (Status bad = launch("convert", convert<D, float>, blocks, kConvertThreads, 0, stream, total,
+                          op.x, copy))
+    return bad;
+  if (Status bad = run_long(stream, s, in_place, solver, route, rest)) return bad;
+  return launch("convert", convert<float, D>, blocks, kConvertThreads, 0, stream, total, copy,
+                op.y);
+}
+
+template <class D>
+Status run(cudaStream_t stream, const Shape& s, const Prox<D>& op, const Solver& solver,
+           void* workspace) {
+  const Tiling t = tiling_of(s, needs_of<Compute<D>>(op.per_edge));
+  const Route route = route_of(s, solver.method, t);
+  switch (route) {
+    case Route::kRows:
+      return run_rows(stream, t, op, true);
+    case Route::kWarp:
+      return run_group<D, 1>(stream, s, op);
+    case Route::kBlock:
+      return run_group<D, kBlockWarps>(stream, s, op);
+    default:
+      if constexpr (kHalf<D>)
+        return run_copy(stream, s, op, solver, route, workspace);
+      else
+        return run_long(stream, s, op, solver, route, workspace);
   }
 }
 
@@ -305,30 +360,38 @@ Status run_gaps(cudaStream_t stream, const Shape& s, const Prox<T>& op, bool exa
 
 }  // namespace
 
+// Upper bounds, whatever kernel is picked.
+template <class D>
 std::int64_t prox_workspace(const Shape& s, Method method) {
-  if (method == Method::kProjectedNewton) return s.signals() * newton_bytes(s.n);
-  if (method == Method::kTautString) return s.n <= kMinChunk ? 0 : s.signals() * serial_bytes(s.n);
+  const std::int64_t copy = kHalf<D> ? copy_bytes(s) : 0;
+  if (method == Method::kProjectedNewton) return copy + s.signals() * newton_bytes(s.n);
+  if (method == Method::kTautString)
+    return s.n <= kMinChunk ? 0 : copy + s.signals() * serial_bytes(s.n);
   if (s.n <= kShortest) return 0;
   const bool grid = s.n >= kGridShortest && s.signals() <= kGridSignals;
-  return s.signals() * (grid ? grid_bytes(s.n) : block_bytes(s.n));
+  return copy + s.signals() * (grid ? grid_bytes(s.n) : block_bytes(s.n));
 }
 
-template <class T>
-Status prox1d(cudaStream_t stream, const Shape& s, const Prox<T>& op, const Solver& solver,
+template <class D>
+Status prox1d(cudaStream_t stream, const Shape& s, const Prox<D>& op, const Solver& solver,
               void* workspace) {
   if (s.signals() == 0 || s.n == 0) return nullptr;
-  const bool newton = solver.method == Method::kProjectedNewton;
-  if (Status bad = newton ? prox_newton(stream, s, op, solver, workspace)
-                          : run_exact(stream, s, op, solver.method, workspace))
-    return bad;
-  if (!op.gap) return nullptr;
-  return s.n <= kWarpLongest ? run_gaps<T, 1>(stream, s, op, !newton)
-                             : run_gaps<T, kWideWarps>(stream, s, op, !newton);
+  if (Status bad = run(stream, s, op, solver, workspace)) return bad;
+  if constexpr (!kHalf<D>) {
+    if (!op.gap) return nullptr;
+    const bool exact = solver.method != Method::kProjectedNewton;
+    return s.n <= kWarpLongest ? run_gaps<D, 1>(stream, s, op, exact)
+                               : run_gaps<D, kWideWarps>(stream, s, op, exact);
+  }
+  return nullptr;
 }
 
-#define JAXTV_INSTANTIATE(T) \
-  template Status prox1d(cudaStream_t, const Shape&, const Prox<T>&, const Solver&, void*);
+#define JAXTV_INSTANTIATE(D)                                     \
+  template std::int64_t prox_workspace<D>(const Shape&, Method); \
+  template Status prox1d(cudaStream_t, const Shape&, const Prox<D>&, const Solver&, void*);
 JAXTV_INSTANTIATE(float)
 JAXTV_INSTANTIATE(double)
+JAXTV_INSTANTIATE(BFloat16)
+JAXTV_INSTANTIATE(Float16)
 
 }  // namespace jaxtv::cuda

@@ -6,23 +6,25 @@
 
 namespace jaxtv::cuda {
 
-// y = prox(x) for every signal; y may be x only where the kernels say so. The last three are per
-// signal and null unless wanted (return_info).
-template <class T>
+// y = prox(x) for every signal; y may be x. The last three are per signal and null unless wanted
+// (return_info), which needs y unrounded and apart from x.
+template <class D>
 struct Prox {
-  const T *x, *w;
+  const D* x;
+  const Compute<D>* w;
   bool per_edge;  // w: n - 1 per signal, or 1
-  T* y;
-  T* gap;
+  D* y;
+  Compute<D>* gap;
   std::int32_t* iterations;
   bool* converged;
 };
 
 // Scratch in bytes; jaxtv/_ffi.py has the same formula.
+template <class D>
 std::int64_t prox_workspace(const Shape& shape, Method method);
 
-template <class T>
-Status prox1d(cudaStream_t stream, const Shape& shape, const Prox<T>& op, const Solver& solver,
+template <class D>
+Status prox1d(cudaStream_t stream, const Shape& shape, const Prox<D>& op, const Solver& solver,
               void* workspace);
 
 }  // namespace jaxtv::cuda

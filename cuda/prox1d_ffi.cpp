@@ -5,27 +5,27 @@
 namespace jaxtv::cuda {
 namespace {
 
-template <class T>
-Prox<T> prox_of(Buffer x, Buffer w, Result y, std::int64_t axis) {
+template <class D>
+Prox<D> prox_of(Buffer x, Buffer w, Result y, std::int64_t axis) {
   check_same(*y, x);
-  return {in<T>(x), in<T>(w), per_edge(w, x, axis), out<T>(y), nullptr, nullptr, nullptr};
+  return {in<D>(x), in<Compute<D>>(w), per_edge(w, x, axis), out<D>(y), nullptr, nullptr, nullptr};
 }
 
-template <class T>
-void run(cudaStream_t stream, Buffer x, const Prox<T>& op, Result scratch, std::int64_t axis,
+template <class D>
+void run(cudaStream_t stream, Buffer x, const Prox<D>& op, Result scratch, std::int64_t axis,
          const Solver& solver) {
   const Shape shape = shape_of(x, axis);
-  void* space = workspace(scratch, prox_workspace(shape, solver.method));
-  check(prox1d<T>(stream, shape, op, solver, space));
+  void* space = workspace(scratch, prox_workspace<D>(shape, solver.method));
+  check(prox1d(stream, shape, op, solver, space));
 }
 
 ffi::Error prox(cudaStream_t stream, Buffer x, Buffer w, Result y, Result scratch,
                 std::int64_t axis, std::int64_t method, double tol, std::int64_t max_iterations,
                 std::int64_t line_search) {
-  return with_type(x.element_type(), [&](auto t) {
+  return with_data(x.element_type(), [&](auto t) {
     const Solver solver = solver_of(method, tol, max_iterations, line_search);
     shape_of(x, axis);  // checks the axis first
-    run(stream, x, prox_of<decltype(t)>(x, w, y, axis), scratch, axis, solver);
+    run(stream, x, prox_of<typename decltype(t)::type>(x, w, y, axis), scratch, axis, solver);
   });
 }
 

@@ -2,6 +2,7 @@
 // first launch sums up each chunk (the run that is open at its left end and the one at its right
 // end), a second scans these sums, a third computes the means with what flows in from both sides.
 // Sums are in double and in a fixed order; there are no atomics.
+#include "half.cuh"
 #include "segments.hpp"
 #include "tile.cuh"
 
@@ -110,17 +111,18 @@ JAXTV_DEVICE void load_values(const Stage<T>& stage, const Tiling& t, const Tile
 
 // ---- the two operations: what a sample adds to its segment, and what is written ----
 
-template <class T>
+template <class D>
 struct PullTile {
+  using T = Compute<D>;
   Stage<T> stage;
-  const Pull<T>& op;
+  const Pull<D>& op;
 
-  JAXTV_DEVICE PullTile(Arena& arena, const Tiling& t, const Pull<T>& op)
+  JAXTV_DEVICE PullTile(Arena& arena, const Tiling& t, const Pull<D>& op)
       : stage(arena, t), op(op) {}
   JAXTV_DEVICE void load(const Tiling& t, const Tile& tile) {
     load_codes(stage, t, tile, op.edges);
     load_values(stage, t, tile, [&](std::int64_t at) -> T {
-      const T g = op.g ? op.g[at] : T(0);
+      const T g = op.g ? T(op.g[at]) : T(0);
       return op.own ? g - op.own[at] : g;
     });
   }
@@ -138,7 +140,9 @@ struct PullTile {
   }
   JAXTV_DEVICE void put(std::int64_t at, T c) const {
     const T b = op.own ? c + op.own[at] : c;
-    op.gx[at] = op.add ? op.gx[at] + b : b;
+    const T sum = op.add ? op.sum[at] + b : b;
+    if (op.sum) op.sum[at] = sum;
+    if (op.gx) op.gx[at] = sum;
     for (int j = 0; j < op.others.count; ++j) {
       T* other = op.others.data[j] + at;
       *other = op.opened >> j & 1 ? *other - b : -b;
@@ -169,14 +173,15 @@ struct PullTile {
   }
 };
 
-template <class T>
+template <class D>
 struct PushTile {
+  using T = Compute<D>;
   Stage<T> stage;
   Shared<T> forces;  // rows + 1: row k is tw of the edge before sample k; only per edge
-  const Push<T>& op;
+  const Push<D>& op;
   T uniform = 0;
 
-  JAXTV_DEVICE PushTile(Arena& arena, const Tiling& t, const Push<T>& op)
+  JAXTV_DEVICE PushTile(Arena& arena, const Tiling& t, const Push<D>& op)
       : stage(arena, t), op(op) {
     forces = arena.take<T>(op.per_edge ? t.elements(1) : 0);
   }
@@ -424,31 +429,36 @@ std::int64_t segment_workspace(const Shape& s) {
   return chunks == 1 ? 0 : s.signals() * chunks * std::int64_t(sizeof(Link));
 }
 
-template <class T>
-Status segment_push(cudaStream_t stream, const Shape& s, const Push<T>& op, void* workspace) {
+template <class D>
+Status segment_push(cudaStream_t stream, const Shape& s, const Push<D>& op, void* workspace) {
+  using T = Compute<D>;
   if (empty(s)) return nullptr;
   const TileNeeds needs = needs_of<T>(op.per_edge);
   const Tiling t = tiling_of(s, needs);
-  return run<T, PushTile<T>>(stream, t, op, static_cast<Link*>(workspace), shared_bytes(t, needs));
+  return run<T, PushTile<D>>(stream, t, op, static_cast<Link*>(workspace), shared_bytes(t, needs));
 }
 
-template <class T>
-Status segment_pull(cudaStream_t stream, const Shape& s, const Pull<T>& op, void* workspace) {
+template <class D>
+Status segment_pull(cudaStream_t stream, const Shape& s, const Pull<D>& op, void* workspace) {
+  using T = Compute<D>;
   if (empty(s)) return nullptr;
   const TileNeeds needs = needs_of<T>(false);
   const Tiling t = tiling_of(s, needs);
   Link* links = static_cast<Link*>(workspace);
-  if (Status bad = run<T, PullTile<T>>(stream, t, op, links, shared_bytes(t, needs))) return bad;
+  if (Status bad = run<T, PullTile<D>>(stream, t, op, links, shared_bytes(t, needs))) return bad;
   if (t.chunks == 1 || op.per_edge) return nullptr;
   return launch("sum_totals", sum_totals<T>, s.signals(), kScanThreads, kScanThreads * sizeof(Run),
                 stream, s.signals(), t.chunks, links, op.gw, op.accumulate);
 }
 
-#define JAXTV_INSTANTIATE(T)                                                       \
-  template std::int64_t segment_workspace<T>(const Shape&);                        \
-  template Status segment_push(cudaStream_t, const Shape&, const Push<T>&, void*); \
-  template Status segment_pull(cudaStream_t, const Shape&, const Pull<T>&, void*);
+template std::int64_t segment_workspace<float>(const Shape&);
+template std::int64_t segment_workspace<double>(const Shape&);
+#define JAXTV_INSTANTIATE(D)                                                       \
+  template Status segment_push(cudaStream_t, const Shape&, const Push<D>&, void*); \
+  template Status segment_pull(cudaStream_t, const Shape&, const Pull<D>&, void*);
 JAXTV_INSTANTIATE(float)
 JAXTV_INSTANTIATE(double)
+JAXTV_INSTANTIATE(BFloat16)
+JAXTV_INSTANTIATE(Float16)
 
 }  // namespace jaxtv::cuda

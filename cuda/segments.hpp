@@ -30,26 +30,30 @@ struct Arrays {
 
 // out = P(a - D^T(s tw)) with a = tx - sum(minus); residual = a - out. `out` may be `tx`, and null
 // where there is a residual.
-template <class T>
+template <class D, class T = Compute<D>>
 struct Push {
   Edges<T> edges;
-  const T *tx, *tw;
+  const D* tx;
+  const T* tw;
   bool per_edge;
-  T* out;
+  D* out;
   Arrays<const T> minus{};
   T* residual = nullptr;
 };
 
 // c = P(g - own); gw_e (+)= -s_e (c_{e+1} - c_e), summed over a signal unless per_edge. Then, with
-// b = c + own:  gx (+)= b and others[j] (-)= b. g and own may be null (zero), gx may be g.
-template <class T>
+// b = c + own:  others[j] (-)= b, and gx = sum (+)= b; either may be null (not wanted). g and own
+// may be null (zero), gx may be g.
+template <class D, class T = Compute<D>>
 struct Pull {
   Edges<T> edges;
-  const T* g;
-  T *gx, *gw;
+  const D* g;
+  D* gx;
+  T* gw;
   bool per_edge, accumulate;  // accumulate: add to gw
   const T* own = nullptr;
-  bool add = false;  // to gx
+  T* sum = nullptr;
+  bool add = false;  // to sum
   Arrays<T> others{};
   unsigned opened = 0;  // bit j: others[j] has a value, else it counts as zero
 };
@@ -58,9 +62,9 @@ struct Pull {
 template <class T>
 std::int64_t segment_workspace(const Shape& shape);
 
-template <class T>
-Status segment_push(cudaStream_t stream, const Shape& shape, const Push<T>& op, void* workspace);
-template <class T>
-Status segment_pull(cudaStream_t stream, const Shape& shape, const Pull<T>& op, void* workspace);
+template <class D>
+Status segment_push(cudaStream_t stream, const Shape& shape, const Push<D>& op, void* workspace);
+template <class D>
+Status segment_pull(cudaStream_t stream, const Shape& shape, const Pull<D>& op, void* workspace);
 
 }  // namespace jaxtv::cuda

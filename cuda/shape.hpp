@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #if defined(JAXTV_SIMT)
 #include "simt.hpp"
@@ -18,6 +19,15 @@ namespace jaxtv::cuda {
 
 // Null, or what went wrong.
 using Status = const char*;
+
+// Samples in memory are float, double or one of these (half.cuh). Halves are computed in float, and
+// so their weights, states and sums are float.
+struct BFloat16;
+struct Float16;
+template <class D>
+constexpr bool kHalf = std::is_same_v<D, BFloat16> || std::is_same_v<D, Float16>;
+template <class D>
+using Compute = std::conditional_t<kHalf<D>, float, D>;
 
 // Sample k of the signal (b, o, i) is at (((b * outer) + o) * n + k) * inner + i.
 struct Shape {

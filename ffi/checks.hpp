@@ -98,10 +98,12 @@ inline Extents extents_of(Buffer x, std::int64_t axis, std::int64_t first = 0) {
   return e;
 }
 
-// Weights have one value (λ per signal) or n - 1 (per edge) along the axis. Returns whether per
-// edge.
+// Weights have one value (λ per signal) or n - 1 (per edge) along the axis. Those of half types are
+// float32. Returns whether per edge.
 inline bool per_edge(Buffer w, Buffer like, std::int64_t axis) {
-  require(w.element_type() == like.element_type(), "operands differ in dtype");
+  const ffi::DataType type = like.element_type();
+  const bool half = type == ffi::DataType::BF16 || type == ffi::DataType::F16;
+  require(w.element_type() == (half ? ffi::DataType::F32 : type), "operands differ in dtype");
   check_shape(w, like, axis, {1, like.dimensions()[axis] - 1});
   return w.dimensions()[axis] != 1;
 }

@@ -176,22 +176,30 @@ def _dykstra_derivative_workspace(
     x = shapes[1]
     size = math.prod(x[min(axes) :])
     links = max(_links(size // max(1, x[a]), x[a]) for a in axes)
-    return 8 + links + len(axes) * size * itemsize
+    return 8 + links + _states(size, len(axes), itemsize)
 
 
-def _prox1d_workspace(shapes: Sequence[tuple[int, ...]], *, axis: int, solver: Any, **_) -> int:
+def _states(size: int, axes: int, itemsize: int) -> int:
+    """A state per axis; of half types (2 bytes) they are float, and one more array is needed."""
+    return (axes + 1) * size * 4 if itemsize == 2 else axes * size * itemsize
+
+
+def _prox1d_workspace(
+    shapes: Sequence[tuple[int, ...]], *, axis: int, solver: Any, itemsize: int, **_
+) -> int:
     """An upper bound of prox_workspace in cuda/prox1d.cu, whatever kernel it picks."""
     x = shapes[0]
     n, signals = x[axis], math.prod(x[axis + 1 :])
+    copy = 16 + 4 * signals * n if itemsize == 2 else 0  # half types, where kernels take a copy
     method = type(solver).__name__
     if method == "ProjectedNewton":
-        return 8 + (signals * 26 * n if n > 1024 else 0)
+        return 8 + copy + (signals * 26 * n if n > 1024 else 0)
     if method == "TautString":
-        return 8 + (signals * n if n > 256 else 0)
+        return 8 + (copy + signals * n if n > 256 else 0)
     if n <= 1024:
         return 8
     grid = n + 256 + 160 * ((n + 2047) // 2048) if n >= 32768 else 0
-    return 8 + signals * (9 * n + grid)
+    return 8 + copy + signals * (9 * n + grid)
 
 
 def _dykstra_workspace(
@@ -199,8 +207,11 @@ def _dykstra_workspace(
 ) -> int:
     """What the 1D kernels need, and a state per axis (cuda/dykstra.cu)."""
     x, lead = shapes[0], min(axes)
-    per_axis = [math.prod(x[lead:a]) * _prox1d_workspace([x], axis=a, solver=inner) for a in axes]
-    return 16 + max(per_axis) + len(axes) * math.prod(x[lead:]) * itemsize
+    per_axis = [
+        math.prod(x[lead:a]) * _prox1d_workspace([x], axis=a, solver=inner, itemsize=4)
+        for a in axes
+    ]
+    return 16 + max(per_axis) + _states(math.prod(x[lead:]), len(axes), itemsize)
 
 
 WORKSPACES: dict[str, Callable[..., int]] = {

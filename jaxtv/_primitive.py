@@ -7,6 +7,10 @@ That is why these are primitives and not a `jax.custom_vjp`, which has no forwar
 is the paper's Eq. 8 as a segment mean: O(n), no linear solve.
 
 Weights have the shape of x with size 1 (one λ per signal) or n-1 (one per edge) along their axis.
+
+x may be a half type (not where `prox1d_info` returns a gap). Its result, tangent and cotangent are
+of that type too, weights and all that is computed float32. The CUDA kernels convert as they load
+and store; everywhere else the lowering converts (`_in_float32`).
 """
 
 from __future__ import annotations
@@ -23,6 +27,32 @@ from jax.interpreters import ad, batching, mlir, xla
 
 from jaxtv import _fallback, _ffi
 from jaxtv._solvers import Decomposition, Direct, ProjectedNewton, Solver1D, TautString
+
+# ---------------------------------------------------------------------------- half types
+
+
+def is_half(dtype) -> bool:
+    """Whether samples of this dtype are computed in float32."""
+    return dtype in (jnp.bfloat16, jnp.float16)
+
+
+def compute_dtype(dtype):
+    """The dtype that samples of `dtype` are computed in; that of their weights."""
+    return np.dtype("float32") if is_half(dtype) else dtype
+
+
+def _in_float32(f: Callable) -> Callable:
+    """`f` in float32 for samples of a half type; its first result is then rounded to that type."""
+
+    def wrapped(*args, **params):
+        half = next((a.dtype for a in args if is_half(a.dtype)), None)
+        if half is None:
+            return f(*args, **params)
+        first, *rest = f(*(a.astype(compute_dtype(a.dtype)) for a in args), **params)
+        return (first.astype(half), *rest)
+
+    return wrapped
+
 
 # ---------------------------------------------------------------------------- rules for any op
 
@@ -109,12 +139,19 @@ def _make(name: str, abstract: Callable) -> Primitive:
     primitive.multiple_results = True
     primitive.def_abstract_eval(abstract)
     primitive.def_impl(partial(xla.apply_primitive, primitive))
-    fallback = _as_tuple(getattr(_fallback, name))
-    for platform in ("cpu", "cuda"):
-        native = _ffi.native_lowering(
-            f"jaxtv_{name}", fallback, _num_batch_dims, _attributes, platform
-        )
-        mlir.register_lowering(primitive, native, platform=platform)
+    fallback = _in_float32(_as_tuple(getattr(_fallback, name)))
+    cpu, cuda = (
+        _ffi.native_lowering(f"jaxtv_{name}", fallback, _num_batch_dims, _attributes, platform)
+        for platform in ("cpu", "cuda")
+    )
+    converted = mlir.lower_fun(_in_float32(primitive.bind), multiple_results=True)
+
+    def cpu_rule(ctx, *args, **params):
+        half = any(is_half(aval.dtype) for aval in ctx.avals_in)
+        return (converted if half and not _ffi.SIMT else cpu)(ctx, *args, **params)
+
+    mlir.register_lowering(primitive, cpu_rule, platform="cpu")
+    mlir.register_lowering(primitive, cuda, platform="cuda")
     mlir.register_lowering(primitive, mlir.lower_fun(fallback, multiple_results=True))
     batching.primitive_batchers[primitive] = partial(_batch, primitive)
     return primitive
@@ -199,13 +236,18 @@ _segment_vjp_p = _make("segment_vjp", lambda y, w, g, **_: [_like(g), _like(w)])
 _def_linear_pair(_segment_jvp_p, _segment_vjp_p, 2, lambda params, avals: params)
 
 
-def _prox1d_jvp(primitive, primals, tangents, **params):
+def _prox1d_jvp(primitive, primals, tangents, *, axis, solver):
     (x, w), (tx, tw) = primals, tangents
-    y, *info = _bind(primitive, x, w, **params)
+    if is_half(x.dtype) and not (_is_zero(tx) and _is_zero(tw)):
+        # y has lost the segments that rounding has joined. One Dykstra pass over one axis is this
+        # prox, and keeps them, in a byte per sample.
+        params = {"axes": (axis,), "iterations": 1, "inner": solver}
+        return _dykstra_jvp(_dykstra_p, primals, tangents, **params)
+    y, *info = _bind(primitive, x, w, axis=axis, solver=solver)
     if _is_zero(tx) and _is_zero(tw):
         ty = _zero_of(y)
     else:
-        (ty,) = _bind(_segment_jvp_p, y, w, _dense(tx, x), _dense(tw, w), axis=params["axis"])
+        (ty,) = _bind(_segment_jvp_p, y, w, _dense(tx, x), _dense(tw, w), axis=axis)
     return [y, *info], [ty, *map(_zero_of, info)]
 
 
@@ -240,7 +282,8 @@ def _dykstra_masked_abstract(x, *ws, axes, iterations, **_):
 
 def _dykstra_vjp_abstract(masks, g, *, axes, edge, **_):
     sizes = [g.shape[a] - 1 if per_edge else 1 for a, per_edge in zip(axes, edge)]
-    return [_like(g), *(_like(g, axis=a, size=s) for a, s in zip(axes, sizes))]
+    dtype = compute_dtype(g.dtype)
+    return [_like(g), *(_like(g, axis=a, size=s, dtype=dtype) for a, s in zip(axes, sizes))]
 
 
 _dykstra_p = _make("dykstra", lambda x, *ws, **_: [_like(x)])

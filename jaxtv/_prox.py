@@ -162,8 +162,9 @@ def _prox1d(x, lam, axis: int, axis_name: str, solver, return_info: bool):
 def _prox(x, lam, axes: tuple[int, ...], axes_name: str, solver, return_info: bool):
     x = as_float_array(x, "x")
     axes = resolve_axes(axes, x.ndim, axes_name)
-    work = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
-    ws = normalise_lam(lam, work, axes)
+    ws = normalise_lam(lam, x, axes)
+    # Info certifies the result before it is rounded to a half type.
+    work = x.astype(_primitive.compute_dtype(x.dtype)) if return_info else x
     if work.size == 0:
         y, info = work, _empty_info(work, axes)
     elif isinstance(solver, Dykstra):
@@ -262,7 +263,10 @@ def resolve_axes(axes: Sequence[int], ndim: int, name: str = "axes") -> tuple[in
 
 
 def normalise_lam(lam: Lam, x: Array, axes: Sequence[int]) -> tuple[Array, ...]:
-    """One weight array per axis: dtype and shape of x but for size 1 or n-1 along the axis."""
+    """One weight array per axis: shape of x but for size 1 or n-1 along the axis.
+
+    Its dtype is that of x, float32 for half types.
+    """
     if isinstance(lam, tuple | list):
         if len(lam) != len(axes):
             where = " for one axis" if len(axes) == 1 else ""
@@ -278,7 +282,7 @@ def normalise_lam(lam: Lam, x: Array, axes: Sequence[int]) -> tuple[Array, ...]:
 def _weights(lam: Array, x: Array, axis: int, prox_axes: Sequence[int]) -> Array:
     shape, n = np.shape(lam), x.shape[axis]
     if n <= 1 and len(prox_axes) == 1 and 0 in shape:  # no edges, no weights: λ plays no part
-        lam, shape = jnp.zeros((), x.dtype), ()
+        lam, shape = jnp.zeros((), lam.dtype), ()
     padded = (1,) * (x.ndim - len(shape)) + shape
     edges = max(n - 1, 1)
     sizes = {a: {1, edges} if len(prox_axes) == 1 else {1} for a in prox_axes}
@@ -292,7 +296,7 @@ def _weights(lam: Array, x: Array, axis: int, prox_axes: Sequence[int]) -> Array
             f"`lam` of shape {shape} does not fit x of shape {x.shape}: it must broadcast against "
             f"x with size {along} along axis {', '.join(map(str, prox_axes))}.{hint}"
         )
-    return jnp.reshape(lam, padded) + jnp.zeros_like(_template(x, axis, padded[axis]))
+    return jnp.reshape(lam, padded) + jnp.zeros_like(_template(x, axis, padded[axis]), lam.dtype)
 
 
 def _template(x: Array, axis: int, size: int) -> Array:
@@ -303,7 +307,7 @@ def _template(x: Array, axis: int, size: int) -> Array:
 
 
 def _as_lam(lam: Any, x: Array) -> Array:
-    """λ in the dtype of x, or an error: it must be a number or a float array, >= 0 if concrete."""
+    """λ in the dtype that x is computed in; a number or a float array, >= 0 if concrete."""
     lam = int(lam) if isinstance(lam, np.integer) else lam
     dtype = getattr(lam, "dtype", None)
     number = isinstance(lam, int | float) and not isinstance(lam, bool)
@@ -314,7 +318,7 @@ def _as_lam(lam: Any, x: Array) -> Array:
     # A traced λ is not known yet: a bad one then makes its signals NaN.
     if not isinstance(lam, Tracer) and np.any(~(np.asarray(lam, np.float64) >= 0)):
         raise ValueError(f"`lam` must be >= 0 and not NaN, got {_brief(lam)}.")
-    return jnp.asarray(lam).astype(x.dtype)
+    return jnp.asarray(lam).astype(_primitive.compute_dtype(x.dtype))
 
 
 def _brief(lam) -> str:

@@ -23,5 +23,5 @@ extern "C" __attribute__((visibility("default"))) void* jaxtv_simt_handler(std::
 // Scratch of the 1D prox, for sizes that no test can run.
 extern "C" __attribute__((visibility("default"))) std::int64_t jaxtv_simt_workspace(
     int method, std::int64_t signals, std::int64_t n) {
-  return jaxtv::cuda::prox_workspace({1, signals, n, 1}, jaxtv::cuda::Method(method));
+  return jaxtv::cuda::prox_workspace<float>({1, signals, n, 1}, jaxtv::Method(method));
 }
