@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING
 
 from jaxtv._functional import duality_gap, max_lambda, total_variation
 from jaxtv._prox import Info, prox_tv, prox_tv1d, prox_tv2d
-from jaxtv._solvers import Decomposition, Direct, Dykstra, ProjectedNewton, TautString
+from jaxtv._solvers import (
+    AcceleratedDykstra,
+    Decomposition,
+    Direct,
+    Dykstra,
+    ProjectedNewton,
+    TautString,
+)
 
 if TYPE_CHECKING:
     from jaxtv import linen, nnx, reference
@@ -13,6 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AcceleratedDykstra",
     "Decomposition",
     "Direct",
     "Dykstra",

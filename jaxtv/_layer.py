@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax.linen.dtypes import canonicalize_dtype
 
 from jaxtv._prox import prox_tv
-from jaxtv._solvers import Direct, Dykstra, Solver1D
+from jaxtv._solvers import Direct, Dykstra, Solver1D, SolverND
 
 
 def normalize_axes(axes: int | Sequence[int]) -> tuple[int, ...]:
@@ -24,7 +24,9 @@ def normalize_axes(axes: int | Sequence[int]) -> tuple[int, ...]:
     return named
 
 
-def resolve_solver(axes: tuple[int, ...], solver: Solver1D | Dykstra | None) -> Solver1D | Dykstra:
+def resolve_solver(
+    axes: tuple[int, ...], solver: Solver1D | SolverND | None
+) -> Solver1D | SolverND:
     """The given solver if it fits the number of axes; for None `Direct()` or `Dykstra(4)`."""
     if solver is None:
         return Direct() if len(axes) == 1 else Dykstra(iterations=4)
@@ -33,9 +35,9 @@ def resolve_solver(axes: tuple[int, ...], solver: Solver1D | Dykstra | None) -> 
             f"`solver` must solve over {len(axes)} axes for `axes={axes}`, got the 1D solver "
             f"{solver!r}. Use `Dykstra(inner={solver!r})`."
         )
-    if not isinstance(solver, Solver1D | Dykstra):
+    if not isinstance(solver, Solver1D | SolverND):
         raise TypeError(f"`solver` must be a solver object such as Dykstra(4), got {solver!r}.")
-    if isinstance(solver, Dykstra) and len(axes) == 1:
+    if isinstance(solver, SolverND) and len(axes) == 1:
         raise ValueError(
             f"`solver` must be a 1D solver (Direct, TautString, Decomposition or ProjectedNewton) "
             f"for the single axis of `axes={axes}`, got {solver!r}."
@@ -75,7 +77,7 @@ def apply(
     axes: tuple[int, ...],
     mode: str,
     channel_axis: int,
-    solver: Solver1D | Dykstra,
+    solver: Solver1D | SolverND,
     dtype: jax.typing.DTypeLike | None,
 ) -> jax.Array:
     """Eq. 3 (smooth) or Eq. 4 (sharp) of the paper on x of any rank, for λ of shape () or (C,)."""

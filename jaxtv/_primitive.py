@@ -25,8 +25,15 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
-from jaxtv import _fallback, _ffi
-from jaxtv._solvers import Decomposition, Direct, ProjectedNewton, Solver1D, TautString
+from jaxtv import _accelerated, _fallback, _ffi
+from jaxtv._solvers import (
+    AcceleratedDykstra,
+    Decomposition,
+    Direct,
+    ProjectedNewton,
+    Solver1D,
+    TautString,
+)
 
 # ---------------------------------------------------------------------------- half types
 
@@ -133,25 +140,39 @@ def _as_tuple(f: Callable) -> Callable:
     return wrapped
 
 
-def _make(name: str, abstract: Callable) -> Primitive:
-    """A primitive with several results whose native target and fallback bear its name."""
+def _make(
+    name: str,
+    abstract: Callable,
+    *,
+    fallback: Callable | None = None,
+    attributes: Callable[..., dict[str, Any]] = _attributes,
+    platforms: Sequence[str] = ("cpu", "cuda"),
+) -> Primitive:
+    """A primitive with several results whose native target and fallback bear its name.
+
+    On other platforms than `platforms` the fallback is all there is.
+    """
     primitive = Primitive(f"jaxtv_{name}")
     primitive.multiple_results = True
     primitive.def_abstract_eval(abstract)
     primitive.def_impl(partial(xla.apply_primitive, primitive))
-    fallback = _in_float32(_as_tuple(getattr(_fallback, name)))
-    cpu, cuda = (
-        _ffi.native_lowering(f"jaxtv_{name}", fallback, _num_batch_dims, _attributes, platform)
-        for platform in ("cpu", "cuda")
-    )
+    fallback = _in_float32(_as_tuple(fallback or getattr(_fallback, name)))
+    rules = {
+        platform: _ffi.native_lowering(
+            f"jaxtv_{name}", fallback, _num_batch_dims, attributes, platform
+        )
+        for platform in platforms
+    }
     converted = mlir.lower_fun(_in_float32(primitive.bind), multiple_results=True)
 
     def cpu_rule(ctx, *args, **params):
         half = any(is_half(aval.dtype) for aval in ctx.avals_in)
-        return (converted if half and not _ffi.SIMT else cpu)(ctx, *args, **params)
+        return (converted if half and not _ffi.SIMT else rules["cpu"])(ctx, *args, **params)
 
-    mlir.register_lowering(primitive, cpu_rule, platform="cpu")
-    mlir.register_lowering(primitive, cuda, platform="cuda")
+    for platform, rule in rules.items():
+        mlir.register_lowering(
+            primitive, cpu_rule if platform == "cpu" else rule, platform=platform
+        )
     mlir.register_lowering(primitive, mlir.lower_fun(fallback, multiple_results=True))
     batching.primitive_batchers[primitive] = partial(_batch, primitive)
     return primitive
@@ -321,3 +342,68 @@ ad.primitive_jvps[_dykstra_masked_p] = partial(_dykstra_jvp, _dykstra_masked_p)
 def dykstra(x, ws, *, axes: tuple[int, ...], iterations: int, inner: Solver1D):
     """Proximal Dykstra; `axes` in sweep order, `ws` one normalised weight array per axis."""
     return _bind(_dykstra_p, x, *ws, axes=axes, iterations=iterations, inner=inner)[0]
+
+
+# ---------------------------------------------------------------------------- converged, N-D
+
+
+def _per_element(x, axes: Sequence[int], dtype=None):
+    """Abstract value with one entry per batch element: size 1 along all the axes."""
+    shape = tuple(1 if a in axes else d for a, d in enumerate(x.shape))
+    return x.update(shape=shape, dtype=np.dtype(dtype or x.dtype), weak_type=False)
+
+
+def _accelerated_abstract(x, *operands, axes, **_):
+    info = [_per_element(x, axes, dtype) for dtype in (None, "int32", "bool")]
+    return [_like(x), *info, *(_like(x) for _ in axes[1:])]
+
+
+def _accelerated_fallback(x, *operands, axes, gap_tol, sweeps, inner):
+    def prox(x, w, axis):
+        return prox1d(x, w, axis=axis, solver=inner)
+
+    return _accelerated.solve(
+        x, *operands, prox1d=prox, axes=axes, tol=gap_tol, max_iterations=sweeps
+    )
+
+
+_accelerated_p = _make(
+    "accelerated", _accelerated_abstract, fallback=_accelerated_fallback, platforms=()
+)
+_components_jvp_p = _make(
+    "components_jvp",
+    lambda masks, tx, *tws, **_: [_like(tx)],
+    fallback=_accelerated.components_jvp,
+    platforms=(),
+)
+_components_vjp_p = _make(
+    "components_vjp", _dykstra_vjp_abstract, fallback=_accelerated.components_vjp, platforms=()
+)
+_def_linear_pair(_components_jvp_p, _components_vjp_p, 1, _with_edge)
+
+
+def _accelerated_jvp(primals, tangents, **params):
+    axes = params["axes"]
+    out = _bind(_accelerated_p, *primals, **params)
+    y, *rest = out
+    ws, (tx, *_), tws = primals[len(axes) :], tangents, tangents[len(axes) :]
+    zeros = [_zero_of(r) for r in rest]
+    if all(map(_is_zero, (tx, *tws))):
+        return out, [_zero_of(y), *zeros]
+    masks = _accelerated.edge_codes(y, ws, axes)
+    dense = [_dense(t, p) for t, p in zip((tx, *tws), (primals[0], *ws))]
+    (ty,) = _bind(_components_jvp_p, masks, *dense, axes=axes)
+    return out, [ty, *zeros]
+
+
+ad.primitive_jvps[_accelerated_p] = _accelerated_jvp
+
+
+def accelerated(x, duals, ws, *, axes: tuple[int, ...], solver: AcceleratedDykstra):
+    """Converged prox: (y, gap, iterations, converged, *duals); `axes` in sweep order.
+
+    `duals` has one array for each axis but the first. The derivative is the implicit one, and does
+    not depend on where the iteration started.
+    """
+    params = {"gap_tol": solver.tol, "sweeps": solver.max_iterations, "inner": solver.inner}
+    return tuple(_bind(_accelerated_p, x, *duals, *ws, axes=axes, **params))

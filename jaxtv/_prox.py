@@ -14,7 +14,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxtv import _primitive
-from jaxtv._solvers import Direct, Dykstra, Solver1D
+from jaxtv._solvers import AcceleratedDykstra, Direct, Dykstra, Solver1D, SolverND
 
 Lam = ArrayLike | Sequence[ArrayLike]
 
@@ -77,7 +77,7 @@ def prox_tv2d(
     lam: Lam,
     *,
     axes: Sequence[int] = (-2, -1),
-    solver: Dykstra = Dykstra(iterations=4),  # noqa: B008 (frozen)
+    solver: SolverND = Dykstra(iterations=4),  # noqa: B008 (frozen)
     return_info: bool = False,
 ) -> Any:
     r"""Prox of anisotropic 2D total variation over two axes (paper, Eq. 2 and Algorithm 1).
@@ -115,7 +115,7 @@ def prox_tv(
     lam: Lam,
     *,
     axes: int | Sequence[int],
-    solver: Solver1D | Dykstra | None = None,
+    solver: Solver1D | SolverND | None = None,
     return_info: bool = False,
 ) -> Any:
     r"""Prox of anisotropic total variation over any number of axes.
@@ -142,10 +142,10 @@ def prox_tv(
     if len(axes) == 1:
         return _prox1d(x, lam, axes[0], "axes", Direct() if solver is None else solver, return_info)
     solver = Dykstra(iterations=4) if solver is None else solver
-    if not isinstance(solver, Dykstra):
+    if not isinstance(solver, SolverND):
         raise TypeError(
-            f"`solver` must be Dykstra for {len(axes)} axes, got {solver!r}. A 1D solver goes "
-            "inside it: Dykstra(inner=...)."
+            f"`solver` must be Dykstra or AcceleratedDykstra for {len(axes)} axes, got {solver!r}. "
+            "A 1D solver goes inside it: Dykstra(inner=...)."
         )
     return _prox(x, lam, axes, "axes", solver, return_info)
 
@@ -167,6 +167,8 @@ def _prox(x, lam, axes: tuple[int, ...], axes_name: str, solver, return_info: bo
     work = x.astype(_primitive.compute_dtype(x.dtype)) if return_info else x
     if work.size == 0:
         y, info = work, _empty_info(work, axes)
+    elif isinstance(solver, AcceleratedDykstra):
+        y, info = _accelerated(work, ws, axes, solver)
     elif isinstance(solver, Dykstra):
         y, info = _dykstra(work, ws, axes, solver, return_info)
     elif return_info:
@@ -190,6 +192,13 @@ def _dykstra(x, ws, axes, solver: Dykstra, return_info: bool):
     finite = jnp.all(jnp.isfinite(y), axis=axes)
     iterations = jnp.where(finite, jnp.int32(solver.iterations), jnp.int32(0))
     return y, Info(gap, iterations, finite & (gap <= 1e-5 * objective))
+
+
+def _accelerated(x, ws, axes, solver: AcceleratedDykstra):
+    order = axes[::-1]  # the last axis is swept first, as for Dykstra
+    duals = tuple(jnp.zeros_like(x) for _ in order[1:])
+    y, *rest = _primitive.accelerated(x, duals, ws[::-1], axes=order, solver=solver)
+    return y, Info(*(jnp.squeeze(r, axes) for r in rest[:3]))
 
 
 def feasible_gap(x, y, ws, axes) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtv import _layer
-from jaxtv._solvers import Dykstra, Solver1D
+from jaxtv._solvers import Solver1D, SolverND
 
 __all__ = ["TVLayer"]
 
@@ -50,7 +50,7 @@ class TVLayer(nn.Module):
     channel_axis: int = -1
     init_lam: float = 0.05
     trainable: bool = True
-    solver: Solver1D | Dykstra | None = None
+    solver: Solver1D | SolverND | None = None
     dtype: jax.typing.DTypeLike | None = None
     param_dtype: jax.typing.DTypeLike = jnp.float32
 
