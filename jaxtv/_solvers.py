@@ -104,7 +104,7 @@ class AcceleratedDykstra:
 SolverND = Dykstra | AcceleratedDykstra
 
 
-def _check_tol(tol: object) -> None:
+def _check_tol(tol: float) -> None:
     if not (isinstance(tol, numbers.Real) and math.isfinite(tol) and tol >= 0):
         raise ValueError(f"`tol` must be a finite number >= 0, got {tol!r}.")
 
