@@ -1,4 +1,5 @@
 // XLA FFI handlers of the CPU kernels, and the Python module that hands them to JAX.
+#define JAXTV_OWN_HANDLERS JAXTV_CPU_HANDLERS
 #include "module.hpp"
 
 #include <nanobind/stl/string.h>
@@ -8,24 +9,14 @@
 
 #include "checks.hpp"
 #include "prox.hpp"
+#include "views.hpp"
 
 namespace jaxtv::cpu {
 namespace {
 
-Pool pool_of(ffi::ThreadPool& pool) {
-  return {pool.num_threads(), [&pool](std::function<void()> task) {
-            pool.Schedule([task = std::move(task)] { task(); });
-          }};
-}
-
 Shape shape_of(Buffer x, std::int64_t axis) {
   const Extents e = extents_of(x, axis);
   return {e.outer, e.n, e.inner};
-}
-
-template <class T>
-Weights<T> weights_of(Buffer w, Buffer like, std::int64_t axis) {
-  return {in<T>(w), per_edge(w, like, axis)};
 }
 
 // ---- 1D ----
@@ -107,15 +98,6 @@ Iteration iteration_of(Buffer x, Axes axes, std::int64_t iterations) {
 }
 std::int64_t mask_size(const Iteration& it) { return it.batch * it.planes() * it.core_size(); }
 
-template <class T>
-std::vector<Weights<T>> all_weights(ffi::RemainingArgs args, Buffer x, Axes axes) {
-  require(args.size() == axes.size(), "one weight operand per axis");
-  std::vector<Weights<T>> w;
-  for (std::size_t a = 0; a < axes.size(); ++a)
-    w.push_back(weights_of<T>(args.get<Buffer>(a).value(), x, axes[a]));
-  return w;
-}
-
 ffi::Error dykstra_any(ffi::ThreadPool& pool, Buffer x, ffi::RemainingArgs ws, Result y,
                        std::optional<Result> masks, Axes axes, std::int64_t iterations,
                        const auto& solver) {
@@ -166,14 +148,7 @@ ffi::Error dykstra_vjp_impl(ffi::ThreadPool pool, Buffer masks, Buffer g, Result
     const Iteration it = iteration_of(g, axes, iterations);
     check_masks(masks, mask_size(it));
     check_same(*gx, g);
-    require(gws.size() == axes.size(), "one weight result per axis");
-    std::vector<T*> gw;
-    std::vector<bool> per_edge;
-    for (std::size_t a = 0; a < axes.size(); ++a) {
-      Result r = gws.get<Buffer>(a).value();
-      per_edge.push_back(weights_of<T>(*r, g, axes[a]).per_edge);
-      gw.push_back(out<T>(r));
-    }
+    const auto [gw, per_edge] = all_weight_results<T>(gws, g, axes);
     dykstra_pull<T>(pool_of(pool), it, in<std::uint8_t>(masks), in<T>(g), out<T>(gx), gw, per_edge);
   });
 }

@@ -14,6 +14,13 @@
   X(jaxtv_dykstra_jvp)    \
   X(jaxtv_dykstra_vjp)
 
+// Targets that only the CPU module has: elsewhere these primitives are plain JAX.
+#define JAXTV_CPU_HANDLERS(X) \
+  X(jaxtv_accelerated)        \
+  X(jaxtv_components_jvp)     \
+  X(jaxtv_components_vjp)
+
 #define JAXTV_DECLARE(name) extern "C" XLA_FFI_Error* name(XLA_FFI_CallFrame*);
 JAXTV_HANDLERS(JAXTV_DECLARE)
+JAXTV_CPU_HANDLERS(JAXTV_DECLARE)
 #undef JAXTV_DECLARE

@@ -122,7 +122,11 @@ def _attributes(
         out["iterations"] = np.int64(iterations)
     else:
         out["axis"] = np.int64(axis)
-    solver = solver or inner
+    return out | _solver_attributes(solver or inner)
+
+
+def _solver_attributes(solver: Solver1D | None) -> dict[str, Any]:
+    out: dict[str, Any] = {}
     if solver is not None:
         newton = solver if isinstance(solver, ProjectedNewton) else ProjectedNewton()
         out["method"] = np.int64(_METHODS[type(solver)])
@@ -367,17 +371,36 @@ def _accelerated_fallback(x, *operands, axes, gap_tol, sweeps, inner):
     )
 
 
+def _accelerated_attributes(*, axes, gap_tol, sweeps, inner) -> dict[str, Any]:
+    options = {"gap_tol": np.float64(gap_tol), "sweeps": np.int64(sweeps)}
+    return _components_attributes(axes=axes) | options | _solver_attributes(inner)
+
+
+def _components_attributes(*, axes, **_) -> dict[str, Any]:
+    return {"axes": np.asarray(axes, np.int64)}
+
+
+# On CUDA these three are plain JAX too; the 1D passes in it are the CUDA kernels.
 _accelerated_p = _make(
-    "accelerated", _accelerated_abstract, fallback=_accelerated_fallback, platforms=()
+    "accelerated",
+    _accelerated_abstract,
+    fallback=_accelerated_fallback,
+    attributes=_accelerated_attributes,
+    platforms=("cpu",),
 )
 _components_jvp_p = _make(
     "components_jvp",
     lambda masks, tx, *tws, **_: [_like(tx)],
     fallback=_accelerated.components_jvp,
-    platforms=(),
+    attributes=_components_attributes,
+    platforms=("cpu",),
 )
 _components_vjp_p = _make(
-    "components_vjp", _dykstra_vjp_abstract, fallback=_accelerated.components_vjp, platforms=()
+    "components_vjp",
+    _dykstra_vjp_abstract,
+    fallback=_accelerated.components_vjp,
+    attributes=_components_attributes,
+    platforms=("cpu",),
 )
 _def_linear_pair(_components_jvp_p, _components_vjp_p, 1, _with_edge)
 
