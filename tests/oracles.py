@@ -12,6 +12,8 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
+import scipy.optimize
+import scipy.sparse
 
 
 class Solution(NamedTuple):
@@ -272,3 +274,79 @@ def dykstra_pullback(x, lam, g, iterations):
         duals[i], d_duals[i] = a - y, da - dy
     pulled = g.ravel() @ dy
     return pulled[:-1].reshape(x.shape), pulled[-1]
+
+
+class SolutionND(NamedTuple):
+    """y float64 and the number of the component of each sample, both shaped as x."""
+
+    y: np.ndarray
+    component: np.ndarray
+
+    def average(self, v):
+        """P v: the means of v over the components."""
+        sums = np.bincount(self.component.ravel(), np.ravel(v))
+        return (sums / np.bincount(self.component.ravel()))[self.component]
+
+    def pullback(self, g, axes):
+        """(P g, -s D P g for each axis), per edge."""
+        gx = self.average(g)
+        return gx, [-np.sign(np.diff(self.y, axis=a)) * np.diff(gx, axis=a) for a in axes]
+
+
+def prox_nd(x, ws, axes):
+    """Exact prox of one small array, all of whose axes are prox axes: threshold decomposition
+    (Hochbaum 2001) with a linear program for every cut.
+
+    A region R has the value t = mean of x over it, adjusted by the known jumps that leave it. If
+    some set z in R has sum_z (t - x) + w(boundary of z in R) < 0, the solution is above t on z and
+    below on the rest.
+    """
+    x = np.asarray(x, np.float64)
+    index = np.arange(x.size).reshape(x.shape)
+    ends, weights = [], []
+    for axis, w in zip(axes, ws, strict=True):
+        low, high = (np.delete(index, end, axis).ravel() for end in (-1, 0))
+        ends.append(np.stack([low, high], 1))
+        weights.append(full_weights(x, w, axis).ravel())
+    ends, weights = np.concatenate(ends), np.concatenate(weights)
+    weights = np.minimum(weights, x.size * np.ptp(x))
+    adjusted, y = x.ravel().copy(), np.empty(x.size)
+    component = np.empty(x.size, int)
+    regions, final = [np.arange(x.size)], 0
+    while regions:
+        region = regions.pop()
+        inside = np.isin(ends, region).all(1) & (weights > 0)
+        t = math.fsum(adjusted[region]) / len(region)
+        z = _cut(t - adjusted[region], np.searchsorted(region, ends[inside]), weights[inside])
+        if z is None:
+            y[region], component[region], final = t, final, final + 1
+            continue
+        parts = region[z], region[~z]
+        high = np.isin(ends[inside], parts[0])
+        for (i, j), w, (a, b) in zip(ends[inside], weights[inside], high):
+            adjusted[i] += w * (int(b) - int(a))
+            adjusted[j] += w * (int(a) - int(b))
+        regions += parts
+    return SolutionND(y.reshape(x.shape), component.reshape(x.shape))
+
+
+def _cut(cost, edges, weights):
+    """argmin over sets z of sum_z cost + weights of the edges that leave z; None if that is 0."""
+    n, m = len(cost), len(edges)
+    if n == 1:
+        return None
+    row = np.arange(m)
+    incidence = scipy.sparse.coo_matrix(
+        (np.repeat([1.0, -1.0], m), (np.tile(row, 2), edges.T.ravel())), (m, n)
+    )
+    slack = -scipy.sparse.identity(m)
+    result = scipy.optimize.linprog(
+        np.concatenate([cost, weights]),
+        A_ub=scipy.sparse.bmat([[incidence, slack], [-incidence, slack]]) if m else None,
+        b_ub=np.zeros(2 * m) if m else None,
+        bounds=[(0, 1)] * n + [(0, None)] * m,
+        method="highs",
+    )
+    assert result.success, result.message
+    z = result.x[:n] > 0.5
+    return None if result.fun > -1e-9 * np.abs(cost).sum() or z.all() or not z.any() else z
