@@ -171,16 +171,15 @@ class Problem {
     std::frexp(largest, &exponent_);
     for (T& v : x_) sum += std::ldexp(double(v), -exponent_);
     mean_ = sum / double(size_);
-    largest = 0;
     for (T& v : x_) {
       v = T(std::ldexp(double(v), -exponent_) - mean_);
-      largest = std::max(largest, std::abs(double(v)));
       spread += std::abs(double(v));
     }
+    // No dual exceeds the sum of |x - mean|.
     for (std::size_t a = 0; a < axes_; ++a) {
       double total = 0;
       for (T& v : weights_[a]) {
-        v = T(std::min(std::ldexp(double(v), -exponent_), double(size_) * largest));
+        v = T(std::min(std::ldexp(double(v), -exponent_), spread));
         total += v;
       }
       edges += total * (op_.w[a].per_edge ? 1.0 : double(shapes_[a].n - 1));

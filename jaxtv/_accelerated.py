@@ -184,14 +184,12 @@ def solve(
     start = tuple(jnp.where(jnp.isfinite(v) & ~bad, v, 0) / scale for v in operands[: d - 1])
     mean = jnp.mean(x, axes, keepdims=True)
     x = x - mean
-    largest = jnp.max(jnp.abs(x), axes, keepdims=True)
-    # No dual exceeds half the sum of |x - y|: with weights cut down, λ = inf has a finite gap.
-    size = math.prod(x.shape[a] for a in axes)
-    ws = [jnp.minimum(w, size * largest) for w in ws]
-    spread = [w.shape[a] == 1 for w, a in zip(ws, axes)]
-    edges = sum(total(w) * (x.shape[a] - 1 if one else 1) for w, a, one in zip(ws, axes, spread))
+    # No dual exceeds the sum of |x - mean|: with weights cut down to it, λ = inf has a finite gap.
+    spread = total(jnp.abs(x))
+    ws = [jnp.minimum(w, spread) for w in ws]
+    edges = sum(total(w) * (x.shape[a] - 1 if w.shape[a] == 1 else 1) for w, a in zip(ws, axes))
     # Measured: rounding leaves jumps inside segments that add up to at most half of this.
-    roundoff = jnp.finfo(x.dtype).eps * jnp.mean(jnp.abs(x), axes, keepdims=True) * edges
+    roundoff = jnp.finfo(x.dtype).eps * spread / math.prod(x.shape[a] for a in axes) * edges
 
     def excess(y, passes):
         """Sum over the axes of TV(y) - <p, y>, by terms that vanish where y is the pass's own z."""

@@ -9,17 +9,17 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxtv import _primitive
 from jaxtv._prox import (
     Lam,
     _as_axes,
     as_float_array,
-    feasible_gap,
     normalise_lam,
     prox_tv,
     resolve_axes,
     weighted_variation,
 )
-from jaxtv._solvers import Dykstra
+from jaxtv._solvers import AcceleratedDykstra, Dykstra
 
 
 def total_variation(x: ArrayLike, lam: Lam = 1.0, *, axes: int | Sequence[int]) -> Array:
@@ -47,9 +47,9 @@ def duality_gap(x: ArrayLike, y: ArrayLike, lam: Lam, *, axes: int | Sequence[in
     its primal ŷ, $g=\sum_e(\lambda_e|D_e|-u_eD_e)+\tfrac12\|y-\hat y\|^2$ is a sum of non-negative
     terms and $\|y-y^*\|^2 \le 2g$.
 
-    More axes: $g=\sum\lambda|Dy|-\langle x-y, y\rangle$, a certificate ($\|y-y^*\|^2 \le g$) for
-    results of this library's solvers, for which x − y is dual feasible. It says nothing about a y
-    from elsewhere.
+    More axes: the same with the dual of a converged solve (`AcceleratedDykstra(tol=1e-6)`, whose
+    time it takes): with $r = x - \sum_a p_a$ the primal of the dual p,
+    $g=\sum\lambda|Dy|-\langle x-r, y\rangle+\tfrac12\|y-r\|^2$, again for any y.
 
     Args:
         x: input of the prox, float32, float64, bfloat16 or float16.
@@ -70,7 +70,22 @@ def duality_gap(x: ArrayLike, y: ArrayLike, lam: Lam, *, axes: int | Sequence[in
         raise ValueError(f"`y` must be shaped as x, {x.shape}, got {y.shape}.")
     if len(resolved) == 1:
         return _gap_of_any(x, y, ws[0], resolved[0])
-    return feasible_gap(x, y, ws, resolved)[0]
+    return _gap_of_any_nd(x, y, ws, resolved) if x.size else jnp.sum(x, resolved)
+
+
+def _gap_of_any_nd(x: Array, y: Array, ws: Sequence[Array], axes: tuple[int, ...]) -> Array:
+    x, y, ws = jax.lax.stop_gradient((x, y, ws))
+    # No dual exceeds Σ|x − mean|: with weights cut down to that, λ = inf has a finite gap.
+    enough = jnp.sum(jnp.abs(x - jnp.mean(x, axis=axes, keepdims=True)), axis=axes, keepdims=True)
+    ws = [jnp.minimum(w, enough) for w in ws]
+    order, solver = axes[::-1], AcceleratedDykstra(tol=1e-6)
+    zeros = [jnp.zeros_like(x) for _ in order[1:]]
+    duals = _primitive.accelerated(x, zeros, ws[::-1], axes=order, solver=solver)[4:]
+    rest = x - sum(duals)
+    r = _primitive.prox1d(rest, ws[-1], axis=order[0], solver=solver.inner)
+    centred = y - jnp.mean(y, axis=axes, keepdims=True)
+    gap = weighted_variation(y, ws, axes) - jnp.sum((x - r) * centred, axis=axes)
+    return jnp.maximum(gap + 0.5 * jnp.sum((y - r) ** 2, axis=axes), 0)
 
 
 def _gap_of_any(x: Array, y: Array, w: Array, axis: int) -> Array:

@@ -26,7 +26,8 @@ class Info(NamedTuple):
 
     Attributes:
         gap: duality gap g, a certificate: ‖y − y*‖² ≤ 2g. Float, in the dtype that was computed in.
-        iterations: int32. Newton steps of `ProjectedNewton`, sweeps of `Dykstra`, 1 for the exact
+        iterations: int32. Newton steps of `ProjectedNewton`, sweeps of `Dykstra` and
+            `AcceleratedDykstra`, 1 for the exact
             1D solvers, 0 where the signal is not finite.
         converged: bool. `ProjectedNewton`: the gap is within `tol` of the objective. Exact 1D
             solvers: the result is finite. `Dykstra`, which makes a fixed number of sweeps: the gap
@@ -84,7 +85,8 @@ def prox_tv2d(
 
     Approximates $\arg\min_Y \tfrac12\|Y-X\|^2 + \lambda_0\|D_0Y\|_1 + \lambda_1\|D_1Y\|_1$ by a
     fixed number of Dykstra sweeps; the last of `axes` is solved first (rows first, as the paper).
-    The derivative is that of the unrolled sweeps; it needs 2 bits per pixel and pass.
+    The derivative is that of the unrolled sweeps; it needs 2 bits per pixel and pass. With
+    `AcceleratedDykstra` it is the solution itself, to a tolerance, and its derivative.
 
     Args:
         X: array with the two `axes` anywhere, e.g. (..., H, W) or (N, H, W, C) with
@@ -94,14 +96,15 @@ def prox_tv2d(
             per channel when channels are last), or a pair, one entry per axis in the order of
             `axes`; an entry has size 1 or n-1 along its own axis.
         axes: the two axes.
-        solver: `Dykstra(iterations=K, inner=...)`.
+        solver: `Dykstra(iterations=K, inner=...)`, or `AcceleratedDykstra(tol=...)` for the
+            solution itself, with its implicit derivative.
         return_info: also return an `Info`.
 
     Returns:
         Y, shaped and typed as X; with `return_info` the pair (Y, Info).
 
     Raises:
-        TypeError: X or `lam` is not a float array, or `solver` is not `Dykstra`.
+        TypeError: X or `lam` is not a float array, or `solver` is a 1D solver.
         ValueError: `axes` or `lam` do not fit X, or a concrete λ is negative or NaN.
     """
     axes = _as_axes(axes)
@@ -117,28 +120,53 @@ def prox_tv(
     axes: int | Sequence[int],
     solver: Solver1D | SolverND | None = None,
     return_info: bool = False,
+    init_dual: Sequence[ArrayLike] | None = None,
+    return_dual: bool = False,
 ) -> Any:
     r"""Prox of anisotropic total variation over any number of axes.
 
     Computes $\arg\min_y \tfrac12\|y-x\|^2 + \sum_a \sum_e \lambda_{a,e} |(D_a y)_e|$. One axis is
-    solved exactly (`prox_tv1d`), more by cyclic Dykstra, the last of `axes` first.
+    solved exactly (`prox_tv1d`), more by cyclic Dykstra, the last of `axes` first, or to
+    convergence by `AcceleratedDykstra`.
+
+    `AcceleratedDykstra` can start where another solve ended, at a similar x and λ. The state is
+    explicit, as in optax:
+
+        y, dual = prox_tv(x, lam, axes=axes, solver=solver, return_dual=True)
+        z, dual = prox_tv(x2, lam2, axes=axes, solver=solver, init_dual=dual, return_dual=True)
 
     Args:
         x: array of float32, float64, bfloat16 or float16.
         lam: as for `prox_tv1d` and `prox_tv2d`.
         axes: one axis or several distinct ones.
-        solver: a 1D solver for one axis (default `Direct()`), `Dykstra` for more (default
-            `Dykstra(iterations=4)`).
+        solver: a 1D solver for one axis (default `Direct()`), `Dykstra` or `AcceleratedDykstra`
+            for more (default `Dykstra(iterations=4)`).
         return_info: also return an `Info`.
+        init_dual: for `AcceleratedDykstra`, where to start: the dual of a solve with the same
+            `axes`, one array shaped as x for each of them but the last. Any values will do (a
+            non-finite one counts as 0). The solution does not depend on it beyond `tol`, and so
+            it has no derivative.
+        return_dual: for `AcceleratedDykstra`, also return such a dual; it has no derivative.
 
     Returns:
-        y, shaped and typed as x; with `return_info` the pair (y, Info).
+        y, shaped and typed as x; with `return_info` or `return_dual` the tuple of y, Info, dual,
+        without what was not asked for.
 
     Raises:
-        TypeError: x or `lam` is not a float array, or `solver` does not fit the number of axes.
-        ValueError: `axes` or `lam` do not fit x, or a concrete λ is negative or NaN.
+        TypeError: x or `lam` is not a float array, `solver` does not fit the number of axes, or a
+            dual was given to, or asked of, a solver without one.
+        ValueError: `axes`, `lam` or `init_dual` do not fit x, or a concrete λ is negative or NaN.
     """
     axes = _as_axes(axes)
+    if isinstance(solver, AcceleratedDykstra) and len(axes) > 1:
+        y, info, dual = _converged(x, lam, axes, solver, init_dual)
+        out = (y, *([info] if return_info else []), *([dual] if return_dual else []))
+        return out if len(out) > 1 else y
+    if init_dual is not None or return_dual:
+        raise TypeError(
+            f"`init_dual` and `return_dual` need `solver=AcceleratedDykstra(...)` and two axes or "
+            f"more, got solver={solver!r} and axes={axes!r}."
+        )
     if len(axes) == 1:
         return _prox1d(x, lam, axes[0], "axes", Direct() if solver is None else solver, return_info)
     solver = Dykstra(iterations=4) if solver is None else solver
@@ -167,8 +195,6 @@ def _prox(x, lam, axes: tuple[int, ...], axes_name: str, solver, return_info: bo
     work = x.astype(_primitive.compute_dtype(x.dtype)) if return_info else x
     if work.size == 0:
         y, info = work, _empty_info(work, axes)
-    elif isinstance(solver, AcceleratedDykstra):
-        y, info = _accelerated(work, ws, axes, solver)
     elif isinstance(solver, Dykstra):
         y, info = _dykstra(work, ws, axes, solver, return_info)
     elif return_info:
@@ -194,11 +220,30 @@ def _dykstra(x, ws, axes, solver: Dykstra, return_info: bool):
     return y, Info(gap, iterations, finite & (gap <= 1e-5 * objective))
 
 
-def _accelerated(x, ws, axes, solver: AcceleratedDykstra):
-    order = axes[::-1]  # the last axis is swept first, as for Dykstra
-    duals = tuple(jnp.zeros_like(x) for _ in order[1:])
-    y, *rest = _primitive.accelerated(x, duals, ws[::-1], axes=order, solver=solver)
-    return y, Info(*(jnp.squeeze(r, axes) for r in rest[:3]))
+def _converged(x, lam, axes, solver: AcceleratedDykstra, init_dual):
+    x = as_float_array(x, "x")
+    axes = resolve_axes(axes, x.ndim)
+    work = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+    ws = normalise_lam(lam, work, axes)
+    dual = _start(work, len(axes) - 1, init_dual)
+    if work.size == 0:
+        return x, _empty_info(work, axes), dual
+    y, gap, iterations, converged, *dual = _primitive.accelerated(
+        work, dual, ws[::-1], axes=axes[::-1], solver=solver
+    )
+    info = Info(*(jnp.squeeze(v, axes) for v in (gap, iterations, converged)))
+    return y.astype(x.dtype), info, tuple(dual)
+
+
+def _start(x: Array, count: int, init_dual) -> tuple[Array, ...]:
+    if init_dual is None:
+        return tuple(jnp.zeros_like(x) for _ in range(count))
+    shapes = [np.shape(v) for v in init_dual]
+    if shapes != [x.shape] * count:
+        raise ValueError(
+            f"`init_dual` must have {count} array(s) shaped as x, {x.shape}, got {shapes}."
+        )
+    return tuple(as_float_array(v, "init_dual").astype(x.dtype) for v in init_dual)
 
 
 def feasible_gap(x, y, ws, axes) -> tuple[Array, Array]:

@@ -207,7 +207,7 @@ def test_extreme_lambda(monkeypatch, fallback):
     x = jnp.asarray(data((6, 7, 3)))
     for axes in ((0, 1), (0, 1, 2)):
         np.testing.assert_array_equal(solve(x, 0.0, axes), x)
-        mean = np.broadcast_to(np.mean(x, axes, np.float64, keepdims=True), x.shape)
+        mean = np.broadcast_to(np.mean(np.asarray(x), axes, np.float64, keepdims=True), x.shape)
         largest = jnp.expand_dims(jaxtv.max_lambda(x, axes), axes)
         for lam in (1.01 * largest, 1e6, np.inf):
             y, info = solve(x, lam, axes, return_info=True)
@@ -284,6 +284,85 @@ def test_labels_of_plain_jax_are_the_components(shape):
         component = scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
         want = np.unique(component, return_index=True)[1][component]
         np.testing.assert_array_equal(got, want)
+
+
+# ---- warm start, gap of any y
+
+
+@pytest.mark.parametrize("axes", [(0, 1), (0, 1, 2)])
+def test_warm_start(axes):
+    """From its own dual a solve stops at once; from a neighbour's it is sooner; from anything it is
+    right.
+    """
+    x = jnp.asarray(data((14, 12, 3)))
+    solver = jaxtv.AcceleratedDykstra(tol=1e-6)
+    f = jax.jit(
+        lambda x, lam, dual=None: solve(
+            x, lam, axes, solver, return_info=True, init_dual=dual, return_dual=True
+        )
+    )
+    y, cold, dual = f(x, 0.25)
+    assert len(dual) == len(axes) - 1
+    again, info, _ = f(x, 0.25, dual)
+    assert np.all(info.iterations <= 2)
+    np.testing.assert_allclose(again, y, atol=2e-3)
+    near = x + 1e-3 * jnp.asarray(data(x.shape, 7))
+    assert np.sum(f(near, 0.251, dual)[1].iterations) < np.sum(f(near, 0.251)[1].iterations)
+    junk = tuple(jnp.full_like(x, 5).at[0, 0].set(jnp.nan) for _ in dual)
+    far, info, _ = f(x, 0.25, junk)
+    assert info.converged.all()
+    assert np.all(np.sum((far - y) ** 2, axes) <= 4 * (info.gap + cold.gap))
+    np.testing.assert_array_equal(solve(x, 0.25, axes, solver, return_dual=True)[1][0], dual[0])
+
+
+def test_warm_start_leaves_derivatives_alone():
+    x = jnp.asarray(data((9, 8)))
+    _, dual = solve(x, 0.25, (0, 1), return_dual=True)
+    loss = lambda x, dual: jnp.sum(solve(x, 0.25, (0, 1), init_dual=dual) ** 2)
+    gx, gdual = jax.grad(loss, (0, 1))(x, dual)
+    np.testing.assert_allclose(gx, jax.grad(loss)(x, None), rtol=1e-5, atol=1e-6)
+    assert not np.any(gdual[0])
+    carried = jax.grad(lambda x: jnp.sum(solve(x, 0.25, (0, 1), return_dual=True)[1][0]))(x)
+    assert not np.any(carried)
+
+
+@pytest.mark.once
+def test_bad_duals():
+    x, dual = jnp.ones((4, 5)), (jnp.zeros((4, 5)),)
+    for bad in ((), (jnp.zeros((5, 4)),), dual * 2):
+        with pytest.raises(ValueError, match="init_dual"):
+            solve(x, 0.1, (0, 1), init_dual=bad)
+    for options in ({"init_dual": dual}, {"return_dual": True}):
+        with pytest.raises(TypeError, match="AcceleratedDykstra"):
+            jaxtv.prox_tv(x, 0.1, axes=(0, 1), **options)
+        with pytest.raises(TypeError, match="AcceleratedDykstra"):
+            jaxtv.prox_tv(x, 0.1, axes=0, **options)
+
+
+@pytest.mark.parametrize("axes", [(-2, -1), (0, 1, 2)])
+def test_duality_gap_is_a_certificate_for_any_y(axes):
+    """Also where x - y is no feasible dual: noise, the mean, another prox."""
+    x = jnp.asarray(data((4, 6, 5)))
+    lam = 0.3
+    best = solve(x, lam, axes)
+    others = [
+        x,
+        best,
+        jnp.full_like(x, 0.5),
+        best + 0.01 * jnp.asarray(data(x.shape, 8)),
+        solve(x, 0.1, axes),
+        jaxtv.prox_tv(x, lam, axes=axes, solver=jaxtv.Dykstra(1)),
+    ]
+
+    def objective(y):
+        return 0.5 * jnp.sum((x - y) ** 2, axes) + jaxtv.total_variation(y, lam, axes=axes)
+
+    for y in others:
+        gap = jaxtv.duality_gap(x, y, lam, axes=axes)
+        excess = objective(y) - objective(best)
+        slack = 4e-6 * objective(best)
+        assert np.all(0.5 * jnp.sum((y - best) ** 2, axes) <= gap + slack)
+        assert np.all(np.abs(gap - excess) <= slack)
 
 
 # ---- transformations
