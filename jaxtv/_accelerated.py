@@ -181,6 +181,10 @@ def solve(
     total = lambda v: jnp.sum(v, axes, keepdims=True)
     original, weights = x, operands[d - 1 :]
     x, ws, bad, scale = _sanitise(x, weights, axes)
+    # To about one, by a power of two: neither the squares of the gap nor its tolerance underflow.
+    exponent = jnp.frexp(jnp.max(jnp.abs(x), axes, keepdims=True))[1]
+    x, *ws = (jnp.ldexp(v, -exponent) for v in (x, *ws))
+    scale = jnp.ldexp(scale, exponent)
     start = tuple(jnp.where(jnp.isfinite(v) & ~bad, v, 0) / scale for v in operands[: d - 1])
     mean = jnp.mean(x, axes, keepdims=True)
     x = x - mean
