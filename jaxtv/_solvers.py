@@ -81,11 +81,14 @@ class AcceleratedDykstra:
 
     Every batch element stops by itself, at its duality gap. The derivative is the implicit one of
     the solution: averages over its connected components of equal value. It is exact once these
-    are found, which takes a smaller `tol` than a good y does: see docs/gradients.md.
+    are found, which takes a smaller `tol` than a good y does: at 1e-5 some components are still
+    wrong (gradients of noisy images were off by 1 to 5 %, once by 27 %), at 1e-8 none was. It is
+    not the derivative of a few `Dykstra` sweeps.
 
     Attributes:
-        tol: stop when the duality gap is at most `tol` times the objective. In float32 a `tol`
-            below about 1e-7 is out of reach.
+        tol: stop when the duality gap is at most `tol` times the objective. In float32 the gap of
+            the iterate has a floor of about 5e-7 of it and is not asked below; that of y, which
+            is averaged over components, has none.
         max_iterations: the most sweeps; an element that needs more is reported by
             `Info.converged`.
         inner: the 1D solver.
