@@ -12,12 +12,23 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.mlir import ir
 from jax.interpreters import mlir
 
 # JAXTV_FALLBACK=1 lowers every primitive to pure JAX, kernels or not (for debugging and tests).
 FALLBACK = os.environ.get("JAXTV_FALLBACK", "0") not in ("", "0")
+
+
+def is_half(dtype: Any) -> bool:
+    """Whether samples of this dtype are computed in float32."""
+    return dtype in (jnp.bfloat16, jnp.float16)
+
+
+def compute_dtype(dtype: Any) -> Any:
+    """The dtype that samples of `dtype` are computed in, which is that of their weights."""
+    return np.dtype("float32") if is_half(dtype) else dtype
 
 
 def runtime_api_version() -> tuple[int, int]:
@@ -154,8 +165,8 @@ def sharding_rule(
 # ---------------------------------------------------------------------------- CUDA workspaces
 # CUDA handlers do not allocate: their scratch is one more result, of uint8 and shape
 # [batch dims..., bytes], which the lowering adds and drops. Here are the bytes per batch element,
-# by target, as a function of operand shapes, parameters and the bytes of a sample (itemsize); the
-# handlers check that they suffice.
+# by target, as a function of operand shapes, parameters and the bytes of a sample (itemsize; half
+# types have states and sums of float32); the handlers check that they suffice.
 
 
 def _segment_workspace(shapes: Sequence[tuple[int, ...]], *, axis: int, **_) -> int:
@@ -169,19 +180,34 @@ def _links(signals: int, n: int) -> int:
     return signals * ((n + 255) // 256 - 1) * 2 * 56
 
 
+def _in_shared_memory(x: tuple[int, ...], axes: tuple[int, ...], pixel: int) -> bool:
+    """Whether one kernel does all sweeps on every device: images of `pixel` bytes per sample fit.
+
+    The least shared memory of the architectures that are built (7.5) is 64 KiB; see
+    cuda/image.cuh for the odd row pitch.
+    """
+    if len(axes) != 2:
+        return False
+    a, b = (x[axis] for axis in axes)
+    return max(a * (b | 1), b * (a | 1)) <= 65536 // pixel
+
+
+def _states(x: tuple[int, ...], axes: tuple[int, ...], itemsize: int) -> int:
+    """A float array per axis; half types need one more."""
+    arrays = len(axes) + (itemsize == 2)
+    return arrays * math.prod(x[min(axes) :]) * max(itemsize, 4)
+
+
 def _dykstra_derivative_workspace(
     shapes: Sequence[tuple[int, ...]], *, axes: tuple[int, ...], itemsize: int, **_
 ) -> int:
-    """A state per axis, and the links of one pass (cuda/dykstra_derivatives.cu)."""
+    """The states, and the links of one pass (cuda/dykstra_derivatives.cu)."""
     x = shapes[1]
+    if _in_shared_memory(x, axes, 2 * max(itemsize, 4) + 1):
+        return 8
     size = math.prod(x[min(axes) :])
     links = max(_links(size // max(1, x[a]), x[a]) for a in axes)
-    return 8 + links + _states(size, len(axes), itemsize)
-
-
-def _states(size: int, axes: int, itemsize: int) -> int:
-    """A state per axis; of half types (2 bytes) they are float, and one more array is needed."""
-    return (axes + 1) * size * 4 if itemsize == 2 else axes * size * itemsize
+    return 8 + links + (_states(x, axes, itemsize) if len(axes) > 1 else 0)
 
 
 def _prox1d_workspace(
@@ -190,7 +216,7 @@ def _prox1d_workspace(
     """An upper bound of prox_workspace in cuda/prox1d.cu, whatever kernel it picks."""
     x = shapes[0]
     n, signals = x[axis], math.prod(x[axis + 1 :])
-    copy = 16 + 4 * signals * n if itemsize == 2 else 0  # half types, where kernels take a copy
+    copy = 16 + signals * n * 4 if itemsize == 2 else 0  # half types: in float32
     method = type(solver).__name__
     if method == "ProjectedNewton":
         return 8 + copy + (signals * 26 * n if n > 1024 else 0)
@@ -205,13 +231,16 @@ def _prox1d_workspace(
 def _dykstra_workspace(
     shapes: Sequence[tuple[int, ...]], *, axes: tuple[int, ...], itemsize: int, inner: Any, **_
 ) -> int:
-    """What the 1D kernels need, and a state per axis (cuda/dykstra.cu)."""
-    x, lead = shapes[0], min(axes)
+    """What the 1D kernels need, and the states (cuda/dykstra.cu)."""
+    x, lead, size = shapes[0], min(axes), max(itemsize, 4)
+    newton = type(inner).__name__ == "ProjectedNewton"
+    if not newton and _in_shared_memory(x, axes, 2 * size + 2):
+        return 8
     per_axis = [
-        math.prod(x[lead:a]) * _prox1d_workspace([x], axis=a, solver=inner, itemsize=4)
+        math.prod(x[lead:a]) * _prox1d_workspace([x], axis=a, solver=inner, itemsize=size)
         for a in axes
     ]
-    return 16 + max(per_axis) + _states(math.prod(x[lead:]), len(axes), itemsize)
+    return 16 + max(per_axis) + _states(x, axes, itemsize)
 
 
 WORKSPACES: dict[str, Callable[..., int]] = {
@@ -262,11 +291,14 @@ def _use_fallback(platform: str, target: str) -> bool:
 def native_lowering(
     target: str,
     fallback: Callable,
+    in_float32: Callable,
     num_batch_dims: Callable[..., int],
     attributes: Callable[..., dict[str, Any]],
     platform: str = "cpu",
 ) -> Callable:
     """Lowering rule that calls an FFI target and tells XLA how it is sharded.
+
+    The CPU kernels know no half types: `in_float32` binds the primitive again, in float32.
 
     XLA keeps a batch-sharded call free of collectives only if the target is registered as batch
     partitionable, and the call has `num_batch_dims`, and it has a sharding rule: all three.
@@ -275,6 +307,8 @@ def native_lowering(
     def rule(ctx, *args, **params):
         if _use_fallback(platform, target):
             return mlir.lower_fun(fallback, multiple_results=True)(ctx, *args, **params)
+        if platform == "cpu" and target not in SIMT and any(is_half(a.dtype) for a in ctx.avals_in):
+            return mlir.lower_fun(in_float32, multiple_results=True)(ctx, *args, **params)
         batch = num_batch_dims(**params)
         ins = [aval.shape for aval in ctx.avals_in]
         results = len(ctx.avals_out)

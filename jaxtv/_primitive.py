@@ -26,6 +26,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
 from jaxtv import _accelerated, _fallback, _ffi
+from jaxtv._ffi import compute_dtype, is_half
 from jaxtv._solvers import (
     AcceleratedDykstra,
     Decomposition,
@@ -36,16 +37,6 @@ from jaxtv._solvers import (
 )
 
 # ---------------------------------------------------------------------------- half types
-
-
-def is_half(dtype) -> bool:
-    """Whether samples of this dtype are computed in float32."""
-    return dtype in (jnp.bfloat16, jnp.float16)
-
-
-def compute_dtype(dtype):
-    """The dtype that samples of `dtype` are computed in; that of their weights."""
-    return np.dtype("float32") if is_half(dtype) else dtype
 
 
 def _in_float32(f: Callable) -> Callable:
@@ -161,22 +152,12 @@ def _make(
     primitive.def_abstract_eval(abstract)
     primitive.def_impl(partial(xla.apply_primitive, primitive))
     fallback = _in_float32(_as_tuple(fallback or getattr(_fallback, name)))
-    rules = {
-        platform: _ffi.native_lowering(
-            f"jaxtv_{name}", fallback, _num_batch_dims, attributes, platform
+    in_float32 = _in_float32(primitive.bind)
+    for platform in platforms:
+        native = _ffi.native_lowering(
+            f"jaxtv_{name}", fallback, in_float32, _num_batch_dims, attributes, platform
         )
-        for platform in platforms
-    }
-    converted = mlir.lower_fun(_in_float32(primitive.bind), multiple_results=True)
-
-    def cpu_rule(ctx, *args, **params):
-        half = any(is_half(aval.dtype) for aval in ctx.avals_in)
-        return (converted if half and not _ffi.SIMT else rules["cpu"])(ctx, *args, **params)
-
-    for platform, rule in rules.items():
-        mlir.register_lowering(
-            primitive, cpu_rule if platform == "cpu" else rule, platform=platform
-        )
+        mlir.register_lowering(primitive, native, platform=platform)
     mlir.register_lowering(primitive, mlir.lower_fun(fallback, multiple_results=True))
     batching.primitive_batchers[primitive] = partial(_batch, primitive)
     return primitive

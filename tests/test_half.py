@@ -7,7 +7,7 @@ import pytest
 import simt_platform
 
 import jaxtv
-from jaxtv import _ffi, _primitive
+from jaxtv import _ffi
 
 HALVES = ("bfloat16", "float16")
 SOLVERS = (
@@ -196,7 +196,7 @@ def test_the_fallback_computes_in_float32_too(monkeypatch, dtype):
 
 
 def test_only_half_types_are_computed_in_another():
-    kinds = {d: _primitive.compute_dtype(jnp.dtype(d)) for d in (*HALVES, "float32", "float64")}
+    kinds = {d: _ffi.compute_dtype(jnp.dtype(d)) for d in (*HALVES, "float32", "float64")}
     assert kinds == {
         "bfloat16": "float32",
         "float16": "float32",
