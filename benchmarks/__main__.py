@@ -20,8 +20,11 @@ from benchmarks.places import BUILD, ROOT, Places
 CHAPTERS = sections.CHAPTERS | {"network": network.training_step}
 
 
-def measure(quick: bool, only: list[str], known: dict) -> dict:
-    """The numbers: `known` with the chapters in `only`, or all of them, measured anew."""
+def measure(quick: bool, only: list[str], known: dict, file: pathlib.Path) -> dict:
+    """The numbers: `known` with the chapters in `only`, or all of them, measured anew.
+
+    They are in `file` after every chapter, so that a run that is stopped is not lost.
+    """
     results = known | {"environment": environment.describe(), "quick": quick}
     results["chapters"] = dict(known.get("chapters", {}))
     results["seconds"] = dict(known.get("seconds", {}))
@@ -32,6 +35,7 @@ def measure(quick: bool, only: list[str], known: dict) -> dict:
             print(f"== {name}", flush=True)
             results["chapters"][name] = CHAPTERS[name](sections.Bench(places, quick))
             results["seconds"][name] = round(time.perf_counter() - start, 1)
+            file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     finally:
         places.close()
     return results
@@ -54,8 +58,7 @@ def main() -> None:
     keep = options.render or options.only
     results = json.loads(file.read_text()) if keep and file.exists() else {}
     if not options.render:
-        results = measure(options.quick, options.only, results)
-        file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+        results = measure(options.quick, options.only, results, file)
     report.write(results, folder)
     print(f"wrote {folder / 'benchmarks.md'}")
 

@@ -205,7 +205,9 @@ def _worst_cases(records: list[dict]) -> str:
 
 
 def _single_signal(records: list[dict]) -> str:
-    parts = [f"### {problem}\n\n{_comparison(group)}" for problem, group in _grouped(records).items()]
+    parts = [
+        f"### {problem}\n\n{_comparison(group)}" for problem, group in _grouped(records).items()
+    ]
     return "\n\n".join(["## One long signal", *parts])
 
 

@@ -96,8 +96,10 @@ void over_rows(std::int64_t rows, int threads, F f) {
 
 // x and y: (rows, n), contiguous.
 extern "C" {
-void loop_f32(const float* x, double lam, float* y, std::int64_t rows, std::int64_t n, int threads) {
-  over_rows(rows, threads, [=](std::int64_t r) { taut_string(x + r * n, float(lam), y + r * n, n); });
+void loop_f32(const float* x, double lam, float* y, std::int64_t rows, std::int64_t n,
+              int threads) {
+  over_rows(rows, threads,
+            [=](std::int64_t r) { taut_string(x + r * n, float(lam), y + r * n, n); });
 }
 void loop_f64(const double* x, double lam, double* y, std::int64_t rows, std::int64_t n,
               int threads) {

@@ -72,7 +72,9 @@ def table1(bench: Bench) -> list[dict]:
         C_THREADS,
         *(dataclasses.replace(method, note=in_one) for method in prox_tv_rows()),
         Method("cvxpylayers", "cvxpylayers_forward", place="float64", rows=few, note="DIFFCP"),
-        Method("cvxpylayers backward", "cvxpylayers_backward", place="float64", rows=few, exact=False),
+        Method(
+            "cvxpylayers backward", "cvxpylayers_backward", place="float64", rows=few, exact=False
+        ),
         Method("pyproximal TV", "pyproximal_rows", rows=few, note=f"FISTA, {in_one}"),
         Method("scikit-image chambolle", "skimage_chambolle_rows", rows=few, note=in_one),
         Method(
@@ -178,9 +180,7 @@ def scaling_batch(bench: Bench) -> list[dict]:
     """From 1 to 1e6 signals of 32 samples."""
     records = []
     for batch in bench.choose((1, 3, 10, 30, 100, 1000, 10**4, 10**5, 10**6), (1, 100)):
-        problem = Problem(
-            f"{batch:,} signals", problems.step_and_noise(batch, 32), 1.0, size=batch
-        )
+        problem = Problem(f"{batch:,} signals", problems.step_and_noise(batch, 32), 1.0, size=batch)
         methods = [JAXTV, C_LOOP, C_THREADS, COPY]
         methods += prox_tv_rows(rows=1000, names=("hybridtautstring", "condat"))
         records += bench.race(problem, methods, seconds=1.5, accuracy=batch <= 10**4)
