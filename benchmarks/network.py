@@ -16,7 +16,7 @@ from benchmarks.worker import sample
 
 
 class AllCNN(nn.Module):
-    """The paper's classifier: a TV layer before the batch norm of each of the first three blocks."""
+    """The paper's classifier: TV layers before the batch norms of the first three blocks."""
 
     width: int
     mode: str | None  # None: no TV layers

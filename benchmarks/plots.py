@@ -50,7 +50,7 @@ def _line(axes: Axes, method: str, x, y, **options) -> None:
 
 
 def _scaling(records: list[dict], label: str, per_size: int | None):
-    """Time, and time per sample, against the size; `per_size` samples each, or size² of an image."""
+    """Time, and time per sample, against the size: `per_size` samples each, None for size²."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
     for method in _methods(records):
         own = timed(records, method)

@@ -1,4 +1,4 @@
-"""`scalar.cpp`, compiled for this machine on first use: the plain C loop and the float64 optimum."""
+"""`scalar.cpp`, compiled for this machine on first use: the C loop and the float64 optimum."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def library() -> ctypes.CDLL:
 
 
 def solve(name: str, x: np.ndarray, lam: float, y: np.ndarray, threads: int) -> np.ndarray:
-    """Runs `loop_f32`, `loop_f64` or `optimum` on the rows of x (rows, n) into y, which it returns."""
+    """Runs `loop_f32`, `loop_f64` or `optimum` on the rows of x (rows, n) into y; returns y."""
     address = lambda a: ctypes.c_void_p(a.ctypes.data)
     rows, n = (ctypes.c_int64(size) for size in x.shape)
     getattr(library(), name)(address(x), ctypes.c_double(lam), address(y), rows, n, threads)

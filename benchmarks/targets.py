@@ -84,8 +84,10 @@ def _kernels(records):
 
 
 def _images(records):
-    pd = [r for r in timed(records, "prox_tv pd, 4 iterations")]
-    return [Target(f"{r['problem']}, K = 4, against prox_tv pd", r["ratio"], 20, True) for r in pd]
+    return [
+        Target(f"{r['problem']}, K = 4, against prox_tv pd", r["ratio"], 20, True)
+        for r in timed(records, "prox_tv pd, 4 iterations")
+    ]
 
 
 def _single_signal(records):

@@ -9,12 +9,11 @@ import numpy as np
 import oracles
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT))
-
 from benchmarks import instructions, report, scalar, targets
 from benchmarks.measure import Effort, Method, Problem, interleave, race
 from benchmarks.places import Places
+
+ROOT = Path(__file__).resolve().parents[1]
 
 pytestmark = pytest.mark.once
 
