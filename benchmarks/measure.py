@@ -60,9 +60,9 @@ class Problem:
         solve = scalar.optimum1d if len(self.axes) == 1 else scalar.optimum2d
         return solve(self.rows, self.lam)
 
-    def accuracy(self, y: np.ndarray) -> dict[str, float]:
-        """Of y, shaped as x or as the first of the rows."""
-        if len(self.axes) == 1 and y.shape == self.x.shape:
+    def accuracy(self, y: np.ndarray, own: bool) -> dict[str, float]:
+        """Of y, shaped as x if it is our own, as the first of the rows if a peer's."""
+        if own and len(self.axes) == 1:
             y = np.moveaxis(y, self.axes[0], -1)
             y = y.reshape(-1, y.shape[-1])
         x, best = self.rows[: len(y)].astype(np.float64), self.optimum[: len(y)]
@@ -115,7 +115,7 @@ def race(
             continue
         record |= statistics_of(mine, times[0])
         if accuracy and method.exact:
-            record |= problem.accuracy(runner.output())
+            record |= problem.accuracy(runner.output(), method.own)
         print(f"  {describe(record)}", flush=True)
     places.clear()
     return records
