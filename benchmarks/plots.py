@@ -30,7 +30,9 @@ def draw(chapters: dict[str, list[dict]], folder: pathlib.Path) -> None:
         "scaling_lam": _lam,
         "threads": _threads,
     }
-    with plt.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3}):
+    others = plt.cycler(color=["C1", "C2", "C4", "C5", "C6", "C8", "C7", "k"])  # red is ours
+    style = {"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "axes.prop_cycle": others}
+    with plt.rc_context(style):
         for name, figure in figures.items():
             if name in chapters:
                 drawn = figure(chapters[name])
