@@ -30,7 +30,8 @@ def draw(chapters: dict[str, list[dict]], folder: pathlib.Path) -> None:
         "scaling_lam": _lam,
         "threads": _threads,
     }
-    others = plt.cycler(color=["C1", "C2", "C4", "C5", "C6", "C8", "C7", "k"])  # red is ours
+    names = ("orange", "green", "purple", "brown", "pink", "olive", "gray")
+    others = plt.cycler(color=[f"tab:{name}" for name in names])  # red and blue are taken
     style = {"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "axes.prop_cycle": others}
     with plt.rc_context(style):
         for name, figure in figures.items():
