@@ -90,8 +90,6 @@ def test_records(quick):
                 assert record["runs"] >= 1
             else:
                 assert record["reason"]
-            if record["status"] == "ok" and record["method"].startswith("jaxtv Direct"):
-                assert record["error"] < 1e-5
 
 
 def test_methods_solve_the_problem(quick):
