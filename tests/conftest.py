@@ -17,6 +17,7 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 sys.path.insert(0, str(Path(__file__).parent))  # oracles, inputs, peers
+sys.path.append(str(Path(__file__).parents[1]))  # benchmarks
 
 import hypothesis
 import jax

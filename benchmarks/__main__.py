@@ -1,0 +1,67 @@
+"""Measures everything and writes the report.
+
+    python -m benchmarks [--quick] [--only CHAPTER ...] [--output FOLDER]
+    python -m benchmarks --render                  # the report again, from the numbers it has
+
+FOLDER (docs, or build/benchmarks/quick with --quick) gets benchmarks.json, benchmarks.md and
+images/bench_*.png. With --only, the other chapters stay as they are in benchmarks.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import time
+
+from benchmarks import environment, network, report, sections
+from benchmarks.places import BUILD, ROOT, Places
+
+CHAPTERS = sections.CHAPTERS | {"network": network.training_step}
+
+
+def measure(quick: bool, only: list[str], known: dict, file: pathlib.Path) -> dict:
+    """The numbers: `known` with the chapters in `only`, or all of them, measured anew.
+
+    They are in `file` after every chapter, so that a run that is stopped is not lost.
+    """
+    results = known | {"environment": environment.describe(), "quick": quick}
+    results["chapters"] = dict(known.get("chapters", {}))
+    results["seconds"] = dict(known.get("seconds", {}))
+    places = Places(may_install=not quick)
+    try:
+        for name in only or CHAPTERS:
+            start = time.perf_counter()
+            print(f"== {name}", flush=True)
+            results["chapters"][name] = CHAPTERS[name](sections.Bench(places, quick))
+            results["seconds"][name] = round(time.perf_counter() - start, 1)
+            file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    finally:
+        places.close()
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="small sizes, to test the suite")
+    parser.add_argument("--only", nargs="+", choices=CHAPTERS, default=[], metavar="CHAPTER")
+    parser.add_argument("--output", type=pathlib.Path)
+    parser.add_argument("--render", action="store_true", help="measure nothing")
+    options = parser.parse_args()
+    folder = options.output or (BUILD / "quick" if options.quick else ROOT / "docs")
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "benchmarks.json"
+    keep = options.render or options.only
+    results = json.loads(file.read_text()) if keep and file.exists() else {}
+    if not options.render:
+        results = measure(options.quick, options.only, results, file)
+    report.write(results, folder)
+    print(f"wrote {folder / 'benchmarks.md'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+// Runs one CPU operation on fixed input, once, for callgrind to count: `instructions CASE`.
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "prox.hpp"
+
+using namespace jaxtv::cpu;
+
+namespace {
+
+const Pool kAlone{1, nullptr};
+const Solver kDirect{Method::kDirect, 0, 0, 0};
+
+// A step with noise that is the same on every machine; no library's random numbers.
+std::vector<float> samples(std::int64_t rows, std::int64_t n) {
+  std::vector<float> x(rows * n);
+  std::uint32_t state = 1;
+  for (std::int64_t i = 0; i < rows * n; ++i) {
+    float noise = -2;
+    for (int j = 0; j < 4; ++j) {
+      state = state * 1664525u + 1013904223u;
+      noise += float(state >> 8) / float(1 << 24);
+    }
+    x[i] = noise + float(i % n >= n / 2);
+  }
+  return x;
+}
+
+Sweep<float> sweep_of(Shape shape, const float* x, const float* lam, float* y) {
+  Sweep<float> s{};
+  s.shape = shape, s.x = x, s.w = {lam, false}, s.y = y;
+  return s;
+}
+
+}  // namespace
+
+// Callgrind counts inside of these two only.
+extern "C" __attribute__((noinline)) void counted_prox(const Sweep<float>& s) {
+  prox1d(kAlone, s, kDirect);
+}
+extern "C" __attribute__((noinline)) void counted_pull(const Pullback<float>& op) {
+  segment_pull(kAlone, op);
+}
+extern "C" __attribute__((noinline)) void counted_dykstra(const Iteration& it, const float* x,
+                                                          const std::vector<Weights<float>>& w,
+                                                          float* y) {
+  dykstra<float>(kAlone, it, kDirect, x, w, y, nullptr);
+}
+
+int main(int, char** arguments) {
+  const std::string name = arguments[1];
+  const bool ramp = name == "ramp", strided = name == "strided", single = name == "single";
+  const std::int64_t side = 128, n = single ? 16384 : ramp || name == "rows of 512" ? 512 : 32;
+  const std::int64_t rows = single ? 1 : 16384 / n;
+  std::vector<float> x = samples(rows, n), y(x.size()), lam(rows, ramp ? 1e3f : 0.5f);
+  if (ramp)
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = float(i % n);
+  const Shape shape = strided ? Shape{1, n, rows} : Shape{rows, n, 1};
+  if (strided)
+    for (std::int64_t i = 0; i < rows * n; ++i) y[i % n * rows + i / n] = x[i];
+  if (strided) x.swap(y);
+  if (name == "image, 4 sweeps") {
+    const std::vector<float> one(side, 0.1f);
+    const Iteration it{1, {side, side}, {1, 0}, 4};
+    counted_dykstra(it, x.data(), {{one.data(), false}, {one.data(), false}}, y.data());
+  } else if (name == "backward") {
+    prox1d(kAlone, sweep_of(shape, x.data(), lam.data(), y.data()), kDirect);
+    std::vector<float> g(x), gw(rows);
+    const Segments<float> segments{shape, y.data(), {lam.data(), false}, nullptr, 0};
+    counted_pull({segments, g.data(), g.data(), gw.data(), false, false});
+    std::printf("%g\n", g[1]);
+  } else {
+    counted_prox(sweep_of(shape, x.data(), lam.data(), y.data()));
+  }
+  std::printf("%g\n", y[1]);
+}

@@ -1,0 +1,112 @@
+"""Instruction counts of the CPU kernels under callgrind, held against instructions.json.
+
+    python -m benchmarks.instructions            # fails where a kernel got more than 10 % slower
+    python -m benchmarks.instructions --update   # accepts the counts of now
+
+Counts repeat on a noisy machine, times do not. Valgrind knows AVX2 at most, so that is what is
+counted; sources and flags are those of CMakeLists.txt. Needs g++ and valgrind (a Debian package).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+COUNTS = pathlib.Path(__file__).with_name("instructions.json")
+TOLERANCE = 0.10
+SAMPLES = 16384  # of every case, see instructions.cpp
+CASES = ("rows of 32", "rows of 512", "strided", "ramp", "single", "backward", "image, 4 sweeps")
+
+
+def _run(*command: object, **options) -> str:
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, check=False, **options
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
+    return done.stdout + done.stderr
+
+
+def build(folder: pathlib.Path) -> pathlib.Path:
+    """The driver, from the sources and with the flags of CMakeLists.txt, without AVX-512."""
+    text = (ROOT / "CMakeLists.txt").read_text()
+    numerics = re.search(r"set\(numerics (.*)\)", text)[1].split()
+    sources = re.search(r"nanobind_add_module\(_cpu .*?STABLE_ABI ([^)]*)\)", text)[1].split()
+    isas = re.findall(r"add_lanes\((\w+) (\d+) ?(.*)\)", text)
+    compiler = ["g++", "-std=c++20", "-O3", *numerics]
+    compiler += [f"-I{ROOT / 'include'}", f"-I{ROOT / 'cpu'}", "-DJAXTV_X86", "-w"]
+    objects = []
+    for isa, size, flags in isas:
+        objects.append(folder / f"lanes_{isa}.o")
+        macros = [f"-DJAXTV_ISA={isa}", f"-DJAXTV_VECTOR_BYTES={size}"]
+        lanes = ROOT / "cpu" / "lanes.cpp"
+        _run(*compiler, *macros, *flags.split(), "-c", lanes, "-o", objects[-1])
+    rest = [ROOT / source for source in sources if not source.endswith("module.cpp")]
+    driver = folder / "instructions"
+    source = pathlib.Path(__file__).with_suffix(".cpp")
+    _run(*compiler, source, *rest, *objects, "-o", driver, "-pthread")
+    return driver
+
+
+def count(driver: pathlib.Path, case: str) -> int:
+    """Instructions inside of the driver's counted_* functions."""
+    output = _run(
+        "valgrind",
+        "--tool=callgrind",
+        "--callgrind-out-file=/dev/null",
+        "--toggle-collect=counted_*",
+        driver,
+        case,
+        env=os.environ | {"JAXTV_ISA": "avx2"},
+    )
+    return int(re.search(r"Collected : (\d+)", output)[1])
+
+
+def compare(known: dict, measured: dict[str, int]) -> list[str]:
+    """What to say about each case that has more instructions than the tolerance allows."""
+    wrong = [f"{name}: no count in {COUNTS.name}" for name in measured.keys() - known["cases"]]
+    for name, now in measured.items():
+        before = known["cases"].get(name, {}).get("instructions", now)
+        if now > (1 + known["tolerance"]) * before:
+            wrong.append(f"{name}: {now:,} instructions, {100 * (now / before - 1):.1f} % more")
+    return wrong
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.instructions",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--update", action="store_true", help="accept the counts of now")
+    options = parser.parse_args()
+    if shutil.which("valgrind") is None:
+        raise SystemExit("valgrind is not on PATH: apt-get install valgrind, or your system's way")
+    compiler = _run("g++", "--version").splitlines()[0]
+    with tempfile.TemporaryDirectory() as folder:
+        driver = build(pathlib.Path(folder))
+        measured = {case: count(driver, case) for case in CASES}
+    for case, instructions in measured.items():
+        print(f"{case:18s} {instructions:12,d}  {instructions / SAMPLES:7.2f} per sample")
+    if options.update:
+        cases = {c: {"instructions": i, "samples": SAMPLES} for c, i in measured.items()}
+        known = {"compiler": compiler, "isa": "avx2", "tolerance": TOLERANCE, "cases": cases}
+        COUNTS.write_text(json.dumps(known, indent=1) + "\n")
+        return
+    known = json.loads(COUNTS.read_text())
+    if compiler != known["compiler"]:
+        print(f"the counts kept are of another compiler: {known['compiler']}, not {compiler}")
+    wrong = compare(known, measured)
+    if wrong:
+        raise SystemExit("\n".join([*wrong, "--update accepts it"]))
+
+
+if __name__ == "__main__":
+    main()

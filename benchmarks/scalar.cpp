@@ -1,0 +1,112 @@
+// The plain C loop that jaxtv has to beat: one signal after the other through a scalar direct
+// solver, on a number of threads. And the optimum that every method is held against.
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <thread>
+#include <vector>
+
+namespace {
+
+// Linearised taut string (Condat 2013). vmin and vmax bound the value of the segment that begins
+// at k0, umin and umax are the duals behind sample k where the segment has these values.
+template <class T>
+void taut_string(const T* x, T lam, T* y, std::int64_t n) {
+  std::int64_t k = 0, k0 = 0, kmin = 0, kmax = 0;
+  const auto width = [=](std::int64_t edge) { return edge < n - 1 ? lam : T(0); };
+  T umin = width(0), umax = -umin, vmin = x[0] - umin, vmax = x[0] + umin;
+  while (k < n - 1) {
+    const T w = width(k + 1), low = umin + (x[k + 1] - vmin), high = umax + (x[k + 1] - vmax);
+    const bool down = low < -w;
+    if (down || high > w) {
+      const std::int64_t end = down ? kmin : kmax;
+      std::fill(y + k0, y + end + 1, down ? vmin : vmax);
+      k = k0 = kmin = kmax = end + 1;
+      const T start = x[k] + (down ? lam : -lam);
+      umin = width(k), umax = -umin, vmin = start - umin, vmax = start + umin;
+      continue;
+    }
+    ++k;
+    umin = low, umax = high;
+    if (umin >= w) {
+      vmin += (umin - w) / T(k - k0 + 1);
+      umin = w, kmin = k;
+    }
+    if (umax <= -w) {
+      vmax += (umax + w) / T(k - k0 + 1);
+      umax = -w, kmax = k;
+    }
+  }
+  std::fill(y + k0, y + n, vmin);
+}
+
+// Message passing over the knots of the derivative of the value function (Johnson 2013), in long
+// double: another algorithm than the above, and linear in n whatever the data.
+using Real = long double;
+struct Line {
+  Real slope, offset;
+};
+struct Knot {
+  Real position;
+  Line change;
+};
+
+void message_passing(const double* x, double lam, double* y, std::int64_t n) {
+  std::vector<Knot> knots(2 * n);
+  std::vector<Real> low(n), high(n);
+  std::int64_t first = n, last = n;  // the knots in use: [first, last)
+  Line left{1, -Real(x[0])}, right = left;
+  for (std::int64_t i = 0;; ++i) {
+    const Real w = i < n - 1 ? lam : 0;
+    for (; first < last && left.slope * knots[first].position + left.offset < -w; ++first) {
+      left.slope += knots[first].change.slope;
+      left.offset += knots[first].change.offset;
+    }
+    low[i] = (-w - left.offset) / left.slope;
+    if (i == n - 1) break;
+    for (; first < last && right.slope * knots[last - 1].position + right.offset > w; --last) {
+      right.slope -= knots[last - 1].change.slope;
+      right.offset -= knots[last - 1].change.offset;
+    }
+    high[i] = (w - right.offset) / right.slope;
+    knots[--first] = {low[i], {left.slope, left.offset + w}};
+    knots[last++] = {high[i], {-right.slope, w - right.offset}};
+    left = {1, -w - Real(x[i + 1])};
+    right = {1, w - Real(x[i + 1])};
+  }
+  Real value = low[n - 1];
+  for (std::int64_t i = n - 1; i >= 0; --i) {
+    if (i < n - 1) value = std::clamp(value, low[i], high[i]);
+    y[i] = double(value);
+  }
+}
+
+template <class F>
+void over_rows(std::int64_t rows, int threads, F f) {
+  const auto share = [=](int t) {
+    for (std::int64_t r = rows * t / threads; r < rows * (t + 1) / threads; ++r) f(r);
+  };
+  std::vector<std::thread> others;
+  for (int t = 1; t < threads; ++t) others.emplace_back(share, t);
+  share(0);
+  for (std::thread& thread : others) thread.join();
+}
+
+}  // namespace
+
+// x and y: (rows, n), contiguous.
+extern "C" {
+void loop_f32(const float* x, double lam, float* y, std::int64_t rows, std::int64_t n,
+              int threads) {
+  over_rows(rows, threads,
+            [=](std::int64_t r) { taut_string(x + r * n, float(lam), y + r * n, n); });
+}
+void loop_f64(const double* x, double lam, double* y, std::int64_t rows, std::int64_t n,
+              int threads) {
+  over_rows(rows, threads, [=](std::int64_t r) { taut_string(x + r * n, lam, y + r * n, n); });
+}
+void optimum(const double* x, double lam, double* y, std::int64_t rows, std::int64_t n,
+             int threads) {
+  over_rows(rows, threads, [=](std::int64_t r) { message_passing(x + r * n, lam, y + r * n, n); });
+}
+}
