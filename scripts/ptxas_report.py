@@ -1,91 +1,76 @@
-"""Registers, spills and stack of every CUDA kernel.
+"""Registers, spills and stack of every CUDA kernel, from the log of a build.
 
-    python scripts/ptxas_report.py [--arch sm_90] [FILE.cu ...]
+    python scripts/ptxas_report.py BUILD_LOG
 
-Needs nvcc, no GPU. Exits with 1 where a kernel spills.
+The log: of `pip install -v -C cmake.define.JAXTV_CUDA=ON .`, which has ptxas' report (no GPU
+needed). Exits with 1 where a kernel spills, or where the log has no kernels.
 """
 
 from __future__ import annotations
 
-import argparse
-import concurrent.futures
-import os
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 from typing import NamedTuple
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+# pip puts its own words in front of each line of a log.
+PATTERN = re.compile(
+    r"Compiling entry function '(?P<name>\w+)' for '(?P<arch>\w+)'.*\n"
+    r".*Function properties.*\n"
+    r".*?(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, "
+    r"(?P<loads>\d+) bytes spill loads\n"
+    r".*Used (?P<registers>\d+) registers"
+)
 
 
 class Kernel(NamedTuple):
-    """What ptxas says about one kernel; sizes in bytes."""
+    """What ptxas says about one kernel; spills and stack in bytes."""
 
-    file: str
     name: str
+    arch: str
     registers: int
     spills: int
     stack: int
 
 
-def _short(name: str) -> str:
-    """The kernel's name without namespaces and parameters."""
-    name = re.sub(r"\w+::|\(anonymous namespace\)::|^void ", "", name)
-    return name.split("(")[0]
-
-
-def compile_kernels(source: pathlib.Path, arch: str) -> list[Kernel]:
-    """Compile one .cu for one architecture and read ptxas' report.
-
-    Raises:
-        RuntimeError: with nvcc's messages, where it does not compile.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        command = [os.environ.get("CUDACXX", "nvcc"), "-std=c++20", f"-arch={arch}", "-O3"]
-        command += ["-cubin", "-Xptxas=-v", "-Werror=all-warnings"]
-        command += [f"-I{ROOT / 'include'}", f"-I{ROOT / 'cuda'}"]
-        command += ["-o", f"{folder}/kernels.cubin", str(source)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"nvcc {source}:\n{done.stderr}")
-    demangled = done.stderr
-    if shutil.which("c++filt"):
-        demangled = subprocess.run(
-            ["c++filt"], input=done.stderr, capture_output=True, text=True, check=True
-        ).stdout
-    found = re.findall(
-        r"Compiling entry function '(.*?)' for.*?\n.*?Function properties.*?\n"
-        r"\s*(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\n"
-        r".*?Used (\d+) registers",
-        demangled,
+def short(names: list[str]) -> list[str]:
+    """The kernels' names without namespaces and parameters."""
+    done = subprocess.run(
+        ["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True
     )
+    plain = [
+        re.sub(r"\w+::|\(anonymous namespace\)::|^void ", "", n) for n in done.stdout.splitlines()
+    ]
+    return [name.split("(")[0] for name in plain]
+
+
+def kernels_of(log: str) -> list[Kernel]:
+    """The kernels of a build log."""
+    found = list(PATTERN.finditer(log))
     return [
-        Kernel(source.name, _short(name), int(registers), int(stores) + int(loads), int(stack))
-        for name, stack, stores, loads, registers in found
+        Kernel(
+            name,
+            m["arch"],
+            int(m["registers"]),
+            int(m["stores"]) + int(m["loads"]),
+            int(m["stack"]),
+        )
+        for m, name in zip(found, short([m["name"] for m in found]), strict=True)
     ]
 
 
-def report(sources: list[pathlib.Path], arch: str) -> list[Kernel]:
-    """All kernels of `sources`, compiled two files at a time."""
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        return [k for ks in pool.map(lambda s: compile_kernels(s, arch), sources) for k in ks]
-
-
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--arch", default="sm_90")
-    parser.add_argument("sources", nargs="*", type=pathlib.Path)
-    args = parser.parse_args()
-    kernels = report(args.sources or sorted((ROOT / "cuda").glob("*.cu")), args.arch)
-    print(f"{args.arch}: registers, spills (bytes), stack (bytes)")
+    (log,) = arguments
+    kernels = kernels_of(pathlib.Path(log).read_text())
+    if not kernels:
+        raise SystemExit(f"{log}: no kernels; the log of a verbose build is needed")
+    print("registers, spills (bytes), stack (bytes)")
     for k in kernels:
-        print(f"{k.registers:5d} {k.spills:6d} {k.stack:6d}  {k.file}: {k.name}")
+        print(f"{k.registers:5d} {k.spills:6d} {k.stack:6d}  {k.name} {k.arch}")
     return int(any(k.spills for k in kernels))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
