@@ -85,17 +85,29 @@ struct Group {
   }
 };
 
-// Base offset of every lane, and whether rows of the group are contiguous in memory.
+// Base offset of every lane, and the runs of lanes that lie side by side in memory.
 struct Bases {
   std::int64_t at[512];
   std::int64_t stride;
-  int count;
-  bool contiguous;
+  int count, runs = 0;
+  std::int16_t run[513];  // run r is the lanes run[r] to run[r + 1]
+  bool by_rows;           // the runs are long enough to copy row by row
   Bases(const Shape& s, std::int64_t length, std::int64_t begin, std::int64_t end)
       : stride(s.inner), count(int(end - begin)) {
-    for (int l = 0; l < count; ++l) at[l] = s.offset(begin + l, length);
-    contiguous = at[count - 1] - at[0] == count - 1;
+    std::int64_t next = s.offset(begin, length), left = s.inner - begin % s.inner;
+    const std::int64_t jump = (length - 1) * s.inner;
+    for (int l = 0; l < count; ++l, ++next, --left) {  // no division per lane
+      if (left == 0) {
+        left = s.inner;
+        next += jump;
+      }
+      at[l] = next;
+      if (l == 0 || next != at[l - 1] + 1) run[runs++] = std::int16_t(l);
+    }
+    run[runs] = std::int16_t(count);
+    by_rows = count >= 8 * runs;
   }
+  bool contiguous() const { return runs == 1; }
 };
 
 constexpr int kBlock = 16;  // rows that are transposed together, so that they stay in L1
@@ -105,9 +117,11 @@ template <int L, class T>
 void gather(const T* source, const Bases& b, std::int64_t rows_n, T* rows) {
   for (std::int64_t k0 = 0; k0 < rows_n; k0 += kBlock) {
     const std::int64_t k1 = k0 + kBlock < rows_n ? k0 + kBlock : rows_n;
-    if (b.contiguous) {
-      for (std::int64_t k = k0; k < k1; ++k)
-        std::memcpy(rows + k * L, source + b.at[0] + k * b.stride, b.count * sizeof(T));
+    if (b.by_rows) {
+      for (int r = 0; r < b.runs; ++r)
+        for (std::int64_t k = k0; k < k1; ++k)
+          std::memcpy(rows + k * L + b.run[r], source + b.at[b.run[r]] + k * b.stride,
+                      (b.run[r + 1] - b.run[r]) * sizeof(T));
     } else {
       for (int l = 0; l < b.count; ++l)
         for (std::int64_t k = k0; k < k1; ++k) rows[k * L + l] = source[b.at[l] + k * b.stride];
@@ -121,9 +135,12 @@ template <int L, class T, class Op>
 void subtract(const T* source, const Bases& b, std::int64_t n, T* rows, Op op) {
   for (std::int64_t k0 = 0; k0 < n; k0 += kBlock) {
     const std::int64_t k1 = k0 + kBlock < n ? k0 + kBlock : n;
-    if (b.contiguous) {
-      for (std::int64_t k = k0; k < k1; ++k)
-        for (int l = 0; l < b.count; ++l) op(rows[k * L + l], source[b.at[0] + k * b.stride + l]);
+    if (b.by_rows) {
+      for (int r = 0; r < b.runs; ++r)
+        for (std::int64_t k = k0; k < k1; ++k) {
+          const T* from = source + b.at[b.run[r]] + k * b.stride - b.run[r];
+          for (int l = b.run[r]; l < b.run[r + 1]; ++l) op(rows[k * L + l], from[l]);
+        }
     } else {
       for (int l = 0; l < b.count; ++l)
         for (std::int64_t k = k0; k < k1; ++k) op(rows[k * L + l], source[b.at[l] + k * b.stride]);
@@ -138,9 +155,12 @@ template <class F>
 void scatter(const Bases& b, std::int64_t n, F f) {
   for (std::int64_t k0 = 0; k0 < n; k0 += kBlock) {
     const std::int64_t k1 = k0 + kBlock < n ? k0 + kBlock : n;
-    if (b.contiguous) {
-      for (std::int64_t k = k0; k < k1; ++k)
-        for (int l = 0; l < b.count; ++l) f(k, l, b.at[0] + k * b.stride + l);
+    if (b.by_rows) {
+      for (int r = 0; r < b.runs; ++r)
+        for (std::int64_t k = k0; k < k1; ++k) {
+          const std::int64_t to = b.at[b.run[r]] + k * b.stride - b.run[r];
+          for (int l = b.run[r]; l < b.run[r + 1]; ++l) f(k, l, to + l);
+        }
     } else {
       for (int l = 0; l < b.count; ++l)
         for (std::int64_t k = k0; k < k1; ++k) f(k, l, b.at[l] + k * b.stride);
@@ -481,10 +501,14 @@ void prox_groups(const Sweep<T>& s, std::int64_t begin, std::int64_t end, void* 
     prox_group<T, G, false>(s, begin, end, scratch);
 }
 
-// Few interleaved groups for long signals: the scratch should stay in the second-level cache.
+// Few interleaved vectors for long signals: the scratch should stay in the second-level cache.
 template <class T>
 int group_size(std::int64_t n) {
-  return n <= 4096 ? kWidth<T, kMaxGroups> : kLanes<T>;
+  constexpr std::int64_t kCache = 2 << 20, kPerLane = 4 * sizeof(T);  // x, m, c, h
+  const auto fits = [n](int lanes) { return n * lanes * kPerLane <= kCache; };
+  if (fits(kWidth<T, kMaxGroups>)) return kWidth<T, kMaxGroups>;
+  if (fits(kWidth<T, 2>)) return kWidth<T, 2>;
+  return kLanes<T>;
 }
 
 template <class T>
@@ -494,8 +518,10 @@ std::size_t scratch_bytes(std::int64_t n) {
 
 template <class T>
 void prox(const Sweep<T>& s, std::int64_t begin, std::int64_t end, void* scratch) {
-  if (end - begin > kLanes<T>)
+  if (end - begin > kWidth<T, 2>)
     prox_groups<T, kMaxGroups>(s, begin, end, scratch);
+  else if (end - begin > kLanes<T>)
+    prox_groups<T, 2>(s, begin, end, scratch);
   else
     prox_groups<T, 1>(s, begin, end, scratch);
 }
@@ -607,7 +633,7 @@ struct Tile {
       : shape(shape),
         bases(shape, shape.n, begin, end),
         first(begin),
-        direct(bases.contiguous && bases.count == kChunk),
+        direct(bases.contiguous() && bases.count == kChunk),
         scratch(static_cast<T*>(scratch)) {}
   std::int64_t stride() const { return direct ? shape.inner : kChunk; }
   Bases bases_of(std::int64_t length) const {
