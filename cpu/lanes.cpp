@@ -85,17 +85,29 @@ struct Group {
   }
 };
 
-// Base offset of every lane, and whether rows of the group are contiguous in memory.
+// Base offset of every lane, and the runs of lanes that lie side by side in memory.
 struct Bases {
   std::int64_t at[512];
   std::int64_t stride;
-  int count;
-  bool contiguous;
+  int count, runs = 0;
+  std::int16_t run[513];  // run r is the lanes run[r] to run[r + 1]
+  bool by_rows;           // the runs are long enough to copy row by row
   Bases(const Shape& s, std::int64_t length, std::int64_t begin, std::int64_t end)
       : stride(s.inner), count(int(end - begin)) {
-    for (int l = 0; l < count; ++l) at[l] = s.offset(begin + l, length);
-    contiguous = at[count - 1] - at[0] == count - 1;
+    std::int64_t next = s.offset(begin, length), left = s.inner - begin % s.inner;
+    const std::int64_t jump = (length - 1) * s.inner;
+    for (int l = 0; l < count; ++l, ++next, --left) {  // no division per lane
+      if (left == 0) {
+        left = s.inner;
+        next += jump;
+      }
+      at[l] = next;
+      if (l == 0 || next != at[l - 1] + 1) run[runs++] = std::int16_t(l);
+    }
+    run[runs] = std::int16_t(count);
+    by_rows = count >= 8 * runs;
   }
+  bool contiguous() const { return runs == 1; }
 };
 
 constexpr int kBlock = 16;  // rows that are transposed together, so that they stay in L1
@@ -105,9 +117,11 @@ template <int L, class T>
 void gather(const T* source, const Bases& b, std::int64_t rows_n, T* rows) {
   for (std::int64_t k0 = 0; k0 < rows_n; k0 += kBlock) {
     const std::int64_t k1 = k0 + kBlock < rows_n ? k0 + kBlock : rows_n;
-    if (b.contiguous) {
-      for (std::int64_t k = k0; k < k1; ++k)
-        std::memcpy(rows + k * L, source + b.at[0] + k * b.stride, b.count * sizeof(T));
+    if (b.by_rows) {
+      for (int r = 0; r < b.runs; ++r)
+        for (std::int64_t k = k0; k < k1; ++k)
+          std::memcpy(rows + k * L + b.run[r], source + b.at[b.run[r]] + k * b.stride,
+                      (b.run[r + 1] - b.run[r]) * sizeof(T));
     } else {
       for (int l = 0; l < b.count; ++l)
         for (std::int64_t k = k0; k < k1; ++k) rows[k * L + l] = source[b.at[l] + k * b.stride];
@@ -121,9 +135,12 @@ template <int L, class T, class Op>
 void subtract(const T* source, const Bases& b, std::int64_t n, T* rows, Op op) {
   for (std::int64_t k0 = 0; k0 < n; k0 += kBlock) {
     const std::int64_t k1 = k0 + kBlock < n ? k0 + kBlock : n;
-    if (b.contiguous) {
-      for (std::int64_t k = k0; k < k1; ++k)
-        for (int l = 0; l < b.count; ++l) op(rows[k * L + l], source[b.at[0] + k * b.stride + l]);
+    if (b.by_rows) {
+      for (int r = 0; r < b.runs; ++r)
+        for (std::int64_t k = k0; k < k1; ++k) {
+          const T* from = source + b.at[b.run[r]] + k * b.stride - b.run[r];
+          for (int l = b.run[r]; l < b.run[r + 1]; ++l) op(rows[k * L + l], from[l]);
+        }
     } else {
       for (int l = 0; l < b.count; ++l)
         for (std::int64_t k = k0; k < k1; ++k) op(rows[k * L + l], source[b.at[l] + k * b.stride]);
@@ -138,9 +155,12 @@ template <class F>
 void scatter(const Bases& b, std::int64_t n, F f) {
   for (std::int64_t k0 = 0; k0 < n; k0 += kBlock) {
     const std::int64_t k1 = k0 + kBlock < n ? k0 + kBlock : n;
-    if (b.contiguous) {
-      for (std::int64_t k = k0; k < k1; ++k)
-        for (int l = 0; l < b.count; ++l) f(k, l, b.at[0] + k * b.stride + l);
+    if (b.by_rows) {
+      for (int r = 0; r < b.runs; ++r)
+        for (std::int64_t k = k0; k < k1; ++k) {
+          const std::int64_t to = b.at[b.run[r]] + k * b.stride - b.run[r];
+          for (int l = b.run[r]; l < b.run[r + 1]; ++l) f(k, l, to + l);
+        }
     } else {
       for (int l = 0; l < b.count; ++l)
         for (std::int64_t k = k0; k < k1; ++k) f(k, l, b.at[l] + k * b.stride);
@@ -311,38 +331,111 @@ void values(Group<T, G>& group, int lane) {
   std::memcpy(group.length + lane, &length, sizeof length);
 }
 
-// Spreads the values over their segments into m (the messages are read just before) and marks lanes
-// in which a decision was as close as round-off: those are certified in double.
+// Spreads the values of vector g over their segments into m (the messages are read just before).
+// Returns the lanes in which a decision was as close as round-off: those are certified in double.
 template <class T, int G, bool kPerEdge>
-void spread(Group<T, G>& group, bool* suspicious) {
+typename Vectors<T>::M spread(Group<T, G>& group, int g) {
   using V = typename Vectors<T>::V;
   using M = typename Vectors<T>::M;
   const std::int64_t n = group.n;
   const V zero = {};
-  for (int g = 0; g < G; ++g) {
-    const auto at = [g](T* a) { return reinterpret_cast<V*>(a) + g; };
-    V *m = at(group.m), *c = at(group.c), *h = at(group.h), *w = at(group.w), *x = at(group.x);
-    const V scale = *at(group.scale), shift = *at(group.shift), reach = *at(group.reach);
-    const V relative = T(4) * kUnit<T> * (*at(group.length) + T(4));
-    const V absolute = relative * reach;  // the messages see the shifted samples
-    const V close = T(8) * kUnit<T> * scale;
-    M doubt = {};
-    V value = c[0], previous_weight = zero;
-    for (std::int64_t k = 0; k < n; ++k) {
-      const V bound = k + 1 < n ? w[(kPerEdge ? k : 0) * G] : zero;
-      const V cut = h[k * G], next = h[(k + 1) * G], message = m[k * G];
-      const V here = cut != zero ? c[k * G] : value;
-      doubt |= (cut != zero) & (previous_weight > zero) & ((here - value) * cut <= close);
-      if (k + 1 < n)
-        doubt |= (next == zero) & (bound - vabs(message) < absolute + relative * bound);
-      value = here;
-      // A sample between weights 0 is its own, bit for bit.
-      const V own = shift == zero ? x[k * G] : x[k * G] + shift;  // -0 + 0 would be +0
-      m[k * G] = (bound == zero) & (previous_weight == zero) ? own : value;
-      previous_weight = bound;
-    }
-    for (int l = 0; l < kLanes<T>; ++l) suspicious[g * kLanes<T> + l] = doubt[l] != 0;
+  const auto at = [g](T* a) { return reinterpret_cast<V*>(a) + g; };
+  V *m = at(group.m), *c = at(group.c), *h = at(group.h), *w = at(group.w), *x = at(group.x);
+  const V scale = *at(group.scale), shift = *at(group.shift), reach = *at(group.reach);
+  const V relative = T(4) * kUnit<T> * (*at(group.length) + T(4));
+  const V absolute = relative * reach;  // the messages see the shifted samples
+  const V close = T(8) * kUnit<T> * scale;
+  M doubt = {};
+  V value = c[0], previous_weight = zero;
+  for (std::int64_t k = 0; k < n; ++k) {
+    const V bound = k + 1 < n ? w[(kPerEdge ? k : 0) * G] : zero;
+    const V cut = h[k * G], next = h[(k + 1) * G], message = m[k * G];
+    const V here = cut != zero ? c[k * G] : value;
+    doubt |= (cut != zero) & (previous_weight > zero) & ((here - value) * cut <= close);
+    if (k + 1 < n) doubt |= (next == zero) & (bound - vabs(message) < absolute + relative * bound);
+    value = here;
+    // A sample between weights 0 is its own, bit for bit.
+    const V own = shift == zero ? x[k * G] : x[k * G] + shift;  // -0 + 0 would be +0
+    m[k * G] = (bound == zero) & (previous_weight == zero) ? own : value;
+    previous_weight = bound;
   }
+  return doubt;
+}
+
+// certify of include/jaxtv/cuts.hpp on kDoubleLanes lanes, in double. Where it fails it mends the
+// cuts for another round: a cut without a jump of its sign is joined, an edge whose dual leaves its
+// bounds is cut. `y` is scratch: the values at the starts of segments.
+template <class T, int G, bool kPerEdge>
+DoubleMask certify_round(Group<T, G>& group, int lane, DoubleMask pending, Double* y) {
+  using Half = typename Vectors<T>::Half;
+  constexpr int L = Group<T, G>::L;
+  const std::int64_t n = group.n;
+  const auto wide = [&](const T* a, std::int64_t k) {
+    Half v;
+    std::memcpy(&v, a + k * L + lane, sizeof v);
+    return __builtin_convertvector(v, Double);
+  };
+  const auto weight = [&](std::int64_t e) { return wide(group.w, kPerEdge ? e : 0); };
+  const Double zero = {}, one = zero + 1.0, slack = zero + 8 * kUnit<double>;
+  const Double shift = wide(group.shift, 0), scale = wide(group.scale, 0);
+  Double ref = zero, sum = zero, count = zero, right = zero, next = one, next_bound = zero;
+  for (std::int64_t k = n - 1; k >= 0; --k) {
+    const Double x = wide(group.x, k) + shift, cut = wide(group.h, k);
+    const Double bound = k > 0 ? weight(k - 1) : zero;
+    const DoubleMask ends = next != zero;
+    ref = ends ? x : ref;
+    sum = (ends ? zero : sum) + (x - ref);
+    count = (ends ? zero : count) + one;
+    right = ends ? next * next_bound : right;
+    const Double left = cut != zero ? cut * bound : zero;  // not 0 * inf
+    y[k] = ref + (sum + (right - left)) / count;
+    next = cut;
+    next_bound = bound;
+  }
+  DoubleMask failed = {};
+  Double value = y[0], u = zero, length = one;
+  for (std::int64_t e = 0; e + 1 < n; ++e) {
+    const Double cut = wide(group.h, e + 1), bound = weight(e);
+    const DoubleMask is_cut = cut != zero;
+    const DoubleMask flat = is_cut & (bound > zero) & ((y[e + 1] - value) * cut <= slack * scale);
+    u += value - (wide(group.x, e) + shift);
+    length += one;
+    const DoubleMask outside = ~is_cut & (vabs(u) > bound + slack * length * (scale + bound));
+    const DoubleMask wrong = (flat | outside) & pending;
+    const Double mended = wrong ? (flat ? zero : (u > zero ? one : -one)) : cut;
+    const DoubleMask restart = is_cut | wrong;
+    const Half sign = __builtin_convertvector(mended, Half);
+    std::memcpy(group.h + (e + 1) * L + lane, &sign, sizeof sign);
+    failed |= wrong;
+    u = restart ? (is_cut ? cut : mended) * bound : u;
+    length = restart ? one : length;
+    value = is_cut ? y[e + 1] : value;
+  }
+  return failed;
+}
+
+// Certifies the lanes of vector g that are in doubt and mends their cuts, together in double. Near
+// ties, which float cannot decide, are many where samples and weights are multiples of one number
+// (8 bit images). Lanes that no few rounds mend go to the serial solver.
+template <class T, int G, bool kPerEdge>
+void certify(Group<T, G>& group, int g, typename Vectors<T>::M doubt) {
+  constexpr int kMends = 6;
+  Double* y = reinterpret_cast<Double*>(group.c);  // the values have been spread
+  const int begin = g * kLanes<T>, end = begin + kLanes<T>;
+  bool mended = false;
+  for (int lane = begin; lane < end; lane += kDoubleLanes) {
+    DoubleMask pending;
+    for (int l = 0; l < kDoubleLanes; ++l)
+      pending[l] = doubt[lane - begin + l] != 0 && !group.hard[lane + l] ? -1 : 0;
+    for (int round = 0; round < kMends && any(pending); ++round) {
+      pending = certify_round<T, G, kPerEdge>(group, lane, pending, y);
+      mended |= any(pending);
+    }
+    for (int l = 0; l < kDoubleLanes; ++l) group.hard[lane + l] |= pending[l] != 0;
+  }
+  if (!mended) return;
+  for (int lane = begin; lane < end; lane += kDoubleLanes) values(group, lane);
+  spread<T, G, kPerEdge>(group, g);
 }
 
 // Writes the results of the group, whose values are in m.
@@ -384,18 +477,18 @@ void prox_group(const Sweep<T>& s, std::int64_t begin, std::int64_t end, void* s
   prepare(group);
   decompose<T, G, kPerEdge>(group);
   for (int lane = 0; lane < L; lane += kDoubleLanes) values(group, lane);
-  bool suspicious[L];
-  spread<T, G, kPerEdge>(group, suspicious);
+  typename Vectors<T>::M doubt[G];
+  for (int g = 0; g < G; ++g) doubt[g] = spread<T, G, kPerEdge>(group, g);
+  for (int g = 0; g < G; ++g)
+    if (any(doubt[g])) certify<T, G, kPerEdge>(group, g, doubt[g]);
   for (int l = 0; l < b.count; ++l) {
-    if (!suspicious[l] && !group.hard[l]) continue;
-    if (group.hard[l])  // its samples were taken out: read them again
-      for (std::int64_t k = 0; k < n; ++k) {
-        T a = s.x[b.at[l] + k * b.stride];
-        for (int j = 0; j < s.num_minus; ++j) a -= s.minus[j][b.at[l] + k * b.stride];
-        group.x[k * L + l] = a;
-      }
-    repair_lane<T>({n, L, group.x + l, group.w + l, group.h + l, kPerEdge, group.m + l,
-                    group.hard[l] ? 0.0 : double(group.shift[l]), !group.hard[l]});
+    if (!group.hard[l]) continue;
+    for (std::int64_t k = 0; k < n; ++k) {  // its samples were taken out or shifted
+      T a = s.x[b.at[l] + k * b.stride];
+      for (int j = 0; j < s.num_minus; ++j) a -= s.minus[j][b.at[l] + k * b.stride];
+      group.x[k * L + l] = a;
+    }
+    solve_lane<T>({n, L, group.x + l, group.w + l, kPerEdge, group.m + l});
   }
   store(s, b, group, input);
 }
@@ -408,10 +501,14 @@ void prox_groups(const Sweep<T>& s, std::int64_t begin, std::int64_t end, void* 
     prox_group<T, G, false>(s, begin, end, scratch);
 }
 
-// Few interleaved groups for long signals: the scratch should stay in the second-level cache.
+// Few interleaved vectors for long signals: the scratch should stay in the second-level cache.
 template <class T>
 int group_size(std::int64_t n) {
-  return n <= 4096 ? kWidth<T, kMaxGroups> : kLanes<T>;
+  constexpr std::int64_t kCache = 2 << 20, kPerLane = 4 * sizeof(T);  // x, m, c, h
+  const auto fits = [n](int lanes) { return n * lanes * kPerLane <= kCache; };
+  if (fits(kWidth<T, kMaxGroups>)) return kWidth<T, kMaxGroups>;
+  if (fits(kWidth<T, 2>)) return kWidth<T, 2>;
+  return kLanes<T>;
 }
 
 template <class T>
@@ -421,8 +518,10 @@ std::size_t scratch_bytes(std::int64_t n) {
 
 template <class T>
 void prox(const Sweep<T>& s, std::int64_t begin, std::int64_t end, void* scratch) {
-  if (end - begin > kLanes<T>)
+  if (end - begin > kWidth<T, 2>)
     prox_groups<T, kMaxGroups>(s, begin, end, scratch);
+  else if (end - begin > kLanes<T>)
+    prox_groups<T, 2>(s, begin, end, scratch);
   else
     prox_groups<T, 1>(s, begin, end, scratch);
 }
@@ -534,7 +633,7 @@ struct Tile {
       : shape(shape),
         bases(shape, shape.n, begin, end),
         first(begin),
-        direct(bases.contiguous && bases.count == kChunk),
+        direct(bases.contiguous() && bases.count == kChunk),
         scratch(static_cast<T*>(scratch)) {}
   std::int64_t stride() const { return direct ? shape.inner : kChunk; }
   Bases bases_of(std::int64_t length) const {

@@ -128,30 +128,19 @@ struct SweepSignal {
 }  // namespace
 
 template <class T>
-void repair_lane(const LaneProblem<T>& p) {
+void solve_lane(const LaneProblem<T>& p) {
   const std::int64_t n = p.n;
   workspace.reserve(n);
   for (std::int64_t k = 0; k < n; ++k) {
-    workspace.x[k] = double(p.x[k * p.stride]) + p.shift;
-    if (k + 1 == n) break;
-    workspace.w[k] = double(p.w[(p.per_edge ? k : 0) * p.stride]);
-    workspace.sign[k] = static_cast<signed char>(p.sign[(k + 1) * p.stride]);
+    workspace.x[k] = double(p.x[k * p.stride]);
+    if (k + 1 < n) workspace.w[k] = double(p.w[(p.per_edge ? k : 0) * p.stride]);
   }
   const Strided<T> y{p.y, p.stride};
   const Signal s = inspect(n);
   const bool bad_weight = n == 1 && !(p.w[0] >= 0);
   if (!s.valid || bad_weight) return fill_nan<T>(n, y);
-  if (p.cuts_known) {
-    double* values = workspace.y.data();
-    values_from_cuts(n, workspace.x.data(), workspace.w.data(), workspace.sign.data(), values);
-    if (certify(n, workspace.x.data(), workspace.w.data(), workspace.sign.data(), values, s.scale))
-      return;
-  }
   solve_scaled(s, {Method::kTautString, 0, 0, 0});
-  write_values<T>(n, y, [&](std::int64_t k) {
-    const T x = p.x[k * p.stride];
-    return p.shift == 0 ? x : T(x + T(p.shift));  // -0 + 0 would be +0
-  });
+  write_values<T>(n, y, [&](std::int64_t k) { return p.x[k * p.stride]; });
 }
 
 template <class T>
@@ -202,7 +191,7 @@ void report_gap(const Sweep<T>& sweep, std::int64_t begin, std::int64_t end) {
 }
 
 #define JAXTV_INSTANTIATE(T)                                                             \
-  template void repair_lane(const LaneProblem<T>&);                                      \
+  template void solve_lane(const LaneProblem<T>&);                                       \
   template void prox_serial(const Sweep<T>&, const Solver&, std::int64_t, std::int64_t); \
   template void report_gap(const Sweep<T>&, std::int64_t, std::int64_t);
 JAXTV_INSTANTIATE(float)

@@ -79,19 +79,17 @@ struct Pullback {
   bool accumulate;
 };
 
-// Solves the lane `lane` of a group in double when the lanes could not certify it. Samples are
-// x[k * stride] + shift; y[k * stride] receives the solution.
+// One lane of a group that the lanes could not solve, for the serial solver: samples
+// x[k * stride], weights w[e * stride] (or one), y[k * stride] receives the solution.
 template <class T>
 struct LaneProblem {
   std::int64_t n, stride;
-  const T *x, *w, *sign;  // sign[k]: of edge (k-1, k)
+  const T *x, *w;
   bool per_edge;
   T* y;
-  double shift;
-  bool cuts_known;  // false: solve from scratch
 };
 template <class T>
-void repair_lane(const LaneProblem<T>& problem);
+void solve_lane(const LaneProblem<T>& problem);
 
 // The kernels that exist once per vector instruction set.
 template <class T>
