@@ -99,7 +99,8 @@ NewtonReport solve_scaled(Signal s, const Solver& solver) {
     workspace.x[k] *= kDown;
     if (k + 1 < s.n) workspace.w[k] *= kDown;
   }
-  const Signal small = inspect(s.n, s.first, s.last);
+  Signal small = inspect(s.n, s.first, s.last);
+  small.scale = s.scale * kDown;
   const NewtonReport report = solve(small, solver);
   for (std::int64_t k = 0; k < s.n; ++k) {
     workspace.x[k] /= kDown;
@@ -222,8 +223,9 @@ bool prox_piece(const Sweep<T>& sweep, std::int64_t signal, const Piece& piece, 
   for (std::int64_t e = 0; e + 1 < n; ++e) workspace.w[e] = double(at.weight(begin + e));
   if (piece.left) workspace.sign[0] = piece.left;
   if (piece.right) workspace.sign[n - 2] = piece.right;
-  const Signal s = inspect(n, piece.begin - begin, piece.end - begin);
+  Signal s = inspect(n, piece.begin - begin, piece.end - begin);
   if (!s.valid) return false;
+  s.scale = max_of(s.scale, piece.scale);
   solve_scaled(s, {Method::kDirect, 0, 0, 0});
   write_values<T>(s, Strided<T>{z + at.base + begin * at.stride, at.stride},
                   [&](std::int64_t k) { return at.input(begin + k); });

@@ -19,6 +19,7 @@ void prox_serial(const Sweep<T>& sweep, const Solver& solver, std::int64_t begin
 struct Piece {
   std::int64_t begin, end;
   signed char left, right;
+  double scale;  // max |sample| of the whole signal, to which round-off is relative
 };
 
 // Solves a piece, with the duals that its cuts fix, and writes it to z, laid out as the sweep's

@@ -12,6 +12,7 @@
 #include <limits>
 #include <vector>
 
+#include "jaxtv/common.hpp"
 #include "scratch.hpp"
 #include "serial.hpp"
 
@@ -26,11 +27,13 @@ struct Seam : Piece {
   bool valid = true, grow_left = false, grow_right = false;
 };
 
-// What the pieces around seams need of a window: its first and last jump, and max |sample|.
+// What the pieces around seams need of a window: its first and last jump, the smallest jump, and
+// max |sample|.
 template <class T>
 struct Window {
   std::int64_t first = -1, last = -1;  // the sample before the jump
-  T scale = 0;                         // NaN when the window has no solution
+  T closest = std::numeric_limits<T>::infinity();
+  T scale = 0;  // NaN when the window has no solution
 };
 
 template <class T>
@@ -52,6 +55,11 @@ class Long {
     for (std::int64_t i = 0; i < inner_; ++i)
       for (std::int64_t j = 0; j < count_; ++j)  // keeps a NaN
         if (!(window(j, i).scale <= scale_[i])) scale_[i] = window(j, i).scale;
+    for (std::int64_t i = 0; i < inner_; ++i) {
+      if (!std::isnan(scale_[i]))
+        scale_[i] = std::max(scale_[i], largest_sample(count_ * kWindow, n_, i));
+      drop_doubtful_windows(i);
+    }
     std::vector<Seam> seams = first_seams();
     while (!seams.empty()) {
       parallel_for(pool_, std::int64_t(seams.size()), [&](std::int64_t k) {
@@ -94,9 +102,9 @@ class Long {
                      double(s_.w.data[s_.w.per_edge ? k * inner_ + i : i]));
   }
 
-  T largest_sample(std::int64_t j, std::int64_t i) const {
+  T largest_sample(std::int64_t begin, std::int64_t end, std::int64_t i) const {
     T largest = 0;
-    for (std::int64_t k = j * kWindow; k < (j + 1) * kWindow; ++k)
+    for (std::int64_t k = begin; k < end; ++k)
       largest = std::max(largest, std::abs(sample(k * inner_ + i)));
     return largest;
   }
@@ -120,14 +128,26 @@ class Long {
   void inspect(std::int64_t j, std::int64_t i) {
     const std::int64_t begin = j * kWindow, last = begin + kWindow - 1;
     Window<T>& w = window(j, i);
-    w.scale = largest_sample(j, i);
+    w.scale = largest_sample(begin, last + 1, i);
     if (std::isnan(value(i, begin))) w.scale = value(i, begin);
     std::int64_t k = begin;
     while (k < last && jump(i, k, w.scale) == 0) ++k;
     if (k == last) return;
     w.first = k;
+    for (k = begin; k < last; ++k)
+      if (const T d = std::abs(value(i, k + 1) - value(i, k)); d > 0)
+        w.closest = std::min(w.closest, d);
     for (k = last - 1; jump(i, k, w.scale) == 0;) --k;
     w.last = k;
+  }
+
+  // What counts as a jump is relative to the whole signal, which may be much larger than a window:
+  // windows in which that could matter become part of a piece.
+  void drop_doubtful_windows(std::int64_t i) {
+    const double slack = 16 * kEps * double(scale_[i]);
+    for (std::int64_t j = 0; j < count_; ++j)
+      if (Window<T>& w = window(j, i); w.scale < scale_[i] && double(w.closest) <= slack)
+        w.first = w.last = -1;
   }
 
   // The pieces from the last jump of a window to the first one of the next window that has any.
@@ -154,6 +174,7 @@ class Long {
     seam.begin = left + 1;
     seam.end = right + 1;
     seam.signal = i;
+    seam.scale = double(scale_[i]);
     if (left >= 0) seam.left = jump(i, left, T(0));
     if (right < n_ - 1) seam.right = jump(i, right, T(0));
     seams.push_back(seam);
