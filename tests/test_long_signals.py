@@ -75,7 +75,9 @@ def test_lengths(n, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape, axis", [((3, N), 1), ((N, 5), 0), ((2, N, 3), 1), ((9, 32768), 1)])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((3, N), 1), ((N, 5), 0), ((2, N, 3), 1), ((9, 32768), 1)]
+)
 def test_batches_and_edge_weights(shape, axis, dtype):
     r = rng(5)
     noise = r.normal(size=shape)
@@ -138,3 +140,11 @@ def test_dykstra(shape):
     ]
     np.testing.assert_array_equal(*solutions)
     np.testing.assert_array_equal(pair[0][1], pair[1][1])
+
+
+@pytest.mark.parametrize("lam", [np.nan, -1.0])
+def test_bad_lam_of_one_signal(lam):
+    x = jnp.asarray(np.stack([SIGNALS["walk"], SIGNALS["noise"]]), np.float32)
+    y = np.asarray(jax.jit(jaxtv.prox_tv1d)(x, jnp.asarray([[3.0], [lam]], np.float32)))
+    assert np.isnan(y[1]).all()
+    np.testing.assert_array_equal(y[0], _same(x, 3.0)[0])
