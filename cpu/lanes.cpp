@@ -470,7 +470,7 @@ void prox_group(const Sweep<T>& s, std::int64_t begin, std::int64_t end, void* s
   gather<L>(s.x, b, n, group.x);
   for (int j = 0; j < s.num_minus; ++j)
     subtract<L>(s.minus[j], b, n, group.x, [](T& a, T v) { a -= v; });
-  gather<L>(s.w.data, Bases(s.shape, s.w.length(n), begin, end), s.w.length(n), group.w);
+  gather<L>(s.w.data, Bases(s.shape, s.w.pitch(n), begin, end), s.w.length(n), group.w);
 
   T* input = group.h + (n + 1) * L + (kPerEdge ? (n > 1 ? n - 1 : 1) : 1) * L;
   if (s.residual) std::memcpy(input, group.x, n * L * sizeof(T));

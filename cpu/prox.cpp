@@ -1,33 +1,14 @@
 #include "prox.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
 
+#include "scratch.hpp"
 #include "serial.hpp"
+#include "windows.hpp"
 
 namespace jaxtv::cpu {
 namespace {
-
-struct Free {
-  void operator()(void* p) const { std::free(p); }
-};
-
-// 64-byte aligned scratch of one thread; it grows and stays.
-void* thread_scratch(std::size_t bytes) {
-  thread_local std::unique_ptr<void, Free> buffer;
-  thread_local std::size_t size = 0;
-  if (size < bytes) {
-    size = (bytes + 4095) / 4096 * 4096;
-    buffer.reset(std::aligned_alloc(64, size));
-    if (!buffer) {
-      size = 0;
-      throw std::bad_alloc();
-    }
-  }
-  return buffer.get();
-}
 
 // Below this many signals most lanes would be empty and the taut string, one signal at a time,
 // wins.
@@ -65,12 +46,20 @@ void for_derivative(const Pool& pool, const Segments<T>& segments, Kernel kernel
   });
 }
 
-}  // namespace
-
+// What the exact kernels say about signals: solved at once, unless there is no solution.
 template <class T>
-void prox1d(const Pool& pool, const Sweep<T>& s, const Solver& solver) {
+void report_exact(const Sweep<T>& s, std::int64_t begin, std::int64_t end) {
+  for (std::int64_t i = begin; i < end; ++i) {
+    const T first = s.y[s.shape.offset(i, s.shape.n)];
+    s.converged[i] = first - first == 0;
+    s.iterations[i] = s.converged[i] ? 1 : 0;
+  }
+}
+
+// Solves every signal in chunks of whole signals.
+template <class T>
+void prox_chunks(const Pool& pool, const Sweep<T>& s, const Solver& solver) {
   const std::int64_t n = s.shape.n, signals = s.shape.signals();
-  if (signals == 0 || n == 0) return;
   const bool by_lanes = use_lanes(s, solver);
   const LaneKernels<T>& k = lanes<T>();
   const std::int64_t chunk = chunk_of(
@@ -82,12 +71,23 @@ void prox1d(const Pool& pool, const Sweep<T>& s, const Solver& solver) {
       prox_serial(s, solver, begin, end);
     if (!s.gap) return;
     report_gap(s, begin, end);
-    if (!by_lanes) return;
-    for (std::int64_t i = begin; i < end; ++i) {
-      const T first = s.y[s.shape.offset(i, n)];
-      s.converged[i] = first - first == 0;
-      s.iterations[i] = s.converged[i] ? 1 : 0;
-    }
+    if (by_lanes) report_exact(s, begin, end);
+  });
+}
+
+}  // namespace
+
+template <class T>
+void prox1d(const Pool& pool, const Sweep<T>& s, const Solver& solver) {
+  const std::int64_t n = s.shape.n, signals = s.shape.signals();
+  if (signals == 0 || n == 0) return;
+  if (solver.method != Method::kDirect || !worth_windows(n, signals))
+    return prox_chunks(pool, s, solver);
+  prox_windows(pool, s);
+  if (!s.gap) return;
+  for_chunks(pool, signals, 1, [&](std::int64_t begin, std::int64_t end) {
+    report_gap(s, begin, end);
+    report_exact(s, begin, end);
   });
 }
 

@@ -20,24 +20,28 @@ struct Workspace {
   void reserve(std::int64_t n) {
     if (std::int64_t(x.size()) >= n) return;
     for (auto* v : {&x, &w, &y}) v->resize(n);
-    scratch.resize(kNewtonScratch * n);
     sign.resize(n);
+  }
+  double* newton(std::int64_t n) {
+    if (std::int64_t(scratch.size()) < kNewtonScratch * n) scratch.resize(kNewtonScratch * n);
+    return scratch.data();
   }
 };
 thread_local Workspace workspace;
 
-// The signal in workspace: x, w (n - 1 edges). False where it has no solution: not finite, bad
-// weight.
+// Samples [first, last) of the n in workspace, with their n - 1 edges. A sample before `first` or
+// from `last` on is there for the cut of known sign that it makes. False `valid` where there is no
+// solution: not finite, bad weight.
 struct Signal {
-  std::int64_t n;
+  std::int64_t n, first, last;
   double scale = 0, range = 0;
   bool valid = true;
 };
 
-Signal inspect(std::int64_t n) {
-  Signal s{n};
-  double low = workspace.x[0], high = low;
-  for (std::int64_t k = 0; k < n; ++k) {
+Signal inspect(std::int64_t n, std::int64_t first, std::int64_t last) {
+  Signal s{n, first, last};
+  double low = workspace.x[first], high = low;
+  for (std::int64_t k = first; k < last; ++k) {
     const double v = workspace.x[k];
     s.valid &= is_finite(v);
     low = min_of(low, v);
@@ -49,20 +53,40 @@ Signal inspect(std::int64_t n) {
   return s;
 }
 
+// The cuts, in workspace.sign. Known duals at the two ends go into the end samples for the taut
+// string, which then sees a signal of its own.
+void find_cuts(const Signal& s, bool try_taut_string) {
+  double *x = workspace.x.data(), *w = workspace.w.data();
+  signed char* sign = workspace.sign.data();
+  const std::int64_t m = s.last - s.first;
+  std::int64_t done = 0;
+  if (try_taut_string) {
+    double &head = x[s.first], &tail = x[s.last - 1];
+    const double head_sample = head, tail_sample = tail;
+    const double left = s.first > 0 ? double(sign[s.first - 1]) * w[s.first - 1] : 0;
+    const double right = s.last < s.n ? double(sign[s.last - 1]) * w[s.last - 1] : 0;
+    head -= left;
+    tail += right;
+    const double range = s.range + abs_of(left) + abs_of(right);
+    done = taut_string(m, x + s.first, w + s.first, sign + s.first, double(m) * range);
+    tail = tail_sample;
+    head = head_sample;
+  }
+  if (done == m) return;
+  for (std::int64_t e = s.first + done; e + 1 < s.last; ++e) sign[e] = 0;
+  refine(s.first + done, s.last, s.n, x, w, sign);
+}
+
 NewtonReport solve(const Signal& s, const Solver& solver) {
-  const std::int64_t n = s.n;
   const double *x = workspace.x.data(), *w = workspace.w.data();
-  double *y = workspace.y.data(), *scratch = workspace.scratch.data();
+  double* y = workspace.y.data();
   signed char* sign = workspace.sign.data();
   if (solver.method == Method::kProjectedNewton)
-    return projected_newton(n, x, w, sign, y, scratch, s.scale,
+    return projected_newton(s.n, x, w, sign, y, workspace.newton(s.n), s.scale,
                             {solver.tol, solver.max_iterations, LineSearch(solver.line_search)});
-  std::int64_t first = 0;
-  if (solver.method != Method::kDecomposition)
-    first = taut_string(n, x, w, sign, double(n) * s.range);
-  if (first < n) decompose(first, n, x, w, sign);
-  do values_from_cuts(n, x, w, sign, y);
-  while (join_ties(n, w, sign, y, s.scale));
+  find_cuts(s, solver.method != Method::kDecomposition);
+  do values_from_cuts(s.n, x, w, sign, y);
+  while (join_ties(s.last - s.first, w + s.first, sign + s.first, y + s.first, s.scale));
   return {1, true};
 }
 
@@ -75,7 +99,8 @@ NewtonReport solve_scaled(Signal s, const Solver& solver) {
     workspace.x[k] *= kDown;
     if (k + 1 < s.n) workspace.w[k] *= kDown;
   }
-  const Signal small = inspect(s.n);
+  Signal small = inspect(s.n, s.first, s.last);
+  small.scale = s.scale * kDown;
   const NewtonReport report = solve(small, solver);
   for (std::int64_t k = 0; k < s.n; ++k) {
     workspace.x[k] /= kDown;
@@ -87,23 +112,21 @@ NewtonReport solve_scaled(Signal s, const Solver& solver) {
 // The solution in the type of the data, from the cuts in workspace; bit for bit what the lanes
 // give. A sample between weights 0 is its own: raw(k), not the sum of an empty difference.
 template <class T, class Y, class Raw>
-void write_values(std::int64_t n, Y y, Raw raw) {
+void write_values(const Signal& s, Y y, Raw raw) {
   const double *x = workspace.x.data(), *w = workspace.w.data();
   const signed char* sign = workspace.sign.data();
-  values_from_cuts<T>(n, x, w, sign, y);
-  for (std::int64_t k = 0; k < n; ++k) {
-    const double left = k > 0 ? w[k - 1] : 0, right = k + 1 < n ? w[k] : 0;
-    if (left == 0 && right == 0) y[k] = raw(k);
-  }
+  for_segments<T>(s.n, x, w, sign, [&](std::int64_t a, std::int64_t b, T value) {
+    if (a < s.first || b >= s.last) return;
+    for (std::int64_t k = a; k <= b; ++k) {
+      const double left = k > 0 ? w[k - 1] : 0, right = k + 1 < s.n ? w[k] : 0;
+      y[k] = left == 0 && right == 0 ? raw(k) : value;
+    }
+  });
 }
 
 template <class T, class Y>
 void fill_nan(std::int64_t n, Y y) {
   for (std::int64_t k = 0; k < n; ++k) y[k] = std::numeric_limits<T>::quiet_NaN();
-}
-
-std::uint8_t code_of(double jump, double weight) {
-  return jump > 0 ? 1 : (jump < 0 ? 2 : (jump == 0 && weight > 0 ? 0 : 3));
 }
 
 template <class T>
@@ -136,11 +159,11 @@ void solve_lane(const LaneProblem<T>& p) {
     if (k + 1 < n) workspace.w[k] = double(p.w[(p.per_edge ? k : 0) * p.stride]);
   }
   const Strided<T> y{p.y, p.stride};
-  const Signal s = inspect(n);
+  const Signal s = inspect(n, 0, n);
   const bool bad_weight = n == 1 && !(p.w[0] >= 0);
   if (!s.valid || bad_weight) return fill_nan<T>(n, y);
   solve_scaled(s, {Method::kTautString, 0, 0, 0});
-  write_values<T>(n, y, [&](std::int64_t k) { return p.x[k * p.stride]; });
+  write_values<T>(s, y, [&](std::int64_t k) { return p.x[k * p.stride]; });
 }
 
 template <class T>
@@ -153,13 +176,13 @@ void prox_serial(const Sweep<T>& sweep, const Solver& solver, std::int64_t begin
     const SweepSignal<T> at(sweep, signal);
     for (std::int64_t k = 0; k < n; ++k) workspace.x[k] = double(at.input(k));
     for (std::int64_t e = 0; e + 1 < n; ++e) workspace.w[e] = double(at.weight(e));
-    const Signal s = inspect(n);
+    const Signal s = inspect(n, 0, n);
     NewtonReport report{0, false};
     if (!s.valid || (n == 1 && !(at.weight(0) >= 0))) {
       fill_nan<T>(n, z.data());
     } else {
       report = solve_scaled(s, solver);
-      write_values<T>(n, z.data(), [&](std::int64_t k) { return at.input(k); });
+      write_values<T>(s, z.data(), [&](std::int64_t k) { return at.input(k); });
     }
     for (std::int64_t k = 0; k < n; ++k) {
       const std::int64_t i = at.base + k * at.stride;
@@ -168,7 +191,7 @@ void prox_serial(const Sweep<T>& sweep, const Solver& solver, std::int64_t begin
       if (sweep.y) sweep.y[i] = z[k];
       if (sweep.mask) {
         const std::uint8_t code =
-            k + 1 < n ? code_of(double(z[k + 1]) - double(z[k]), double(at.weight(k))) : 3;
+            k + 1 < n ? edge_code(double(z[k + 1]) - double(z[k]), double(at.weight(k))) : 3;
         sweep.mask[i] |= std::uint8_t(code << sweep.shift);
       }
     }
@@ -177,6 +200,25 @@ void prox_serial(const Sweep<T>& sweep, const Solver& solver, std::int64_t begin
       sweep.converged[signal] = report.converged;
     }
   }
+}
+
+template <class T>
+bool prox_piece(const Sweep<T>& sweep, std::int64_t signal, const Piece& piece, T* z) {
+  const SweepSignal<T> at(sweep, signal);
+  const std::int64_t begin = piece.begin - (piece.left != 0), end = piece.end + (piece.right != 0);
+  const std::int64_t n = end - begin;
+  workspace.reserve(n);
+  for (std::int64_t k = 0; k < n; ++k) workspace.x[k] = double(at.input(begin + k));
+  for (std::int64_t e = 0; e + 1 < n; ++e) workspace.w[e] = double(at.weight(begin + e));
+  if (piece.left) workspace.sign[0] = piece.left;
+  if (piece.right) workspace.sign[n - 2] = piece.right;
+  Signal s = inspect(n, piece.begin - begin, piece.end - begin);
+  if (!s.valid) return false;
+  s.scale = max_of(s.scale, piece.scale);
+  solve_scaled(s, {Method::kDirect, 0, 0, 0});
+  write_values<T>(s, Strided<T>{z + at.base + begin * at.stride, at.stride},
+                  [&](std::int64_t k) { return at.input(begin + k); });
+  return true;
 }
 
 template <class T>
@@ -193,6 +235,7 @@ void report_gap(const Sweep<T>& sweep, std::int64_t begin, std::int64_t end) {
 #define JAXTV_INSTANTIATE(T)                                                             \
   template void solve_lane(const LaneProblem<T>&);                                       \
   template void prox_serial(const Sweep<T>&, const Solver&, std::int64_t, std::int64_t); \
+  template bool prox_piece(const Sweep<T>&, std::int64_t, const Piece&, T*);             \
   template void report_gap(const Sweep<T>&, std::int64_t, std::int64_t);
 JAXTV_INSTANTIATE(float)
 JAXTV_INSTANTIATE(double)

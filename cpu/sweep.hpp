@@ -27,7 +27,11 @@ template <class T>
 struct Weights {
   const T* data;
   bool per_edge;
+  bool windows = false;  // of one long signal: they share its λ, and an edge lies between two
   JAXTV_INLINE std::int64_t length(std::int64_t n) const { return per_edge ? n - 1 : 1; }
+  JAXTV_INLINE std::int64_t pitch(std::int64_t n) const {
+    return length(n) + (windows ? (per_edge ? 1 : -1) : 0);
+  }
 };
 
 // A = x - sum(minus); Z = prox(A). Writes what is asked for: y = Z, residual = A - Z, mask |= codes
