@@ -46,7 +46,7 @@ struct xla::ffi::CtxDecoding<jaxtv::cuda::Stream> {
   static std::optional<Type> Decode(const XLA_FFI_Api* api, XLA_FFI_ExecutionContext* ctx,
                                     DiagnosticEngine& diagnostic) {
 #if defined(JAXTV_SIMT)
-    return cudaStream_t(nullptr);
+    return ::simt::kStream;
 #else
     return CtxDecoding<PlatformStream<cudaStream_t> >::Decode(api, ctx, diagnostic);
 #endif

@@ -70,8 +70,7 @@ Status launch(const char* name, void (*kernel)(P...), std::int64_t grid, int blo
   const cudaError_t error = cudaGetLastError();
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 #else
-  (void)stream;
-  return ::simt::launch(name, kernel, grid, block, shared_bytes, P(args)...);
+  return ::simt::launch(name, kernel, grid, block, shared_bytes, stream, P(args)...);
 #endif
 }
 

@@ -1,62 +1,82 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one go and within 8 minutes: build, the test suite on CUDA,
-# compute-sanitizer, benchmarks. One stage that fails does not stop the others (only without a build
-# nothing can run); the results come last, and the exit status is 1 if any stage failed.
-# Logs and JSON go to RESULT_FOLDER, else to $OUT, else to benchmarks/results. Works offline: needs
-# python3 with jax[cuda], flax, nanobind and pytest, plus nvcc, cmake and ninja.
+# compute-sanitizer's four tools, benchmarks. Every stage has its own time limit and none takes the
+# results of another along; results come last, and as JSON under benchmarks/results/. Logs go to
+# $OUT where it is set. Works offline: needs python3 with jax[cuda], flax, nanobind and pytest, plus
+# nvcc, cmake and ninja; uses pytest-xdist where it is.
 # Usage: scripts/gpu_check.sh [RESULT_FOLDER]
 set -uo pipefail
 cd "$(dirname "$0")/.."
-results=${1:-${OUT:-benchmarks/results}}
+results=${1:-benchmarks/results}
+logs=${OUT:-$(mktemp -d)} # at most 8 files
+outcomes=$(mktemp -d)
+export PATH=$PATH:/usr/local/cuda/bin PYTHONUNBUFFERED=1
+export JAXTV_REQUIRE_CUDA=1 XLA_PYTHON_CLIENT_PREALLOCATE=false
 mkdir -p "$results"
-results=$(cd "$results" && pwd)
-log=$(mktemp -d)
-trap 'rm -rf "$log"' EXIT
-export PYTHONUNBUFFERED=1 JAXTV_REQUIRE_CUDA=1 XLA_PYTHON_CLIENT_PREALLOCATE=false
-device=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr -c 'A-Za-z0-9.\n' _)
-[ -n "$device" ] || { echo "no NVIDIA device"; exit 1; }
 
-failed=0
-stage() {  # stage NAME SECONDS COMMAND...: at most that long, whatever comes of it
-  local name=$1 limit=$2 start=$SECONDS status verdict=ok
+stage() { # stage NAME SECONDS COMMAND...
+  local name=$1 limit=$2 start=$SECONDS status=0 verdict=ok
   shift 2
-  printf '== %s\n' "$name"
-  timeout -k 5 "$limit" "$@" > "$log/$name.txt" 2>&1
-  status=$?
+  # Interrupted rather than killed: pytest then still says what failed.
+  timeout -s INT -k 10 "$limit" env --default-signal=INT "$@" > "$logs/$name.txt" 2>&1 || status=$?
   case $status in
     0) ;;
-    124 | 137) verdict="FAILED (stopped after $limit s)" ;;
+    124 | 137) verdict="OUT OF TIME" ;;
     *) verdict="FAILED ($status)" ;;
   esac
-  [ "$verdict" = ok ] || { failed=1; tail -n 25 "$log/$name.txt"; }
-  printf '%-11s %4d s  %s\n' "$name" $((SECONDS - start)) "$verdict" >> "$log/summary"
+  printf '%-11s %-12s %4d s\n' "$name" "$verdict" $((SECONDS - start)) | tee "$outcomes/$name"
   return $status
 }
-finish() {  # the results, compact and last
-  for name in "$log"/*.txt; do printf '\n#### %s\n' "$(basename "$name" .txt)"; cat "$name"; done \
-    > "$results/$device.log"
-  printf '\n%s\n' "$device"
-  [ ! -f "$log/benchmark.txt" ] || cat "$log/benchmark.txt"
-  [ ! -f "$log/tests.txt" ] || tail -n 1 "$log/tests.txt"
-  cat "$log/summary"
-  exit $failed
+
+finish() { # what went wrong, then the table, then a line per stage
+  local log
+  for log in build tests memcheck racecheck initcheck synccheck benchmark; do
+    grep -qs ' ok ' "$outcomes/$log" && continue
+    [ -e "$outcomes/$log" ] || { echo "$log       NOT RUN" > "$outcomes/$log"; continue; }
+    printf -- '-- %s\n' "$log"
+    grep -E '^(FAILED|ERROR) |========= .*[Ee]rror' "$logs/$log.txt" | cut -c1-150 | head -n 15
+    tail -n 8 "$logs/$log.txt" | cut -c1-150
+  done
+  printf -- '\n-- %s\n' "$device"
+  cat "$logs/benchmark.txt" 2> /dev/null
+  (cd "$outcomes" && cat build tests memcheck racecheck initcheck synccheck benchmark)
+  echo "$SECONDS s in all"
+  ! grep -qv ' ok ' "$outcomes"/*
+  exit
 }
 
-# A process of its own, so that `timeout` can stop all of it.
-stage build 120 bash -ec '
-  cmake -S . -B build/gpu -G Ninja -DCMAKE_BUILD_TYPE=Release -DJAXTV_CUDA=ON \
-    -DCMAKE_CUDA_ARCHITECTURES=native -DPython_EXECUTABLE="$(command -v python3)" \
-    -Dnanobind_DIR="$(python3 -m nanobind --cmake_dir)"
-  cmake --build build/gpu
-  cmake --install build/gpu --prefix build/gpu/site
-  cp -r jaxtv build/gpu/site/' || finish
+device=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1 | tr -c '[:alnum:]\n' _)
+capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 1 | tr -d .)
+[ -n "$device" ] || { echo "no NVIDIA device"; exit 1; }
+
+build() {
+  python3 -c 'import jax; print(jax.__version__, jax.devices()); assert jax.default_backend() == "gpu"' &&
+    cmake -S . -B build/gpu -G Ninja -DCMAKE_BUILD_TYPE=Release -DJAXTV_CUDA=ON \
+      -DCMAKE_CUDA_ARCHITECTURES="$1" -DPython_EXECUTABLE="$(command -v python3)" \
+      -Dnanobind_DIR="$(python3 -m nanobind --cmake_dir)" &&
+    cmake --build build/gpu &&
+    cmake --install build/gpu --prefix build/gpu/site &&
+    cp -r jaxtv build/gpu/site/ &&
+    PYTHONPATH=$PWD/build/gpu/site python3 -P -c "from jaxtv import _ffi; print(_ffi.status())"
+}
+stage build 180 bash -c "$(declare -f build); build $capability" || finish
 export PYTHONPATH=$PWD/build/gpu/site
 
-stage benchmark 110 python3 -P benchmarks/gpu.py --seconds 90 --output "$results/$device.json"
-stage tests 110 python3 -P -m pytest -q --maxfail=20 --no-header \
-  tests/test_prox1d.py tests/test_prox2d.py tests/test_derivatives.py
+# The sanitizers beside the tests: other processes on the same device. Every buffer is an allocation
+# of its own there, so that its bounds are known.
 for tool in memcheck racecheck initcheck synccheck; do
-  stage "$tool" 25 compute-sanitizer --tool "$tool" --error-exitcode 9 \
-    python3 -P scripts/sanitizer_run.py
+  XLA_PYTHON_CLIENT_ALLOCATOR=platform stage "$tool" 180 compute-sanitizer --tool "$tool" \
+    --error-exitcode 9 --print-limit 20 python3 -P scripts/sanitizer_run.py &
 done
+workers=$(python3 -c 'import xdist; print("-n 8")' 2> /dev/null)
+# shellcheck disable=SC2086
+stage tests 180 python3 -P -m pytest -q -ra --no-header --tb=short -o faulthandler_timeout=60 $workers \
+  tests/test_cuda*.py tests/test_prox*.py tests/test_derivatives.py tests/test_transforms.py \
+  tests/test_half.py tests/test_functional.py tests/test_properties.py tests/test_fallback.py \
+  tests/test_converged.py tests/test_layers.py
+wait
+
+left=$((470 - SECONDS))
+stage benchmark "$left" python3 -P benchmarks/gpu.py --output "$logs/$device.json" --seconds $((left - 20))
+cp "$logs/$device.json" "$results/"
 finish

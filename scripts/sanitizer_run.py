@@ -1,33 +1,68 @@
-"""A small run of every kernel and its derivatives, for compute-sanitizer."""
+"""A small run of every CUDA kernel, for compute-sanitizer (scripts/gpu_check.sh)."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import jaxtv
 
+SHORT = [(3, 40, 9, 2), (70, 33)]  # tiles of signals
+LONG = [(2, 200), (2, 700), (2, 1500), (1, 33_000)]  # a warp, a block, a wide block, the grid
+PARALLEL = jaxtv.ProjectedNewton(line_search="parallel")
+IMAGES = [  # shape, axes: in shared memory, channels last, 3D, a long axis, too large for that
+    ((2, 9, 8), (1, 2)),
+    ((2, 9, 8, 5), (1, 2)),
+    ((2, 5, 6, 4), (1, 2, 3)),
+    ((2, 90, 2, 3), (1, 2, 3)),
+    ((2, 1500, 3, 2), (1, 2, 3)),
+    ((1, 160, 170), (1, 2)),
+]
+
+
+def run(prox, shape, lam, dtype=np.float32):
+    """The prox of noise with its tangent and its adjoint."""
+    random = np.random.default_rng(0)
+    x, t = (random.normal(size=shape).astype(dtype) for _ in range(2))
+
+    @jax.jit
+    def everything(x, lam, t):
+        y, pull = jax.vjp(prox, x, lam)
+        return y, pull(t), jax.jvp(prox, (x, lam), (t, lam))
+
+    jax.block_until_ready(everything(x, lam, t))
+
 
 def main() -> None:
-    x = jax.random.normal(jax.random.key(0), (3, 40, 9, 2))
-    long = jax.random.normal(jax.random.key(1), (2, 5000))
-    edges = jax.random.uniform(jax.random.key(2), (40 - 1, 1, 1))
-    solvers = [
-        jaxtv.Direct(),
-        jaxtv.TautString(),
-        jaxtv.Decomposition(),
-        jaxtv.ProjectedNewton(),
-        jaxtv.ProjectedNewton(line_search="parallel"),
-    ]
-    for solver in solvers:
-        for axis in (1, 2, 3):
-            f = lambda x, axis=axis, solver=solver: jnp.sum(
-                jaxtv.prox_tv1d(x, 0.3, axis=axis, solver=solver) ** 2
-            )
-            jax.block_until_ready(jax.grad(f)(x))
-        jax.block_until_ready(jaxtv.prox_tv1d(long, 2.0, solver=solver, return_info=True))
-    jax.block_until_ready(jax.grad(lambda w: jaxtv.prox_tv1d(x, w, axis=1).std())(edges))
-    for axes in ((1, 2), (2, 3), (1, 2, 3)):
-        f = lambda x, axes=axes: jnp.sum(jaxtv.prox_tv(x, 0.3, axes=axes) ** 2)
-        jax.block_until_ready(jax.jit(jax.hessian(lambda t, f=f: f(t * x)))(jnp.float32(1)))
+    """Every solver by every kernel, λ per signal and per edge; 2D and 3D."""
+    lam = np.float32(0.3)
+    exact = [jaxtv.Direct(), jaxtv.TautString(), jaxtv.Decomposition()]
+    for shape in SHORT + LONG:
+        long = shape in LONG
+        solvers = exact if shape[-1] < 2000 else exact[:1]
+        for solver in solvers:
+            for axis in (-1,) if long else (1, -1):
+                weights = np.full(shape[axis] - 1, 0.3, np.float32)
+                along = weights.reshape(
+                    -1, *(1,) * (-1 - axis if axis < 0 else len(shape) - 1 - axis)
+                )
+                for w in (lam, along):
+                    run(
+                        lambda x, w, a=axis, s=solver: jaxtv.prox_tv1d(x, w, axis=a, solver=s),
+                        shape,
+                        w,
+                    )
+    for shape in (SHORT[-1], *LONG[:3]):
+        for solver in (jaxtv.ProjectedNewton(), PARALLEL):
+            run(lambda x, w, s=solver: jaxtv.prox_tv1d(x, w, solver=s), shape, lam)
+    taut = jaxtv.TautString()  # longer than a tile
+    run(lambda x, w: jaxtv.prox_tv1d(x, w, axis=0, solver=taut), (1500, 9), lam)
+    for shape in LONG:
+        x = np.ones(shape, np.float32)
+        jax.block_until_ready(jaxtv.prox_tv1d(x, lam, return_info=True))
+    for shape, axes in IMAGES:
+        run(lambda x, w, a=axes: jaxtv.prox_tv(x, w, axes=a), shape, lam)
+    for shape in (*SHORT, *LONG):
+        run(lambda x, w: jaxtv.prox_tv1d(x, w), shape, lam, jnp.bfloat16)
     print("ran")
 
 

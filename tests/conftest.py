@@ -9,6 +9,7 @@ pytest orders the tests by it, and no jit cache is thrown away in between. Marke
 * `f32`: training, which is done in float32; runs in the float32 run only.
 """
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -25,6 +26,8 @@ import peers
 import pytest
 import simt_platform
 
+from jaxtv import _ffi
+
 RUNS = ("x64", "f32")
 
 
@@ -33,8 +36,9 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "once: independent of the precision; only in the x64 run")
     config.addinivalue_line("markers", "f32: training in float32; only in the float32 run")
     config.addinivalue_line("filterwarnings", "error::DeprecationWarning")
-    if os.environ.get("JAXTV_REQUIRE_CUDA") and jax.default_backend() != "gpu":
-        raise pytest.UsageError("JAXTV_REQUIRE_CUDA is set, but JAX sees no CUDA device")
+    config.addinivalue_line("markers", "host: not in the run on a GPU")
+    if os.environ.get("JAXTV_REQUIRE_CUDA"):
+        require_cuda()
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
     hypothesis.settings.register_profile(
@@ -44,8 +48,28 @@ def pytest_configure(config):
     hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+def require_cuda():
+    """The CUDA kernels will run, on a GPU: no emulation, no fallback, no CPU."""
+    if not simt_platform.on_gpu():
+        raise pytest.UsageError("JAXTV_REQUIRE_CUDA is set, but JAX sees no CUDA device")
+    if "cuda" not in _ffi.REGISTERED:
+        raise pytest.UsageError(
+            "JAXTV_REQUIRE_CUDA is set, but jaxtv is built without CUDA kernels"
+        )
+    if os.environ.get("JAXTV_TEST_PLATFORM") == "simt":
+        raise pytest.UsageError(
+            "JAXTV_REQUIRE_CUDA and JAXTV_TEST_PLATFORM=simt exclude each other"
+        )
+    if _ffi.FALLBACK:
+        raise pytest.UsageError("JAXTV_REQUIRE_CUDA and JAXTV_FALLBACK exclude each other")
+
+
 def pytest_collection_modifyitems(config, items):
     def wanted(item):
+        if simt_platform.on_gpu() and (
+            item.get_closest_marker("host") or {"mesh", "prox_tv"} & set(item.fixturenames)
+        ):
+            return False
         run = item.callspec.params["precision"] if hasattr(item, "callspec") else "x64"
         markers = ("f32",) if run == "x64" else ("x64", "once")
         return not any(item.get_closest_marker(name) for name in markers)
@@ -74,6 +98,14 @@ def prox_tv(request):
 def simt(request):
     """CPU target -> target of the SIMT build of its CUDA kernel."""
     return simt_platform.load(request.config.cache.mkdir("simt"))
+
+
+@pytest.fixture(autouse=simt_platform.on_gpu())
+def cpu_beside_the_gpu(request):
+    """On a GPU: what a test compares the CUDA kernels with is computed on the CPU."""
+    beside = "simt" in request.fixturenames
+    with jax.default_device(jax.devices("cpu")[0]) if beside else contextlib.nullcontext():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=os.environ.get("JAXTV_TEST_PLATFORM") == "simt")

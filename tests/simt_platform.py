@@ -1,7 +1,8 @@
 """The third platform: the CUDA kernels compiled as C++ against tests/simt and run on the CPU.
 
 `JAXTV_TEST_PLATFORM=simt python -m pytest` runs the whole suite on it, `JAXTV_SIMT_SANITIZE=1`
-with AddressSanitizer and UBSan (preload libasan then). `using()` switches it on for one test.
+with AddressSanitizer and UBSan (preload libasan then). `using()` switches it on for one test. Where
+JAX sees a GPU nothing is emulated: `using()` switches to that device.
 """
 
 import contextlib
@@ -77,8 +78,15 @@ def library(folder: pathlib.Path) -> ctypes.CDLL:
     return ctypes.CDLL(str(compile_cached(folder, sources(), ("-shared",))))
 
 
+def on_gpu() -> bool:
+    """Whether the tests run on a GPU."""
+    return jax.default_backend() == "gpu"
+
+
 def load(folder: pathlib.Path) -> dict[str, str]:
-    """Build, register under jaxtv_simt_*; returns CPU target -> SIMT target."""
+    """Build, register under jaxtv_simt_*; returns CPU target -> SIMT target (on a GPU: itself)."""
+    if on_gpu():
+        return {target: target for target in _ffi.REGISTERED["cuda"]}
     kernels = library(folder)
     kernels.jaxtv_simt_name.restype = ctypes.c_char_p
     kernels.jaxtv_simt_name.argtypes = kernels.jaxtv_simt_handler.argtypes = [ctypes.c_size_t]
@@ -97,7 +105,11 @@ def load(folder: pathlib.Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def using(targets: dict[str, str]):
-    """Run the CPU's primitives on the SIMT kernels."""
+    """Run the primitives on the SIMT kernels, or on the GPU."""
+    if on_gpu():
+        with jax.default_device(jax.devices()[0]):
+            yield
+        return
     jax.clear_caches()
     before = dict(_ffi.SIMT)
     _ffi.SIMT.update(targets)

@@ -44,6 +44,7 @@ SELFTESTS = {
     "too much": ("more shared memory taken", None),
     "divergent": ("wait for lanes that are elsewhere", None),
     "block too large": ("bad block of 2048", None),
+    "other stream": ("another stream", None),
 }
 
 
@@ -62,6 +63,93 @@ def test_the_machine_runs_right_kernels_and_reports_wrong_ones(selftest, name):
 @pytest.mark.once
 def test_division_by_multiplication(selftest):
     assert selftest.divider_errors() == 0
+
+
+# ---------------------------------------------------------------------------- launches
+
+
+@pytest.fixture(scope="session")
+def kernels(request):
+    """The emulated kernels as a library, for what does not go through XLA."""
+    library = simt_platform.library(request.config.cache.mkdir("simt"))
+    library.jaxtv_simt_recordable.restype = ctypes.c_bool
+    library.jaxtv_simt_recordable.argtypes = [ctypes.c_size_t]
+    library.jaxtv_simt_recorded.restype = library.jaxtv_simt_huge.restype = ctypes.c_char_p
+    library.jaxtv_simt_huge.argtypes = [ctypes.c_int, *[ctypes.c_int64] * 3]
+    return library
+
+
+@pytest.mark.host
+@pytest.mark.once
+def test_cuda_graphs_may_record_every_handler(simt, kernels):
+    assert all(kernels.jaxtv_simt_recordable(i) for i in range(len(simt)))
+
+
+@pytest.mark.once
+def test_no_kernel_waits_or_allocates():
+    for file in (ROOT / "cuda").iterdir():
+        found = re.findall(
+            r"\bcuda\w*(?:Synchronize|Malloc|Free|Memcpy|Query)\w*", file.read_text()
+        )
+        assert not found, file
+
+
+PLANS = {  # shape, prox
+    "rows": ((70, 33), lambda x: jaxtv.prox_tv1d(x, 0.5)),
+    "block": ((2, 700), lambda x: jaxtv.prox_tv1d(x, 0.5)),
+    "wide": ((2, 1500), lambda x: jaxtv.prox_tv1d(x, 0.5)),
+    "grid": ((1, 33_000), lambda x: jaxtv.prox_tv1d(x, 0.5)),
+    "Newton": ((5, 90), lambda x: jaxtv.prox_tv1d(x, 0.5, solver=jaxtv.ProjectedNewton())),
+    "image": ((2, 9, 8), lambda x: jaxtv.prox_tv2d(x, 0.5)),
+    "sweeps": ((2, 5, 160, 3), lambda x: jaxtv.prox_tv(x, 0.5, axes=(1, 2, 3))),
+}
+
+
+@pytest.mark.host
+@pytest.mark.once
+@pytest.mark.parametrize("plan", PLANS)
+def test_launches_depend_on_shapes_only(simt, kernels, plan):
+    """So a recorded CUDA graph is right for any other data."""
+    shape, prox = PLANS[plan]
+    noise = rng().normal(size=shape).astype("float32")
+    ramp = np.arange(noise.size, dtype="float32").reshape(shape)
+    bad = np.where(np.arange(noise.size).reshape(shape) % 7, noise, np.nan).astype("float32")
+    launches = set()
+    with simt_platform.using(simt):
+        f = jax.jit(jax.value_and_grad(lambda x: jnp.sum(prox(x) ** 2)))
+        for x in (noise, ramp, 0 * noise, bad):
+            kernels.jaxtv_simt_record()
+            jax.block_until_ready(f(x))
+            launches.add(kernels.jaxtv_simt_recorded())
+    assert len(launches) == 1
+    assert launches.pop()
+
+
+METHODS = {"direct": 0, "taut string": 1, "decomposition": 2, "newton": 3}
+HUGE = 1 << 31
+
+
+@pytest.mark.host
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("method", "outer", "n", "inner"),
+    [
+        ("direct", HUGE // 32 + 3, 32, 1),
+        ("direct", 3, 32, HUGE // 64),
+        ("direct", HUGE // 200 + 1, 200, 1),
+        ("direct", 5, 600, HUGE // 1200),
+        ("direct", HUGE // 2048 + 1, 2048, 1),
+        ("decomposition", HUGE // 200 + 1, 200, 1),
+        ("decomposition", HUGE // 700 + 1, 700, 1),
+        ("taut string", HUGE // 2048 + 1, 2048, 1),
+        ("newton", HUGE // 32 + 1, 32, 1),
+        ("newton", HUGE // 700 + 1, 700, 1),
+        ("newton", HUGE // 2048 + 1, 2048, 1),
+    ],
+)
+def test_first_and_last_block_of_more_than_2_31_samples(kernels, method, outer, n, inner):
+    assert outer * n * inner > HUGE
+    assert kernels.jaxtv_simt_huge(METHODS[method], outer, n, inner) == b""
 
 
 # ---------------------------------------------------------------------------- segment kernels
@@ -106,7 +194,7 @@ def test_segment_kernels_are_those_of_the_cpu(simt, shape, axis, jumps, edge, dt
     expected = jax.jit(both)(y, w, tx, tw)
     with simt_platform.using(simt):
         lowered = jax.jit(lambda *a: both(*a)).lower(y, w, tx, tw)
-        assert "jaxtv_simt_segment_vjp" in lowered.as_text()
+        assert simt["jaxtv_segment_vjp"] in lowered.as_text()
         got = lowered.compile()(y, w, tx, tw)
     scale = [1, 1, shape[axis]]
     for a, b, s in zip(got, expected, scale):
@@ -223,7 +311,7 @@ def check_dykstra_derivatives(simt, shape, axes, iterations, edge, dtype):
     expected = jax.jit(both)(masks, tx, *tws)
     with simt_platform.using(simt):
         lowered = jax.jit(lambda *a: both(*a)).lower(masks, tx, *tws)
-        assert "jaxtv_simt_dykstra_vjp" in lowered.as_text()
+        assert simt["jaxtv_dykstra_vjp"] in lowered.as_text()
         got = lowered.compile()(masks, tx, *tws)
     signals = [1, 1] + [1 if e else shape[a] for a, e in zip(axes, per_edge)]
     for a, b, n in zip(got, expected, signals):
@@ -318,7 +406,7 @@ def check_dykstra(simt, shape, axes, iterations, edge, dtype, inner):
     expected, _, masks = jax.jit(both)(*operands)
     with simt_platform.using(simt):
         lowered = jax.jit(lambda *a: both(*a)).lower(*operands)
-        assert "jaxtv_simt_dykstra_masked" in lowered.as_text()
+        assert simt["jaxtv_dykstra_masked"] in lowered.as_text()
         y, y_masked, masks_simt = lowered.compile()(*operands)
     assert y.dtype == expected.dtype
     assert np.array_equal(y, y_masked)
@@ -389,6 +477,55 @@ def test_dykstra_is_lowered_to_its_kernels(monkeypatch, iterations):
     assert "@jaxtv_dykstra_masked(" in gradient
     assert "@jaxtv_dykstra_vjp(" in gradient
     assert "@jaxtv_dykstra_jvp(" in tangent
+
+
+def every_primitive():
+    """Target -> (bind, operands): batch dimension 4, a core axis behind it."""
+    y, w, tx, tw = map(jnp.asarray, operands((4, 9), 1, False, "float32", 1.0))
+    x, *ws = map(jnp.asarray, dykstra_operands((4, 9, 7), (2, 1), False, "float32"))
+    sweeps = {"axes": (2, 1), "iterations": 2}
+    masks = jnp.zeros((4, 1, 9, 7), jnp.uint8)
+    exact = {"axis": 1, "solver": jaxtv.Direct()}
+    both = {**sweeps, "inner": jaxtv.Direct()}
+    return {
+        "prox1d": (exact, (y, w)),
+        "prox1d_info": (exact, (y, w)),
+        "segment_jvp": ({"axis": 1}, (y, w, tx, tw)),
+        "segment_vjp": ({"axis": 1}, (y, w, tx)),
+        "dykstra": (both, (x, *ws)),
+        "dykstra_masked": (both, (x, *ws)),
+        "dykstra_jvp": (sweeps, (masks, x, *ws)),
+        "dykstra_vjp": ({**sweeps, "edge": (False, False)}, (masks, x)),
+    }
+
+
+HANDLERS = re.findall(
+    r"X\(jaxtv_(\w+)\)", (ROOT / "ffi/targets.hpp").read_text().split("CPU_HANDLERS")[0]
+)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("how", ["plain", "vmap", "sharded"])
+@pytest.mark.parametrize("target", HANDLERS)
+def test_every_primitive_lowers_to_its_kernel(monkeypatch, target, how):
+    """With a workspace, and what keeps XLA from gathering a sharded batch."""
+    fake_cuda(monkeypatch, _ffi.REGISTERED["cpu"])
+    params, args = every_primitive()[target]
+    bind = getattr(_primitive, f"_{target}_p").bind
+    f = lambda *a: bind(*a, **params)
+    batch = 1
+    if how == "vmap":
+        args = [jnp.stack([a, a, a]) for a in args]
+        f, batch = jax.vmap(f), 2
+    if how == "sharded":
+        mesh = jax.make_mesh((4,), ("data",), devices=jax.devices("cpu")[:4])
+        batched = jax.NamedSharding(mesh, jax.P("data"))
+        args = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=batched) for a in args]
+    (call,) = [c for c in lowered_for_cuda(f, *args).splitlines() if "custom_call @jaxtv_" in c]
+    assert f"@jaxtv_{target}(" in call
+    assert re.search(r"\(tensor<[^)]*\) -> .*tensor<(3x)?4x\d+xui8>", call)
+    assert f'num_batch_dims = "{batch}"' in call
+    assert "sdy.op_sharding_rule" in call
 
 
 def test_a_kernel_missing_from_the_build_is_an_error(monkeypatch):

@@ -1,7 +1,11 @@
 // The CUDA handlers as a plain shared library, for ctypes (tests/simt_platform.py).
+#include <sys/mman.h>
+
 #include <cstddef>
+#include <string>
 
 #include "prox1d.hpp"
+#include "segments.hpp"
 #include "targets.hpp"
 
 namespace {
@@ -24,4 +28,88 @@ extern "C" __attribute__((visibility("default"))) void* jaxtv_simt_handler(std::
 extern "C" __attribute__((visibility("default"))) std::int64_t jaxtv_simt_workspace(
     int method, std::int64_t signals, std::int64_t n) {
   return jaxtv::cuda::prox_workspace<float>({1, signals, n, 1}, jaxtv::Method(method));
+}
+
+// Whether XLA may record a handler into a command buffer, by what the handler says of itself.
+extern "C" __attribute__((visibility("default"))) bool jaxtv_simt_recordable(std::size_t i) {
+  XLA_FFI_Metadata metadata{};
+  metadata.struct_size = XLA_FFI_Metadata_STRUCT_SIZE;
+  XLA_FFI_Metadata_Extension extension{};
+  extension.extension_base = {XLA_FFI_Metadata_Extension_STRUCT_SIZE, XLA_FFI_Extension_Metadata,
+                              nullptr};
+  extension.metadata = &metadata;
+  XLA_FFI_CallFrame frame{};
+  frame.struct_size = XLA_FFI_CallFrame_STRUCT_SIZE;
+  frame.extension_start = &extension.extension_base;
+  reinterpret_cast<XLA_FFI_Handler*>(entries[i].handler)(&frame);
+  return metadata.traits & XLA_FFI_HANDLER_TRAITS_COMMAND_BUFFER_COMPATIBLE;
+}
+
+// Starts to record launches; what was recorded since.
+extern "C" __attribute__((visibility("default"))) void jaxtv_simt_record() {
+  const std::lock_guard<std::mutex> lock(simt::record().mutex);
+  simt::record().on = true;
+  simt::record().lines.clear();
+}
+extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_recorded() {
+  simt::record().on = false;
+  return simt::record().lines.c_str();
+}
+
+namespace {
+
+// Zeros that take no memory until they are written.
+struct Sparse {
+  std::size_t bytes;
+  void* data;
+  explicit Sparse(std::int64_t size)
+      : bytes(std::size_t(size)),
+        data(mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {}
+  ~Sparse() { munmap(data, bytes); }
+  bool ok() const { return data != MAP_FAILED; }
+  float* floats() const { return static_cast<float*>(data); }
+};
+
+}  // namespace
+
+// The 1D prox and its adjoint on a huge array of zeros, of which only the first and the last block
+// run. The first and the last signal are a step from 0 to 4 with λ = 1. Returns what is wrong.
+extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_huge(int method,
+                                                                              std::int64_t outer,
+                                                                              std::int64_t n,
+                                                                              std::int64_t inner) {
+  using namespace jaxtv::cuda;
+  const Shape s{1, outer, n, inner};
+  const std::int64_t signals = s.signals(), size = signals * n;
+  const jaxtv::Solver solver{jaxtv::Method(method), 1e-6, 10, 0};
+  const Sparse x(4 * size), w(4 * signals), y(4 * size), g(4 * size), gw(4 * signals);
+  const Sparse scratch(8 + prox_workspace<float>(s, solver.method) + segment_workspace<float>(s));
+  for (const Sparse* a : {&x, &w, &y, &g, &gw, &scratch})
+    if (!a->ok()) return "no address space";
+  const std::int64_t places[] = {0, size - 1 - (n - 1) * inner};
+  for (std::int64_t at : places)
+    for (std::int64_t k = n / 2; k < n; ++k) x.floats()[at + k * inner] = 4;
+  w.floats()[0] = w.floats()[signals - 1] = 1;
+  const Prox<float> op{x.floats(), w.floats(), false, y.floats(), nullptr, nullptr, nullptr};
+  const Pull<float> pull{{y.floats(), w.floats(), false, nullptr, 0, 0},
+                         x.floats(),
+                         g.floats(),
+                         gw.floats(),
+                         false,
+                         false};
+  auto& only = simt::Machine::here().only;
+  only = {0, -1};
+  Status bad = prox1d<float>(simt::kStream, s, op, solver, scratch.data);
+  if (!bad) bad = segment_pull<float>(simt::kStream, s, pull, scratch.data);
+  only.clear();
+  if (bad) return bad;
+  const float low = 1 / float(n / 2), high = 4 - low;
+  for (std::int64_t at : places) {
+    const std::int64_t last = at + (n - 1) * inner;
+    if (y.floats()[at] != low || y.floats()[last] != high) return "wrong solution";
+    if (g.floats()[at] != 0 || g.floats()[last] != 4) return "wrong adjoint";
+  }
+  if (gw.floats()[0] != -4 || gw.floats()[signals - 1] != -4) return "wrong adjoint in the weight";
+  return "";
 }

@@ -96,6 +96,7 @@ struct Case {
   void (*kernel)(int*);
   int block;
   std::int64_t grid;
+  cudaStream_t stream = simt::kStream;
 };
 const Case cases[] = {
     {"barrier", reverse<true>, 64, 70000},
@@ -110,6 +111,7 @@ const Case cases[] = {
     {"divergent", divergent, 32, 1},
     {"primitives", primitives, 96, 1},
     {"block too large", reverse<true>, 2048, 1},
+    {"other stream", reverse<true>, 64, 1, nullptr},
 };
 
 }  // namespace
@@ -121,7 +123,7 @@ extern "C" __attribute__((visibility("default"))) const char* selftest(const cha
     if (std::strcmp(c.name, name) != 0) continue;
     std::vector<int> out(c.grid * c.block);
     const Status bad =
-        launch(c.name, c.kernel, c.grid, c.block, c.block * sizeof(int) * 2, nullptr, out.data());
+        launch(c.name, c.kernel, c.grid, c.block, c.block * sizeof(int) * 2, c.stream, out.data());
     *sum = 0;
     for (int v : out) *sum += v;
     return bad ? bad : "";

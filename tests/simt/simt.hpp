@@ -6,8 +6,9 @@
 // What is reported (launch() returns the message): two threads of a block that touch one byte of
 // shared memory between barriers, at least one writing; shared memory out of the bounds of its
 // array, or read before it was written in this block; threads that wait at different barriers; a
-// block or a grid that CUDA would refuse. Global memory is the host's: build with
-// -fsanitize=address for its bounds.
+// block or a grid that CUDA would refuse; a launch on another stream than that of the call. Global
+// memory is the host's: build with -fsanitize=address for its bounds. Launches can be recorded, and
+// cut down to some blocks, for sizes that no test can run whole.
 #pragma once
 
 #include <sys/mman.h>
@@ -20,6 +21,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -44,6 +46,9 @@ constexpr int kWarp = 32;
 constexpr int kMaxBlock = 1024;
 constexpr std::size_t kMaxShared = 232448;  // of one block: compute capability 9.0
 constexpr std::size_t kStackBytes = 256 * 1024;
+
+// The stream that handlers get: not the default one.
+inline const cudaStream_t kStream = reinterpret_cast<cudaStream_t>(0x57);
 
 struct Index {
   unsigned x = 0, y = 0, z = 0;
@@ -124,6 +129,7 @@ class Machine {
   Index thread, block, block_dim, grid_dim;
   std::vector<unsigned char> memory = std::vector<unsigned char>(kMaxShared + 64);
   std::size_t shared_bytes = 0;
+  std::vector<std::int64_t> only;  // the blocks to run, negative: from the end; empty: all
 
   static Machine& here() {
     static thread_local std::unique_ptr<Machine> machine(new Machine);
@@ -147,7 +153,10 @@ class Machine {
     grid_dim = {unsigned(grid), 1, 1};
     block_dim = {unsigned(threads), 1, 1};
     if (cells_.size() < shared) cells_.resize(shared);
-    for (std::int64_t b = 0; b < grid && error_.empty(); ++b) run_block(unsigned(b));
+    if (only.empty())
+      for (std::int64_t b = 0; b < grid && error_.empty(); ++b) run_block(unsigned(b));
+    for (std::int64_t b : only)
+      if (error_.empty() && b < grid) run_block(unsigned(b < 0 ? std::max(grid + b, 0l) : b));
     return error_;
   }
 
@@ -474,9 +483,28 @@ inline std::string& last_error() {
   return error;
 }
 
+// What was launched, while `on`: a line each.
+struct Record {
+  std::mutex mutex;
+  bool on = false;
+  std::string lines;
+  void add(const char* name, std::int64_t grid, int block, std::size_t shared) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (!on) return;
+    lines += std::string(name) + " " + std::to_string(grid) + " " + std::to_string(block) + " " +
+             std::to_string(shared) + "\n";
+  }
+};
+inline Record& record() {
+  static Record r;
+  return r;
+}
+
 template <class... P, class... A>
 const char* launch(const char* name, void (*kernel)(P...), std::int64_t grid, int block,
-                   std::size_t shared, A... args) {
+                   std::size_t shared, cudaStream_t stream, A... args) {
+  if (stream != kStream) return "launched on another stream than that of the call";
+  record().add(name, grid, block, shared);
   const std::function<void()> body = [&] { kernel(args...); };
   std::string& error = last_error();
   error = Machine::here().run(body, grid, block, shared);
