@@ -36,24 +36,33 @@ __global__ void __launch_bounds__(128) prox_rows(Tiling t, Prox<D> op, bool taut
   const int n = int(s.n), lane = threadIdx.x;
   for (std::int64_t index = blockIdx.x; index < t.tiles; index += gridDim.x) {
     const Tile tile(t, std::uint32_t(index));
-    for_samples(t, tile, [&](int k, int l, std::int64_t outer, std::int64_t inner) {
-      rows[k * t.pitch + l] = op.x[(outer * s.n + k) * s.inner + inner];
-      if (kPerEdge && k + 1 < n)
-        weights[k * t.pitch + l] = op.w[(outer * (s.n - 1) + k) * s.inner + inner];
-    });
+    const D* source = op.x + tile.first * s.n * s.inner + tile.column;
+    const T* edges = op.w + (kPerEdge ? tile.first * (s.n - 1) * s.inner + tile.column : 0);
+    D* target = op.y + (source - op.x);
+    move_whole(
+        t, tile, [&](const Spot& p) -> T { return source[p.at]; },
+        [&](const Spot& p, T value) { rows[p.element] = value; });
+    if constexpr (kPerEdge)
+      move_whole(
+          t, tile, [&](const Spot& p) { return p.row + 1 < n ? edges[p.edge] : T(0); },
+          [&](const Spot& p, T value) { weights[p.element] = value; });
     __syncthreads();
     if (lane < t.lanes() && tile.inside(t, lane)) {
       const Column<T> x{rows + lane, t.pitch};
       const Column<signed char> cuts{sign + lane, t.pitch};
+      const auto reload = [&] {
+        const std::int64_t first = tile.offset(t, lane);
+        for (int k = 0; k < n; ++k) x[k] = T(source[first + k * s.inner]);
+      };
       if constexpr (kPerEdge)
-        prox_row<T>(n, x, Column<T>{weights + lane, t.pitch}, cuts, x, taut);
+        solve_column<T>(n, x, Column<T>{weights + lane, t.pitch}, cuts, taut, reload);
       else
-        prox_row<T>(n, x, Uniform<T>{op.w[tile.signal(t, lane)]}, cuts, x, taut);
+        solve_column<T>(n, x, Uniform<T>{op.w[tile.signal(t, lane)]}, cuts, taut, reload);
     }
     __syncthreads();
-    for_samples(t, tile, [&](int k, int l, std::int64_t outer, std::int64_t inner) {
-      op.y[(outer * s.n + k) * s.inner + inner] = T(rows[k * t.pitch + l]);
-    });
+    move_whole(
+        t, tile, [&](const Spot& p) -> T { return rows[p.element]; },
+        [&](const Spot& p, T value) { target[p.at] = value; });
     __syncthreads();
   }
 }

@@ -6,6 +6,9 @@
 // They are reached through accessors with operator[]: Column for shared memory, Strided for global.
 #pragma once
 
+#include <type_traits>
+
+#include "jaxtv/certified.hpp"
 #include "jaxtv/cuts.hpp"
 #include "jaxtv/decomposition.hpp"
 #include "jaxtv/taut_string.hpp"
@@ -41,7 +44,32 @@ struct Scaled {
     return double(values[i]) * factor;
   }
 };
+// Budget of trips in float32. Data on which the taut string is the right method takes up to 3.5 a
+// sample (a warp's slowest lane); a ramp spends the budget before it is decomposed.
+constexpr int kTrips = 4, kMoreTrips = 64;
 constexpr double kLarge = 1e280, kDown = 0x1p-200;
+
+JAXTV_DEVICE float weights_of(const Uniform<float>& w) { return w.value; }
+JAXTV_DEVICE Shared<float> weights_of(const Column<float>& w) { return w.data; }
+
+// y = prox(x) in place by include/jaxtv/certified.hpp; false, with x spoilt, where that cannot
+// tell. `taut` becomes false where the taut string is the wrong method.
+template <class W>
+JAXTV_DEVICE bool prox_certified(int n, int step, Shared<float> x, W w, Shared<signed char> sign,
+                                 bool& taut) {
+  constexpr bool kPerEdge = !std::is_same_v<W, float>;
+#pragma unroll 4
+  for (int k = 0; k < n; ++k) sign[k * step] = 0;
+  taut = taut_string_float<kPerEdge>(n, step, x, w, sign, kTrips * n + kMoreTrips);
+  if (!taut || !certified_values<kPerEdge>(n, step, x, w, sign)) return false;
+  float value = x[0];
+#pragma unroll 4
+  for (int k = 1; k < n; ++k) {
+    if (sign[(k - 1) * step] != 0) value = x[k * step];
+    x[k * step] = value;
+  }
+  return true;
+}
 
 struct Extent {
   double low, high;
@@ -122,6 +150,18 @@ JAXTV_DEVICE bool prox_row(I n, X x, W w, S sign, Y y, bool taut = true) {
   else
     for (I k = 0; k < n; ++k) y[k] = kNaN<T>;
   return solved;
+}
+
+// The same in place, for a thread's column of shared memory. float32: certified in float32, which
+// needs the samples again where that fails: reload() restores x.
+template <class T, class W, class F>
+JAXTV_DEVICE void solve_column(int n, Column<T> x, W w, Column<signed char> sign, bool taut,
+                               F reload) {
+  if constexpr (sizeof(T) == 4) {
+    if (taut && prox_certified(n, x.pitch, x.data, weights_of(w), sign.data, taut)) return;
+    reload();
+  }
+  prox_row<T>(n, x, w, sign, x, taut);
 }
 
 }  // namespace jaxtv::cuda

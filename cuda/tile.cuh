@@ -51,6 +51,7 @@ inline Tiling tiling_of(const Shape& s, const TileNeeds& needs) {
   t.rows = int((s.n + 1) * narrow <= most ? s.n : max(kMinChunk, most / narrow - 1));
   t.chunks = up(s.n, t.rows);
   std::int64_t lanes = max(narrow, min(128, kPreferred / needs.bytes / (t.rows + 1)));
+  if (lanes > kWarp) lanes -= lanes % kWarp;  // no warp with idle lanes
   const std::int64_t floor = max(narrow, 16);
   while (lanes / 2 >= floor && up(s.signals(), lanes) * t.chunks < kFewTiles) lanes /= 2;
 
@@ -113,6 +114,11 @@ struct Tile {
     const int g = int(t.by_across.div(lane));
     return (first + g) * t.shape.inner + column + (lane - g * t.across);
   }
+  // Where the first sample of a lane is, from that of lane 0, in a tile of whole signals.
+  JAXTV_DEVICE std::int64_t offset(const Tiling& t, int lane) const {
+    const int g = int(t.by_across.div(lane));
+    return g * t.shape.n * t.shape.inner + (lane - g * t.across);
+  }
   JAXTV_DEVICE bool inside(const Tiling& t, int lane) const {
     const int g = int(t.by_across.div(lane));
     return g < group && lane - g * t.across < across;
@@ -129,6 +135,58 @@ JAXTV_DEVICE void for_samples(const Tiling& t, const Tile& tile, F f) {
     const int i = int(m - q * t.across), k = int(q - g * t.rows);
     if (i < tile.across && k < tile.rows)
       f(k, int(g) * t.across + i, tile.first + g, tile.column + i);
+  }
+}
+
+// A sample of a tile of whole signals: its row, its element in an array of the tile, and from the
+// first of the tile on where it and the edge after it are in memory.
+struct Spot {
+  int row, element;
+  std::int64_t at, edge;
+};
+
+// put(place, get(place)) for the samples of a tile of whole signals (chunks == 1), with a thread
+// per lane. Few instructions: a tile is one run of memory, or each thread walks along its signal.
+// And many loads in flight: a batch of them comes before what is done with it.
+template <class G, class P>
+JAXTV_DEVICE void move_whole(const Tiling& t, const Tile& tile, G get, P put) {
+  constexpr int kSector = 8;  // this many neighbouring lanes read whole sectors
+  constexpr int kBatch = 8;
+  const auto move = [&](int count, int step, auto place) {  // place(0), place(step), ...
+    int m = 0;
+    for (; m + (kBatch - 1) * step < count; m += kBatch * step) {
+      decltype(get(place(0))) values[kBatch];
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) values[i] = get(place(m + i * step));
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) put(place(m + i * step), values[i]);
+    }
+#pragma unroll 1
+    for (; m < count; m += step) put(place(m), get(place(m)));
+  };
+  const int thread = threadIdx.x, across = t.across, pitch = t.pitch, rows = t.rows;
+  if (across >= kSector) {
+    if (thread >= t.lanes() || !tile.inside(t, thread)) return;
+    const std::int64_t inner = t.shape.inner, first = tile.offset(t, thread);
+    const std::int64_t first_edge = first - t.by_across.div(thread) * inner;
+    move(rows, 1, [&](int k) {
+      return Spot{k, k * pitch + thread, first + k * inner, first_edge + k * inner};
+    });
+    return;
+  }
+  const int run = tile.group * rows * across - thread;  // across == inner
+  if (across == 1) {
+    move(run, blockDim.x, [&](int m) {
+      m += thread;
+      const int g = int(t.by_rows.div(m)), k = m - g * rows;
+      return Spot{k, k * pitch + g, m, m - g};
+    });
+  } else {
+    move(run, blockDim.x, [&](int m) {
+      m += thread;
+      const int q = int(t.by_across.div(m)), g = int(t.by_rows.div(q)), k = q - g * rows;
+      return Spot{k, k * pitch + g * across + (m - q * across), m, m - g * across};
+    });
   }
 }
 

@@ -152,6 +152,44 @@ def test_first_and_last_block_of_more_than_2_31_samples(kernels, method, outer, 
     assert kernels.jaxtv_simt_huge(METHODS[method], outer, n, inner) == b""
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("edge", [False, True])
+@pytest.mark.parametrize(("offset", "scale"), [(0, 1), (0, 255), (300, 1)])
+@pytest.mark.parametrize("n", [1, 2, 3, 32, 200])
+def test_float32_solutions_are_certified_and_exact(selftest, n, offset, scale, edge):
+    """Nearly all of them, bit for bit those of the CPU."""
+    r, signals = rng(2), 300
+    x = (offset + scale * r.normal(size=(signals, n))).astype(np.float32)
+    w = (scale * r.random((signals, max(1, n - 1) if edge else 1)) + 1e-3).astype(np.float32)
+    expected = np.asarray(_primitive.prox1d(x, w, axis=1, solver=jaxtv.Direct()))
+    y, sure = certified(selftest, x, w)
+    assert np.array_equal(y[sure], expected[sure])
+    assert np.count_nonzero(sure) >= 0.98 * signals
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_float32_cannot_tell_is_not_certified(selftest, bad):
+    x = rng(3).normal(size=(3, 40)).astype(np.float32)
+    x[0, 0], x[1, 20], x[2, 39] = bad, bad, bad
+    assert not certified(selftest, x, np.full((3, 1), 0.5, np.float32))[1].any()
+    x = rng(3).normal(size=(3, 40)).astype(np.float32)
+    assert not certified(selftest, x, np.float32([[-1], [np.nan], [0]]))[1].any()
+    ties = np.float32([[0, 2, 0, 2, 0, 2], [1, 1, 2, 2, 2, 1], [0, 1, 2, 3, 4, 5]])
+    assert not certified(selftest, ties, np.ones((3, 1), np.float32))[1].any()
+    assert not certified(selftest, x, np.where(np.arange(39) == 7, -1, x[:, :39] ** 2))[1].any()
+
+
+def certified(selftest, x, w):
+    """(y, which signals are certified) of include/jaxtv/certified.hpp."""
+    y, w = np.array(x, np.float32), np.ascontiguousarray(w, np.float32)
+    pointer = np.ctypeslib.ndpointer(np.float32, flags="C")
+    selftest.certified.argtypes = [pointer, pointer, ctypes.c_int, ctypes.c_int]
+    n = x.shape[1]
+    sure = [selftest.certified(a, b, n, w.shape[1] == n - 1) for a, b in zip(y, w)]
+    return y, np.array(sure, bool)
+
+
 # ---------------------------------------------------------------------------- segment kernels
 
 SHAPES = [  # shape, axis: contiguous and strided, one tile and several chunks, lanes that hang over
