@@ -207,6 +207,7 @@ def data(
 def list_data(console: Console) -> None:
     """Prints the catalogue."""
     table = Table("name", "task", "`jaxtv data fetch`", "layout", "page")
+    table.columns[0].no_wrap = True  # it is what `fetch` takes
     for name, source in catalogue.CATALOGUE.items():
         table.add_row(name, source.task, "yes" if source.url else "no", source.layout, source.page)
     console.print(table)
