@@ -11,7 +11,7 @@ using namespace jaxtv::cpu;
 namespace {
 
 const Pool kAlone{1, nullptr};
-const Solver kDirect{Method::kDirect, 0, 0, 0};
+const jaxtv::Solver kDirect{jaxtv::Method::kDirect, 0, 0, 0};
 
 // A step with noise that is the same on every machine; no library's random numbers.
 std::vector<float> samples(std::int64_t rows, std::int64_t n) {

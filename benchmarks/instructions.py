@@ -48,7 +48,8 @@ def build(folder: pathlib.Path) -> pathlib.Path:
         macros = [f"-DJAXTV_ISA={isa}", f"-DJAXTV_VECTOR_BYTES={size}"]
         lanes = ROOT / "cpu" / "lanes.cpp"
         _run(*compiler, *macros, *flags.split(), "-c", lanes, "-o", objects[-1])
-    rest = [ROOT / source for source in sources if not source.endswith("module.cpp")]
+    handlers = ("module.cpp", "_ffi.cpp")  # they need XLA's headers
+    rest = [ROOT / source for source in sources if not source.endswith(handlers)]
     driver = folder / "instructions"
     source = pathlib.Path(__file__).with_suffix(".cpp")
     _run(*compiler, source, *rest, *objects, "-o", driver, "-pthread")
