@@ -170,10 +170,11 @@ def test_gpu_check_says_what_went_wrong_and_goes_on(gpu_check, stage, how):
 
 def test_a_loop_behind_a_warp_synchronisation_is_found():
     report = script("scripts/sass_report.py")
-    lines = ["MOV", ".L_loop:", "FADD", "@P0 BRA `(.L_loop)", "EXIT", "SHFL", "BRA `(.L_loop)"]
+    body = [".L_loop:", "FADD", ".L_back:", "FMUL", "@P0 BRA `(.L_loop)"]
+    lines = ["MOV", *body, "EXIT", "SHFL", "BRA `(.L_back)"]  # the last two: out of line
     section = "\n".join(t if t[0] == "." else f" /*0*/ {t} R0 ;" for t in lines)
     (loop,) = report.loops_of(report.Kernel("k", 1, report._parse(section)))
-    assert [i.name for i in loop.body] == ["FADD", "BRA"]
+    assert [i.name for i in loop.body] == ["FADD", "FMUL", "BRA"]
 
 
 def test_rounds_of_the_decomposition():
