@@ -434,8 +434,9 @@ def image_cost(kernel: Kernel, n: int, trips: float, segments: float, passes: in
     return [(loop, passes * n * times) for loop, times in per_sample]
 
 
-def apply_cost(kernel: Kernel, rows: float, moved: float) -> Cost:
-    """Of a warp: `rows` of a thread's signal, `moved` samples that it loads and stores."""
+def apply_cost(kernel: Kernel, rows: int, parts: int = 1) -> Cost:
+    """Of a warp: each thread has `rows` of a signal that `parts` threads share."""
+    body = next(x for x in loops_of(kernel) if x.depth == 1)
     loops = [x for x in loops_of(kernel) if x.depth == 2]
 
     def of(function: str, marker: str) -> Loop:
@@ -448,8 +449,12 @@ def apply_cost(kernel: Kernel, rows: float, moved: float) -> Cost:
     values = min((x for x in loops if x.function == "load_values" and count(x, "LDG")), key=size)
     means, spread = of("means", "MUFU"), loop_at(kernel, 2, "means", "STS")[0]
     slope = next(x for x in loops if x.function == "load_values" and count(x, "F2F.F64") == 8)
-    cost: Cost = [(codes, moved), (values, moved), (of("load_values", "STG"), moved)]
-    return [*cost, (means, rows / 4), (spread, rows / 4), (slope, rows / 4)]
+    cost: Cost = [(body, 1), (codes, rows), (values, rows), (of("load_values", "STG"), rows)]
+    cost += [(means, rows / 4), (spread, rows / 4), (slope, rows / 4)]
+    if parts > 1:
+        cost.append((loop_at(kernel, 2, "ends_of", "LDS")[0], rows / 4))
+        cost += [(x, np.ceil(np.log2(parts))) for x in loops if x.function == "scan"]
+    return cost
 
 
 def phases_of(kernel: Kernel, contiguous: bool) -> dict[str, tuple[Loop, int]]:
@@ -540,6 +545,7 @@ def others_markdown(group: Kernel, image: Kernel, pull: Kernel) -> list[str]:
         for loop, samples in (loop_at(group, depth, *step) for step in steps):
             grid.append((loop, times / samples))
     # shape, kernel, samples, bytes of each, samples of a warp, cost of a warp, launches
+    # (rows and parts of the backward: tiling_of in cuda/tile.cuh)
     table = [
         (f"{name}, {r:.1f} rounds", group, size, 8, 256, group_cost(group, 1024, r), 1)
         for name, size, r in (
@@ -553,7 +559,9 @@ def others_markdown(group: Kernel, image: Kernel, pull: Kernel) -> list[str]:
     name = f"64x64x64x64 2D K = 4, {trips:.2f} trips, {cuts:.2f} cuts"
     table += [
         (name, image, 64**4, 8, 2048, sweeps, 1),
-        ("64x64x64x64 backward", pull, 64**4, 12, 2048, apply_cost(pull, 64, 64), 1),
+        ("64x64x64x64 backward", pull, 64**4, 12, 32 * 8, apply_cost(pull, 8, 8), 1),
+        ("32x256x56x56 backward", pull, 2**13 * 56**2, 12, 32 * 56, apply_cost(pull, 56), 1),
+        ("8x3x1024x1024 backward", pull, 24 << 20, 12, 32 * 13, apply_cost(pull, 13, 79), 1),
         ("one signal of 1e6", group, 10**6, 8, 32, grid, GRID_LAUNCHES),
         ("one signal of 1e8", group, 10**8, 8, 32, grid, GRID_LAUNCHES),
     ]
@@ -563,9 +571,10 @@ def others_markdown(group: Kernel, image: Kernel, pull: Kernel) -> list[str]:
         "",
         "Rounds of the decomposition: mean over signals of the benchmarks' data. Trips and cuts:",
         "per sample, of a warp's worst lane, in the first of 8 passes. Loops are counted whole:",
-        "both sides of a branch, the remainders of unrolled loops, operands that are not there. So",
-        "these are upper bounds of what is issued; waiting is not in them. Doubles take 2 cycles",
-        "of a scheduler, floats 1. One signal: the loops of `prox_group` (the same functions),",
+        "both sides of a branch, the remainders of unrolled loops, operands that are not there.",
+        "Not in them: waiting, and threads that go through the samples of a segment at different",
+        "times. Doubles take 2 cycles of a scheduler, floats 1. One signal: the loops of",
+        "`prox_group` (the same functions), without what `g_finish` has to do,",
         f"{GRID_ROUNDS} rounds, and {GRID_LAUNCHES} launches of {1e6 * LAUNCH:.0f} µs.",
         "",
         "| shape | kernel | registers | instructions per sample | busiest pipe | µs | × copy |",
@@ -592,17 +601,16 @@ GLOBAL = 600
 
 
 def latency_markdown(rows: Kernel, pull: Kernel) -> list[str]:
-    """Bounds of the time of 256x32x32, where every scheduler has one warp at most."""
+    """Bounds of the time of 256x32x32, where a scheduler has one warp, or two backward."""
     n, parts = 32, 4  # threads of a signal backward, 9 rows each (tiling_of in cuda/tile.cuh)
     trips, _ = trips_of(n, 1.0)
     lines = [
         "",
         "## 256x32x32: latency",
         "",
-        "A warp has a scheduler to itself. At least: its instructions, one a cycle. At most: each",
-        "waits for the one before (cycles assumed: "
-        + ", ".join(f"{c} {p}" for p, c in LATENCY.items())
-        + ").",
+        "A warp has a scheduler to itself; backward two share one. At least: their instructions,",
+        "one a cycle. At most: each waits for the one before (cycles assumed:",
+        ", ".join(f"{c} {p}" for p, c in LATENCY.items()) + ").",
         f"Both: {GLOBAL} cycles for each wait on global memory. Launches come on top.",
         "",
         "| pass | at least, µs | at most, µs |",
@@ -610,13 +618,14 @@ def latency_markdown(rows: Kernel, pull: Kernel) -> list[str]:
     ]
     phases = phases_of(rows, True).items()
     forward = [(p, n * (trips if name == "trip" else 1) / each) for name, (p, each) in phases]
-    own = max((x for x in loops_of(pull) if x.depth == 1), key=lambda x: len(x.body))
-    backward = [*apply_cost(pull, 9, n / parts), (loop_at(pull, 2, "ends_of", "LDS")[0], 9 / 4)]
-    backward.append((own, 1))
+    backward = apply_cost(pull, 9, parts)
     # Loads come in batches of 8 there, one sample after the other here (edges, then values).
-    for name, cost, waits in (("forward", forward, n / 8), ("backward", backward, 2 * n / parts)):
+    passes = (("forward", forward, 1, n / 8), ("backward", backward, 2, 2 * n / parts))
+    for name, cost, warps, waits in passes:
         chain = sum(t * sum(LATENCY[i.pipe] for i in loop.body) for loop, t in cost)
-        least, most = (1e6 * (c + waits * GLOBAL) / CLOCK for c in (cycles_of(cost)[0], chain))
+        least, most = (
+            1e6 * (c + waits * GLOBAL) / CLOCK for c in (warps * cycles_of(cost)[0], chain)
+        )
         lines.append(f"| {name} | {least:.0f} | {most:.0f} |")
     return lines
 
