@@ -581,9 +581,7 @@ def others_markdown(group: Kernel, image: Kernel, pull: Kernel) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for name, kernel, samples, moved, of_warp, cost, launches in table:
-        issued, cycles, pipe = (
-            v if isinstance(v, str) else v * 32 / of_warp for v in cycles_of(cost)
-        )
+        issued, cycles, pipe = cycles_of([(loop, t * 32 / of_warp) for loop, t in cost])
         seconds = samples / 32 * max(issued, cycles) / SCHEDULERS / CLOCK
         seconds += (launches - 1) * LAUNCH
         kind = "prox_grid" if launches > 1 else kernel.name.split("<")[0]
