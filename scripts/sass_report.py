@@ -3,8 +3,8 @@
     python scripts/sass_report.py [--kernel REGEX] [FILE.cu ...]
     python scripts/sass_report.py --markdown > docs/gpu-model.md
 
-The second predicts times of the kernel of one thread per signal on an H100: instructions per
-sample from the loops, trips of the taut string from a simulation on the benchmarks' data.
+The second predicts times on an H100: instructions per sample from the loops, trips of the taut
+string and rounds of the decomposition from simulations on the benchmarks' data.
 Needs nvcc and nvdisasm (of the toolkit, or `pip install nvidia-cuda-nvdisasm`).
 """
 
@@ -208,6 +208,13 @@ def _dominators(follow: list[list[int]]) -> list[set[int]]:
 
 def _loop_blocks(follow: list[list[int]]) -> dict[int, set[int]]:
     """Header of each natural loop -> its blocks."""
+    reached, rest = {0}, [0]
+    while rest:
+        new = set(follow[rest.pop()]) - reached
+        reached |= new
+        rest += new
+    # What WARPSYNC enters has no branch to it, and would hide the loops that it comes back to.
+    follow = [targets if i in reached else [] for i, targets in enumerate(follow)]
     dominators = _dominators(follow)
     before = collections.defaultdict(list)
     for i, targets in enumerate(follow):
@@ -243,7 +250,7 @@ def loops_of(kernel: Kernel) -> list[Loop]:
 @functools.cache
 def _function(file: str, line: int) -> str:
     """Name of the function of ours that a line lies in."""
-    path = next((p for d in ("include/jaxtv", "cuda") if (p := ROOT / d / file).exists()), None)
+    path = next((p for d in ("include/jaxtv", "cuda") if (p := ROOT / d / file).is_file()), None)
     for text in reversed(path.read_text().splitlines()[:line] if path else []):
         if name := re.match(
             r"(?:JAXTV_HD|JAXTV_DEVICE|__global__|__device__|    prox)\b[^(]*?(\w+)\(", text
@@ -260,7 +267,7 @@ def occupancy(registers: int, threads: int, shared: int) -> int:
     return warps * min(32, 64 // warps, by_registers, by_shared)
 
 
-# ---- the model of prox_rows<float, one λ> on an H100 ----
+# ---- the model of an H100 ----
 
 SCHEDULERS, CLOCK, BANDWIDTH = 132 * 4, 1.7e9, 3.0e12  # Hz; bytes per second of a copy
 SHAPES = {  # name: signals, n, contiguous, λ
@@ -272,16 +279,19 @@ SHAPES = {  # name: signals, n, contiguous, λ
 }
 
 
-def trips_of(n: int, lam: float, signals: int = 1024, seed: int = 0) -> float:
-    """Trips per sample of the slowest of 32 neighbouring signals, mean over such warps.
+def noisy_steps(signals: int, n: int) -> np.ndarray:
+    """Data as in benchmarks/gpu.py: a step of 1 and noise of 0.5."""
+    return 0.5 * np.random.default_rng(0).normal(size=(signals, n)) + (np.arange(n) >= n / 2)
 
-    The data are those of benchmarks/gpu.py: a step of 1 and noise of 0.5. The same steps as
-    include/jaxtv/certified.hpp, all signals at once.
+
+def trips_of(n: int, lam: float, signals: int = 1024) -> tuple[float, float]:
+    """Trips and cuts per sample, each of the worst of 32 neighbouring signals, mean over warps.
+
+    The same steps as include/jaxtv/certified.hpp, all signals at once.
     """
-    rng = np.random.default_rng(seed)
-    x = 0.5 * rng.normal(size=(signals, n)) + (np.arange(n) >= n / 2)
+    x = noisy_steps(signals, n)
     row = np.arange(signals)
-    at, trips = np.ones(signals, int), np.zeros(signals, int)
+    at, trips, cuts = np.ones(signals, int), np.zeros(signals, int), np.zeros(signals, int)
     low, high = np.zeros(signals, int), np.zeros(signals, int)
     vmin, vmax, count = x[:, 0] - lam, x[:, 0] + lam, np.ones(signals)
     p, q = np.zeros(signals), np.zeros(signals)
@@ -292,6 +302,7 @@ def trips_of(n: int, lam: float, signals: int = 1024, seed: int = 0) -> float:
         limit = np.where(i < n - 1, -2 * lam, -lam)
         down, up = live & (a < limit), live & (b > -limit)
         cut = down | up
+        cuts += cut
         i = np.where(cut, np.where(down, low, high) + 1, i)
         first = x[row, np.minimum(i, n - 1)]
         vmin = np.where(cut, first + np.where(down, 0, -2 * lam), vmin)
@@ -302,14 +313,152 @@ def trips_of(n: int, lam: float, signals: int = 1024, seed: int = 0) -> float:
         low, high = np.where(a >= 0, i, low), np.where(b <= 0, i, high)
         p, q = np.minimum(a, 0), np.maximum(b, 0)
         at = np.where(live, i + 1, at)
-    return float(trips.reshape(-1, 32).max(axis=1).mean() / n)
+    trips, cuts = (v.reshape(-1, 32).max(axis=1).mean() / n for v in (trips, cuts))
+    return float(trips), float(cuts)
+
+
+def rounds_of(x: np.ndarray, lam: float) -> float:
+    """Rounds of the decomposition (cuda/rounds.cuh, but for ties), mean over the signals."""
+    signals, n = x.shape
+    jump = np.zeros((signals, n + 1), int)  # before each sample; 2: not a jump, but an end
+    jump[:, 0] = jump[:, n] = 2
+    rounds, going = np.zeros(signals, int), np.ones(signals, bool)
+    while going.any():
+        rounds += going
+        dual = lam * np.where(jump == 2, 0, jump)
+        mean = np.empty_like(x)
+        for row, ends in enumerate(jump != 0):
+            edges = np.flatnonzero(ends)
+            size = np.diff(edges)
+            total = np.add.reduceat(x[row], edges[:-1]) + np.diff(dual[row, edges])
+            mean[row] = np.repeat(total / size, size)
+        by, message = mean - x, np.empty_like(x)
+        last = np.zeros(signals)
+        for i in range(n):
+            start = np.where(jump[:, i] != 0, dual[:, i], np.clip(last, -lam, lam))
+            message[:, i] = last = start + by[:, i]
+        slack = 1e-12 * (lam + abs(mean) + abs(x))
+        label, new = np.zeros(signals, int), np.zeros_like(jump)
+        for i in reversed(range(n)):
+            end = jump[:, i + 1] != 0
+            own = np.where(message[:, i] > lam + slack[:, i], 0, label)
+            own = np.where(message[:, i] < -lam - slack[:, i], 1, own)
+            own = np.where(end, message[:, i] - dual[:, i + 1] < -slack[:, i], own)
+            new[:, i + 1] = np.where(end, 0, label - own)
+            label = own
+        going = new.any(axis=1)
+        jump += new
+    return float(rounds.mean())
+
+
+def count(loop: Loop, start: str) -> int:
+    """How many of its instructions begin like that."""
+    return sum(i.name.startswith(start) for i in loop.body)
+
+
+def loop_at(kernel: Kernel, depth: int, function: str, marker: str) -> tuple[Loop, int]:
+    """The (smallest) loop of that function; `marker`: it has one of these per sample."""
+    loops = [x for x in loops_of(kernel) if (x.depth, x.function) == (depth, function)]
+    loop = min((x for x in loops if count(x, marker)), key=lambda x: len(x.body))
+    return loop, count(loop, marker)
+
+
+Cost = list[tuple[Loop, float]]  # loops, and how many times a warp goes through each
+
+
+def cycles_of(cost: Cost) -> tuple[float, float, str]:
+    """Instructions that a warp issues; cycles of the busiest pipe, and which that is."""
+    issued = sum(times * len(loop.body) for loop, times in cost)
+    busy = {p: sum(t * c * loop.counts()[p] for loop, t in cost) for p, c in CYCLES.items()}
+    pipe = max(busy, key=lambda p: busy[p])
+    return issued, busy[pipe], pipe
+
+
+# The decomposition of prox_group<float, 4>: loops of a round and those that run once.
+ROUND = (
+    ("extend", "LDS.S8"),
+    ("means", "LDS.S8"),
+    ("compose", "LDS.64"),
+    ("labels", "STS.U8"),
+    ("fill", "STS.U8"),
+)
+ONCE = (
+    ("bounds", "F2F.F64"),
+    ("find_cuts", "STS.U8"),
+    ("extend", "LDS.S8"),
+    ("means", "LDS.S8"),
+    ("spread", "F2F.F32"),
+    ("__launch_bounds__", "LDG"),
+    ("__launch_bounds__", "STG"),
+)
+
+
+def group_cost(kernel: Kernel, n: int, rounds: float, threads: int = 128) -> Cost:
+    """Of a warp of the block that solves one signal (cuda/prox1d.cu, cuda/rounds.cuh)."""
+    each = -(-n // threads) | 1
+    loops = loops_of(kernel)
+    body = max((x for x in loops if x.depth == 2), key=lambda x: len(x.body))
+    cost: Cost = [(next(x for x in loops if x.depth == 1), 1), (body, rounds + 1)]
+    for steps, depth, times in ((ROUND, 3, rounds), (ONCE, 2, 1), ((("fuse", "STS"),), 3, 1)):
+        for step in steps:
+            loop, samples = loop_at(kernel, depth, *step)
+            cost.append((loop, times * each / samples))
+    for loop in loops:  # scans: five steps each
+        if loop.depth > 1 and len(loop.body) < 100 and count(loop, "SHFL"):
+            cost.append((loop, 5 * (rounds if loop.depth == 3 else 1)))
+    return cost
+
+
+TIES = ((5, "for_segments", "MUFU"), (6, "for_segments", "LDS"))
+
+
+def image_cost(kernel: Kernel, n: int, trips: float, segments: float, passes: int) -> Cost:
+    """Of a warp with a line per thread (solve_line in cuda/dykstra.cu)."""
+    load, of_load = loop_at(kernel, 4, "__launch_bounds__", "STS")
+    extent, of_extent = loop_at(kernel, 4, "extent_of", "LDS")
+    body = max((x for x in loops_of(kernel) if x.depth == 3), key=lambda x: len(x.body))
+    write, of_write = loop_at(kernel, 5, "solve_line", "STS.U8")
+    ties, ties_sum = (loop_at(kernel, *at)[0] for at in TIES)
+    values = next(x for x in loops_of(kernel) if x.function == "solve_line" and x.depth == 4)
+    trip, _ = loop_at(kernel, 4, "taut_string", "MUFU")
+    per_sample: Cost = [
+        (body, 1 / n),
+        (load, 1 / of_load),
+        (extent, 1 / of_extent),
+        (trip, trips),
+        (ties, segments),
+        (ties_sum, 2),  # that of the values has the same instructions
+        (values, segments),
+        (write, 1 / of_write),
+    ]
+    return [(loop, passes * n * times) for loop, times in per_sample]
+
+
+def apply_cost(kernel: Kernel, rows: int, parts: int = 1) -> Cost:
+    """Of a warp: each thread has `rows` of a signal that `parts` threads share."""
+    body = next(x for x in loops_of(kernel) if x.depth == 1)
+    loops = [x for x in loops_of(kernel) if x.depth == 2]
+
+    def of(function: str, marker: str) -> Loop:
+        return max((x for x in loops if x.function == function and count(x, marker)), key=size)
+
+    def size(loop: Loop) -> int:
+        return len(loop.body)
+
+    codes = min((x for x in loops if x.function == "code_of" and count(x, "LDG") > 1), key=size)
+    values = min((x for x in loops if x.function == "load_values" and count(x, "LDG")), key=size)
+    means, spread = of("means", "MUFU"), loop_at(kernel, 2, "means", "STS")[0]
+    slope = next(x for x in loops if x.function == "load_values" and count(x, "F2F.F64") == 8)
+    cost: Cost = [(body, 1), (codes, rows), (values, rows), (of("load_values", "STG"), rows)]
+    cost += [(means, rows / 4), (spread, rows / 4), (slope, rows / 4)]
+    if parts > 1:
+        cost.append((loop_at(kernel, 2, "ends_of", "LDS")[0], rows / 4))
+        cost += [(x, np.ceil(np.log2(parts))) for x in loops if x.function == "scan"]
+    return cost
 
 
 def phases_of(kernel: Kernel, contiguous: bool) -> dict[str, tuple[Loop, int]]:
     """The loops that every sample goes through, and the samples of one iteration of each."""
-
-    def count(loop: Loop, start: str) -> int:
-        return sum(i.name.startswith(start) for i in loop.body)
 
     def of(function: str, marker: str, but: str = "none") -> list[Loop]:
         loops = [x for x in loops_of(kernel) if x.function == function and count(x, marker)]
@@ -332,13 +481,9 @@ def phases_of(kernel: Kernel, contiguous: bool) -> dict[str, tuple[Loop, int]]:
     }
 
 
-def markdown(kernel: Kernel) -> str:
-    """The predicted times and what they are made of."""
+def rows_markdown(kernel: Kernel) -> list[str]:
+    """Predicted times of prox_rows and what they are made of."""
     lines = [
-        "# What the SASS says about one thread per signal on an H100",
-        "",
-        "Generated by `python scripts/sass_report.py --markdown`; **predicted, not measured**.",
-        "",
         f"`{kernel.name}`, sm_90: {kernel.registers} registers. Instructions per sample, or per",
         "trip of the taut string; cycles of the busiest pipe of a scheduler in brackets.",
         "",
@@ -361,25 +506,144 @@ def markdown(kernel: Kernel) -> str:
         "| shape | τ | warps | instructions per sample | busiest pipe | µs | × copy |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, (signals, n, contiguous, lam) in SHAPES.items():
-        trips = trips_of(n, lam)
-        issued, busy = 0.0, dict.fromkeys(CYCLES, 0.0)
-        for phase, (loop, samples) in phases_of(kernel, contiguous).items():
-            times = (trips if phase == "trip" else 1) / samples
-            issued += times * len(loop.body)
-            for pipe, cycles in CYCLES.items():
-                busy[pipe] += times * cycles * loop.counts()[pipe]
-        cycles, pipe = max((c, p) for p, c in busy.items())
+    for shape, (signals, n, contiguous, lam) in SHAPES.items():
+        trips, _ = trips_of(n, lam)
+        phases = phases_of(kernel, contiguous).items()
+        cost = [(p, (trips if name == "trip" else 1) / each) for name, (p, each) in phases]
+        issued, cycles, pipe = cycles_of(cost)
         lanes = min(128, 20 * 1024 // 5 // (n + 1) // 32 * 32)  # as tiling_of in cuda/tile.cuh
         warps = occupancy(kernel.registers, lanes, 5 * n * (lanes | contiguous))
         samples = signals * n
         seconds = samples / 32 * max(issued, cycles) / SCHEDULERS / CLOCK
         copy = 8 * samples / BANDWIDTH
         lines.append(
-            f"| {name} | {trips:.2f} | {warps} | {issued:.0f} | {cycles:.0f} ({pipe}) | "
+            f"| {shape} | {trips:.2f} | {warps} | {issued:.0f} | {cycles:.0f} ({pipe}) | "
             f"{1e6 * max(seconds, copy):.0f} | {max(seconds / copy, 1):.1f} |"
         )
-    return "\n".join(lines)
+    return lines
+
+
+KERNELS = {  # kernel: its file
+    "prox_rows<float, false>": "prox1d",
+    "prox_group<float, 4>": "prox1d",
+    "image_dykstra<float, false>": "dykstra",
+    "apply<float, PullTile<float>": "segments",
+}
+# Of prox_grid, which has no data-dependent launches (Launcher in cuda/prox1d_grid.cu).
+GRID_ROUNDS, GRID_LAUNCHES, LAUNCH = 8, 85, 2e-6  # seconds each
+
+
+def others_markdown(group: Kernel, image: Kernel, pull: Kernel) -> list[str]:
+    """Predicted times of the other kernels."""
+    k = np.arange(1024)
+    noise = rounds_of(noisy_steps(64, 1024), 1.0)
+    ramp = rounds_of(1e-2 * k[None], 1e3)
+    sine = rounds_of(1e2 * np.sin(6 * np.pi * k / 1024)[None], 1e2)
+    trips, cuts = trips_of(64, 0.1)
+    grid: Cost = []
+    for steps, depth, times in ((ROUND, 3, GRID_ROUNDS), (ONCE, 2, 1)):
+        for loop, samples in (loop_at(group, depth, *step) for step in steps):
+            grid.append((loop, times / samples))
+    # shape, kernel, samples, bytes of each, samples of a warp, cost of a warp, launches
+    # (rows and parts of the backward: tiling_of in cuda/tile.cuh)
+    table = [
+        (f"{name}, {r:.1f} rounds", group, size, 8, 256, group_cost(group, 1024, r), 1)
+        for name, size, r in (
+            ("8x3x1024x1024 forward", 24 << 20, noise),
+            ("8192x1024, noise", 8 << 20, noise),
+            ("8192x1024, ramps", 8 << 20, ramp),
+            ("8192x1024, sines", 8 << 20, sine),
+        )
+    ]
+    sweeps = image_cost(image, 64, trips, cuts, passes=8)
+    name = f"64x64x64x64 2D K = 4, {trips:.2f} trips, {cuts:.2f} cuts"
+    table += [
+        (name, image, 64**4, 8, 2048, sweeps, 1),
+        ("64x64x64x64 backward", pull, 64**4, 12, 32 * 8, apply_cost(pull, 8, 8), 1),
+        ("32x256x56x56 backward", pull, 2**13 * 56**2, 12, 32 * 56, apply_cost(pull, 56), 1),
+        ("8x3x1024x1024 backward", pull, 24 << 20, 12, 32 * 13, apply_cost(pull, 13, 79), 1),
+        ("one signal of 1e6", group, 10**6, 8, 32, grid, GRID_LAUNCHES),
+        ("one signal of 1e8", group, 10**8, 8, 32, grid, GRID_LAUNCHES),
+    ]
+    lines = [
+        "",
+        "## Other kernels",
+        "",
+        "Rounds of the decomposition: mean over signals of the benchmarks' data. Trips and cuts:",
+        "per sample, of a warp's worst lane, in the first of 8 passes. Loops are counted whole:",
+        "both sides of a branch, the remainders of unrolled loops, operands that are not there.",
+        "Not in them: waiting, and threads that go through the samples of a segment at different",
+        "times. Doubles take 2 cycles of a scheduler, floats 1. One signal: the loops of",
+        "`prox_group` (the same functions), without what `g_finish` has to do,",
+        f"{GRID_ROUNDS} rounds, and {GRID_LAUNCHES} launches of {1e6 * LAUNCH:.0f} µs.",
+        "",
+        "| shape | kernel | registers | instructions per sample | busiest pipe | µs | × copy |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, kernel, samples, moved, of_warp, cost, launches in table:
+        issued, cycles, pipe = cycles_of([(loop, t * 32 / of_warp) for loop, t in cost])
+        seconds = samples / 32 * max(issued, cycles) / SCHEDULERS / CLOCK
+        seconds += (launches - 1) * LAUNCH
+        kind = "prox_grid" if launches > 1 else kernel.name.split("<")[0]
+        registers = "" if launches > 1 else kernel.registers
+        lines.append(
+            f"| {name} | `{kind}` | {registers} | {issued:.0f} | {cycles:.0f} ({pipe}) "
+            f"| {1e6 * seconds:.0f} | {seconds * BANDWIDTH / moved / samples:.1f} |"
+        )
+    return lines
+
+
+# Cycles until what an instruction made can be used, assumed; of global memory, once per batch.
+LATENCY = {"fp64": 8, "special": 20, "memory": 30, "fp32": 4, "integer": 5, "control": 5}
+GLOBAL = 600
+
+
+def latency_markdown(rows: Kernel, pull: Kernel) -> list[str]:
+    """Bounds of the time of 256x32x32, where a scheduler has one warp, or two backward."""
+    n, parts = 32, 4  # threads of a signal backward, 9 rows each (tiling_of in cuda/tile.cuh)
+    trips, _ = trips_of(n, 1.0)
+    lines = [
+        "",
+        "## 256x32x32: latency",
+        "",
+        "A warp has a scheduler to itself; backward two share one. At least: their instructions,",
+        "one a cycle. At most: each waits for the one before (cycles assumed:",
+        ", ".join(f"{c} {p}" for p, c in LATENCY.items()) + ").",
+        f"Both: {GLOBAL} cycles for each wait on global memory. Launches come on top.",
+        "",
+        "| pass | at least, µs | at most, µs |",
+        "|---|---|---|",
+    ]
+    phases = phases_of(rows, True).items()
+    forward = [(p, n * (trips if name == "trip" else 1) / each) for name, (p, each) in phases]
+    backward = apply_cost(pull, 9, parts)
+    # Loads come in batches of 8 there, one sample after the other here (edges, then values).
+    passes = (("forward", forward, 1, n / 8), ("backward", backward, 2, 2 * n / parts))
+    for name, cost, warps, waits in passes:
+        chain = sum(t * sum(LATENCY[i.pipe] for i in loop.body) for loop, t in cost)
+        least, most = (
+            1e6 * (c + waits * GLOBAL) / CLOCK for c in (warps * cycles_of(cost)[0], chain)
+        )
+        lines.append(f"| {name} | {least:.0f} | {most:.0f} |")
+    return lines
+
+
+def markdown(arch: str) -> str:
+    """All predictions."""
+    files = {f: disassemble(ROOT / f"cuda/{f}.cu", arch) for f in dict.fromkeys(KERNELS.values())}
+    rows, group, image, pull = (
+        next(k for k in files[file] if k.name.startswith(name)) for name, file in KERNELS.items()
+    )
+    lines = [
+        "# What the SASS says about times on an H100",
+        "",
+        "Generated by `python scripts/sass_report.py --markdown`; **predicted, not measured**.",
+        "",
+        "## One thread per signal",
+        "",
+    ]
+    lines += rows_markdown(rows) + others_markdown(group, image, pull)
+    return "\n".join(lines + latency_markdown(rows, pull))
 
 
 def main() -> int:
@@ -390,12 +654,12 @@ def main() -> int:
     parser.add_argument("--markdown", action="store_true")
     parser.add_argument("sources", nargs="*", type=pathlib.Path)
     args = parser.parse_args()
+    if args.markdown:
+        print(markdown(args.arch))
+        return 0
     for source in args.sources or [ROOT / "cuda/prox1d.cu"]:
         for kernel in disassemble(source, args.arch):
             if not re.search(args.kernel, kernel.name):
-                continue
-            if args.markdown:
-                print(markdown(kernel))
                 continue
             size = len(kernel.instructions)
             print(f"{kernel.name}: {kernel.registers} registers, {size} instructions")

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import types
 
+import jax
+import numpy as np
 import pytest
 import simt_platform
 
@@ -74,6 +76,117 @@ def test_the_time_of_a_call_is_that_of_its_kernels():
     assert median(profile(calls, plane="/host:CPU"), 3) is None
 
 
+# ---------------------------------------------------------------------------- the paper's package
+
+
+class Layer:
+    """Stands in for tv_opt_layers.layers.l1_tv_1d_layer.L1TV1DLayer: its signatures, its shapes."""
+
+    made, solved = [], []
+
+    def __init__(
+        self,
+        lmbd_mode="learned",
+        lmbd_init=-1,
+        lmbd_zero=-1,
+        num_channels=1,
+        direction="row",
+        dtype=None,
+    ):
+        assert lmbd_mode in ("learned", "fixed", "given")
+        assert direction in ("row", "col")
+        self.made.append((lmbd_mode, lmbd_init, num_channels, direction))
+
+    def cuda(self):
+        return self
+
+    def __call__(self, y, input_lmbd=None, direction=None):
+        assert y.data.ndim == 4
+        assert y.on_device
+        assert y.needs_gradient
+        self.solved.append(y.data)
+        return y
+
+
+class Tensor:
+    """Stands in for a torch.Tensor."""
+
+    on_device = needs_gradient = False
+
+    def __init__(self, data):
+        self.data, self.backwards = data, 0
+
+    def cuda(self):
+        self.on_device = True
+        return self
+
+    def requires_grad_(self):
+        self.needs_gradient = True
+        return self
+
+    def sum(self):
+        return self
+
+    def backward(self):
+        self.backwards += 1
+
+
+class Event:
+    """Stands in for a torch.cuda.Event: the n-th measurement takes n ms."""
+
+    measured = 0
+
+    def __init__(self, enable_timing):
+        assert enable_timing
+
+    def record(self):
+        pass
+
+    def elapsed_time(self, end):
+        Event.measured += 1
+        return Event.measured
+
+
+@pytest.fixture
+def papers_package(monkeypatch):
+    space = types.SimpleNamespace
+    cuda = space(Event=Event, synchronize=lambda: None)
+    for name, content in {
+        "torch": {"cuda": cuda, "from_numpy": Tensor},
+        "tv_opt_layers": {},
+        "tv_opt_layers.layers": {},
+        "tv_opt_layers.layers.l1_tv_1d_layer": {"L1TV1DLayer": Layer},
+    }.items():
+        module = types.ModuleType(name)
+        module.__spec__ = importlib.util.spec_from_loader(name, None)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(Event, "measured", 0)
+    monkeypatch.setattr(Layer, "made", [])
+    monkeypatch.setattr(Layer, "solved", [])
+
+
+def test_the_papers_layer_is_called_as_it_is_written(papers_package):
+    benchmark = script("benchmarks/gpu.py")
+    with jax.numpy_dtype_promotion("standard"):  # as where it is run
+        table1 = np.asarray(benchmark.samples(benchmark.CASES[0], 0))
+        assert benchmark.paper_package(runs=3) == {"forward_backward_us": 5e3}  # of 4, 5, 6 ms
+    assert Layer.made == [("learned", 1.0, 1, "row")]
+    assert len(Layer.solved) == 6
+    for x in Layer.solved:
+        assert x.shape == (8, 32, 32, 32)
+        assert x.dtype == np.float32
+        assert np.array_equal(x.reshape(table1.shape), table1)
+
+
+def test_what_the_papers_package_raises_is_its_result(papers_package, monkeypatch):
+    monkeypatch.setattr(Layer, "cuda", lambda self: 1 / 0)
+    result = script("benchmarks/gpu.py").paper_package(runs=3)
+    assert result == {"error": "ZeroDivisionError: division by zero"}
+
+
+# ---------------------------------------------------------------------------- what ptxas says
+
 LOG = """
   ptxas info    : 0 bytes gmem
   ptxas info    : Compiling entry function '_Z{n}{name}v' for 'sm_90'
@@ -84,7 +197,7 @@ LOG = """
 
 
 @pytest.mark.parametrize(("spills", "status"), [(0, 0), (8, 1)])
-def test_spills_fail_the_report(tmp_path, capsys, spills, status):
+def test_spills_fail_the_ptxas_report(tmp_path, capsys, spills, status):
     log = tmp_path / "build.log"
     log.write_text(
         LOG.format(n=4, name="rows", spills=0) + LOG.format(n=5, name="block", spills=spills)
@@ -92,6 +205,23 @@ def test_spills_fail_the_report(tmp_path, capsys, spills, status):
     report = script("scripts/ptxas_report.py")
     assert report.main([str(log)]) == status
     assert f"   77 {spills:6d}     16  block" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("registers", "status"), [(64, 0), (65, 1)])
+def test_too_many_registers_fail_the_ptxas_report(tmp_path, registers, status):
+    log = tmp_path / "build.log"
+    name = "5applyIfEvv"  # apply<float>
+    text = LOG.replace("_Z{n}{name}v", f"_Z{name}").format(spills=0)
+    log.write_text(text.replace("Used 77", f"Used {registers}"))
+    assert script("scripts/ptxas_report.py").main([str(log)]) == status
+
+
+def test_a_kernel_without_a_report_fails(tmp_path):
+    log = tmp_path / "build.log"
+    whole = LOG.format(n=4, name="rows", spills=0)
+    log.write_text(whole + whole.split("ptxas info    : Function")[0])
+    with pytest.raises(SystemExit, match="2 kernels, but 1 reports"):
+        script("scripts/ptxas_report.py").main([str(log)])
 
 
 def test_a_log_without_kernels_fails_the_report(tmp_path):

@@ -8,8 +8,14 @@ import subprocess
 import sys
 import sysconfig
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import simt_platform
+
+import jaxtv
+from jaxtv import _ffi, _primitive
 
 pytestmark = [pytest.mark.once, pytest.mark.host]
 ROOT = simt_platform.ROOT
@@ -74,6 +80,135 @@ def test_require_cuda_fails_without_the_kernels(monkeypatch, registered, fallbac
     else:
         with pytest.raises(pytest.UsageError, match=message):
             conftest.require_cuda()
+
+
+# ---------------------------------------------------------------------------- gpu_check.sh
+
+STAND_IN = """#!/bin/bash
+# Every tool that gpu_check.sh calls; $FAIL and $HANG name a stage.
+stage=none
+case "${0##*/} $*" in
+  timeout*) exec "$TIMEOUT" -s INT -k 1 "$([ "$HANG" ] && echo 1 || echo 60)" "${@:6}" ;;
+  nvidia-smi*name*) echo "NVIDIA H100 80GB" ;;
+  nvidia-smi*) echo 9.0 ;;
+  cmake*--install*) mkdir -p build/gpu/site ;;
+  cmake*-S*) stage=build ;;
+  compute-sanitizer*) stage=$2 ;;
+  *"-m pytest "*) stage=tests ;;
+  *benchmarks/gpu.py*) stage=benchmark; echo '{"cases": {}}' > "$4" ;;
+esac
+[ "$stage" = none ] || echo "what $stage says"
+case "$stage" in
+  "$FAIL") echo "FAILED $stage: the reason"; exit 3 ;;
+  "$HANG") exec sleep 60 ;;
+esac
+"""
+STAGES = ["build", "tests", "memcheck", "racecheck", "initcheck", "synccheck", "benchmark"]
+
+
+@pytest.fixture
+def gpu_check(tmp_path):
+    """Runs a copy of the script on stand-ins; returns what it did and the JSON it left."""
+    root, tools = tmp_path / "checkout", tmp_path / "tools"
+    for folder in (root / "scripts", root / "jaxtv", tools, tmp_path / "logs"):
+        folder.mkdir(parents=True)
+    shutil.copy(ROOT / "scripts/gpu_check.sh", root / "scripts")
+    for name in ("timeout", "nvidia-smi", "cmake", "compute-sanitizer", "python3"):
+        (tools / name).write_text(STAND_IN)
+        (tools / name).chmod(0o755)
+    (tmp_path / "logs/benchmark.txt").write_text("of an earlier run")
+
+    def run(fail="", hang=""):
+        environment = os.environ | {
+            "PATH": os.pathsep.join([str(tools), os.environ["PATH"]]),
+            "TIMEOUT": shutil.which("timeout"),
+            "OUT": str(tmp_path / "logs"),
+            "FAIL": fail,
+            "HANG": hang,
+        }
+        command = ["bash", root / "scripts/gpu_check.sh"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert not done.stderr
+        return done, (root / "benchmarks/results/NVIDIA_H100_80GB.json").exists()
+
+    return run
+
+
+def verdicts(output):
+    """Stage -> verdict, of the last lines."""
+    rows = [re.split(r"\s{2,}", line) for line in output.splitlines()[-8:-1]]
+    return {row[0].split()[0]: " ".join(row).split(maxsplit=1)[1] for row in rows}
+
+
+def test_gpu_check_says_ok_and_leaves_the_json(gpu_check):
+    done, json = gpu_check()
+    assert done.returncode == 0
+    assert json
+    assert list(found := verdicts(done.stdout)) == STAGES
+    assert all(verdict.startswith("ok ") for verdict in found.values())
+    assert "-- NVIDIA_H100_80GB\nwhat benchmark says\nbuild " in done.stdout
+
+
+@pytest.mark.parametrize("how", ["fail", "hang"])
+@pytest.mark.parametrize("stage", ["build", "tests", "racecheck", "benchmark"])
+def test_gpu_check_says_what_went_wrong_and_goes_on(gpu_check, stage, how):
+    done, json = gpu_check(**{how: stage})
+    assert done.returncode == 1
+    assert f"what {stage} says" in done.stdout
+    assert ("FAILED build: the reason" in done.stdout) == ((how, stage) == ("fail", "build"))
+    assert json == (stage != "build")
+    assert "of an earlier run" not in done.stdout
+    for name, verdict in verdicts(done.stdout).items():
+        if name == stage:
+            assert verdict.startswith("FAILED (3)" if how == "fail" else "OUT OF TIME")
+        else:
+            assert verdict.startswith("NOT RUN" if stage == "build" else "ok ")
+
+
+# ---------------------------------------------------------------------------- the SASS
+
+
+def test_a_loop_behind_a_warp_synchronisation_is_found():
+    report = script("scripts/sass_report.py")
+    body = [".L_loop:", "FADD", ".L_back:", "FMUL", "@P0 BRA `(.L_loop)"]
+    lines = ["MOV", *body, "EXIT", "SHFL", "BRA `(.L_back)"]  # the last two: out of line
+    section = "\n".join(t if t[0] == "." else f" /*0*/ {t} R0 ;" for t in lines)
+    (loop,) = report.loops_of(report.Kernel("k", 1, report._parse(section)))
+    assert [i.name for i in loop.body] == ["FADD", "FMUL", "BRA"]
+
+
+def test_rounds_of_the_decomposition():
+    report = script("scripts/sass_report.py")
+    constant, step = np.zeros((1, 9)), np.repeat([[0.0, 1.0]], 8)[None]
+    assert report.rounds_of(constant, 1.0) == 1
+    assert report.rounds_of(step, 0.1) == 2  # one cut, then none
+    ramp = np.arange(1024.0)[None]
+    assert report.rounds_of(ramp, 1e-3) == 11  # halves: all 1024 samples, and a round without cuts
+    assert report.rounds_of(np.concatenate([np.zeros((1, 1024)), ramp]), 1e-3) == 6
+
+
+# ---------------------------------------------------------------------------- lowering
+
+
+@pytest.mark.parametrize("name", ["accelerated", "components_jvp", "components_vjp"])
+def test_primitives_without_cuda_kernels_lower_to_jax_around_the_others(monkeypatch, name):
+    monkeypatch.setitem(_ffi.REGISTERED, "cuda", _ffi.REGISTERED["cpu"])
+    x, w = (
+        jnp.ones((3, 4)),
+        jnp.ones((3, 1)),
+    )
+    axes, masks = {"axes": (0, 1)}, jnp.zeros((1, 3, 4), jnp.uint8)
+    options = {"gap_tol": 1e-6, "sweeps": 5, "inner": jaxtv.Direct()}
+    params, args = {
+        "accelerated": (axes | options, (x, x, jnp.ones((1, 4)), w)),
+        "components_jvp": (axes, (masks, x, jnp.ones((1, 4)), w)),
+        "components_vjp": (axes | {"edge": (False, False)}, (masks, x)),
+    }[name]
+    bind = getattr(_primitive, f"_{name}_p").bind
+    traced = jax.jit(lambda *a: bind(*a, **params)).trace(*args)
+    calls = re.findall(r"@(jaxtv_\w+)", traced.lower(lowering_platforms=("cuda",)).as_text())
+    assert set(calls) == ({"jaxtv_prox1d"} if name == "accelerated" else set())
+    assert f"@jaxtv_{name}" in traced.lower(lowering_platforms=("cpu",)).as_text()
 
 
 # ---------------------------------------------------------------------------- build
