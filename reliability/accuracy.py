@@ -1,0 +1,138 @@
+"""Values, segments and gradients against independent float64 solvers."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+
+import jaxtv
+from benchmarks import scalar
+from reliability.draws import SCALES, Batch, batch, compute_dtype, rounded
+from reliability.result import Result
+
+TOLERANCE = {"float32": 1e-6, "float64": 1e-12, "bfloat16": 1e-6, "float16": 1e-6}
+SOLVERS = (jaxtv.Direct(), jaxtv.Decomposition(), jaxtv.TautString())
+COMPILED = 100  # programs that are kept at a time: every batch has its own shape
+
+
+def solve(b: Batch, solver) -> np.ndarray:
+    """The library's solution, (rows, n) in float64."""
+    order = (lambda a: a) if b.axis == -1 else np.transpose
+    x = jnp.asarray(order(b.x), b.dtype)
+    w = jnp.asarray(order(b.w), compute_dtype(b.dtype))
+    y = jaxtv.prox_tv1d(x, w, axis=b.axis, solver=solver)
+    return order(np.asarray(y).astype(np.float64))
+
+
+def exact(b: Batch) -> np.ndarray:
+    """The independent solution, (rows, n) in float64."""
+    return scalar.optimum_of_edges(b.x, oracles.full_weights(b.x, b.w))
+
+
+def errors(b: Batch, y: np.ndarray) -> tuple[float, float]:
+    """The largest error of a row relative to max|x|, and its duality gap to n max|x|^2.
+
+    Half types: the error beyond half an ulp of the result, which is rounded once; no gap.
+    """
+    best = exact(b)
+    miss = np.abs(y - best)
+    if b.dtype != compute_dtype(b.dtype):
+        info = jnp.finfo(b.dtype)
+        ulp = np.maximum(np.abs(best) * float(info.eps), float(info.smallest_subnormal))
+        return float(np.max(np.maximum(miss - ulp / 2, 0) / b.scale)), 0.0
+    x, y, w = b.x / b.scale, y / b.scale, np.minimum(b.w / b.scale, 4.0 * b.x.shape[1])
+    gap = np.abs(oracles.gap(x, y, w)) / b.x.shape[1]
+    return float(np.max(miss / b.scale)), float(np.max(gap))
+
+
+def random(cases: int, seed: int = 0) -> Result:
+    """Random batches until there are `cases` signals."""
+    worst = {dtype: [0, 0.0, 0.0] for dtype in TOLERANCE}
+    failures, total = [], 0
+    while total < cases:
+        if seed % COMPILED == 0:
+            jax.clear_caches()
+        b = batch(seed)
+        error, gap = errors(b, solve(b, SOLVERS[seed % len(SOLVERS)]))
+        if not max(error, gap) <= TOLERANCE[b.dtype]:  # a NaN is a failure
+            failures.append(f"seed {seed}: {b.dtype} {b.x.shape}, error {error:.1e}, gap {gap:.1e}")
+            print(failures[-1], flush=True)
+        found = worst[b.dtype]
+        found[:] = found[0] + len(b.x), max(found[1], error), max(found[2], gap)
+        total, seed = total + len(b.x), seed + 1
+    text = "; ".join(
+        f"{dtype}: {count:,} signals, error ≤ {error:.1e} max|x|, gap ≤ {gap:.1e} n max|x|²"
+        for dtype, (count, error, gap) in worst.items()
+    )
+    return Result(
+        "1D prox against message passing in long double, and by duality gap",
+        f"{total:,} signals in {seed:,} batches",
+        text,
+        failures,
+    )
+
+
+def rows_with_segments(seed: int, scale: float, rows: int = 500):
+    """Rows x, one λ each, and g, float32 values in float64: noise on steps, λ of any size."""
+    r = np.random.default_rng(seed)
+    n = int(r.integers(2, 601))
+    jumps = r.normal(size=(rows, n)) * (r.random((rows, n)) < 0.125)
+    x = np.cumsum(jumps, 1) + 0.3 * r.normal(size=(rows, n))
+    lam = 10 ** r.uniform(-2, 1, (rows, 1))
+    return rounded(scale * x, "float32"), rounded(scale * lam, "float32"), r.normal(size=x.shape)
+
+
+def means(cut: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """The mean of g over the segments of every row."""
+    starts = np.concatenate([np.ones((len(g), 1), bool), cut], 1)
+    label = np.cumsum(starts.ravel()) - 1
+    sums = np.bincount(label, g.ravel())
+    return (sums / np.bincount(label))[label].reshape(g.shape)
+
+
+def compare_segments(x, lam, g, y, gx, glam) -> tuple[int, int, float]:
+    """Counts rows that differ in a decided edge, and rows with an undecided one.
+
+    Also the largest error of the gradient of the others, relative to max|g| and Σ|terms|.
+    """
+    best = scalar.optimum_of_edges(x, oracles.full_weights(x, lam))
+    sign = np.sign(np.diff(best)).astype(np.int8)
+    edges = oracles.decided_edges(x, lam, oracles.Solution(best, sign, sign != 0), "float32")
+    wrong = edges.wrong(y, sign).any(1)
+    same = ~edges.tied & ~wrong
+    mean = means(sign != 0, g)
+    terms = sign * np.diff(mean)
+    off_x = np.abs(gx - mean).max(1) / np.abs(g).max(1)
+    off_lam = np.abs(glam[:, 0] + terms.sum(1)) / np.maximum(np.abs(terms).sum(1), 1)
+    error = np.where(same, np.maximum(off_x, off_lam), 0).max()
+    return int(wrong.sum()), int(edges.tied.sum()), float(error)
+
+
+def segments(cases: int, seed: int = 0) -> Result:
+    """float32 rows at every scale until there are `cases`; gradients to 1e-5."""
+    failures, total, undecided, worst = [], 0, 0, 0.0
+    while total < cases:
+        if seed % COMPILED == 0:
+            jax.clear_caches()
+        scale = SCALES[seed % len(SCALES)]
+        x, lam, g = rows_with_segments(seed, scale)
+        x32, lam32, g32 = (jnp.asarray(a, "float32") for a in (x, lam, g))
+        y, pull = jax.vjp(jaxtv.prox_tv1d, x32, lam32)
+        gx, glam = pull(g32)
+        arrays = (np.asarray(a, np.float64) for a in (g32, y, gx, glam))
+        wrong, tied, error = compare_segments(x, lam, *arrays)
+        if wrong or not error <= 1e-5:
+            failures.append(f"seed {seed}: ×{scale:g} {x.shape}, {wrong} rows, error {error:.1e}")
+            print(failures[-1], flush=True)
+        worst, undecided = max(worst, error), undecided + tied
+        total, seed = total + len(x), seed + 1
+    return Result(
+        "float32 segments and gradients against those of the float64 solution, ×1, ×255, ×1e4",
+        f"{total:,} rows",
+        f"{len(failures)} batches with a wrong segment or gradient; {undecided:,} rows have an "
+        "edge whose jump or slack is below 8 ulp of max|x|, which is not counted; gradient of "
+        f"the others within {worst:.1e}",
+        failures,
+    )

@@ -1,0 +1,32 @@
+"""docs/reliability.md from the results."""
+
+from __future__ import annotations
+
+HEAD = """# Reliability
+
+Made by `python -m reliability` with the CPU kernels. Every figure is as that command printed it.
+
+| check | what | how many | result | failures | command |
+|---|---|---|---|---|---|
+"""
+
+TAIL = """
+`python -m pytest tests/test_reliability.py` runs every check at a small size, and shows that each
+would notice a broken result.
+
+Not done yet: sanitizer builds (ASan, UBSan, TSan) of the native code under the suite,
+coverage-guided fuzzing (AFL, libFuzzer) of the FFI entry points, allocation failure, sizes of 2^31
+samples, and all of these on a GPU.
+"""
+
+
+def render(results: dict) -> str:
+    """The page; a check that has not been run has no row."""
+    rows = [
+        f"| `{name}` | {r['what'].replace('|', chr(92) + '|')} | {r['cases']} | "
+        f"{r['result'].replace('|', chr(92) + '|')} | {len(r['failures'])} | `{r['command']}` |"
+        for name, r in results.items()
+    ]
+    failures = [f"* `{name}`: {text}" for name, r in results.items() for text in r["failures"]]
+    known = ["", "Failures:", "", *failures] if failures else []
+    return HEAD + "\n".join([*rows, *known]) + "\n" + TAIL
