@@ -20,9 +20,13 @@ os.environ["XLA_FLAGS"] = (
 
 import jax
 
-from reliability import ROOT, accuracy, page
+from reliability import ROOT, accuracy, bits, page
 
-CHECKS = {"random": (accuracy.random, 1_000_000), "segments": (accuracy.segments, 100_000)}
+CHECKS = {
+    "random": (accuracy.random, 1_000_000),
+    "segments": (accuracy.segments, 100_000),
+    "bitwise": (bits.bitwise, 400),
+}
 
 
 def run(name: str, cases: int | None, seconds: int) -> dict:

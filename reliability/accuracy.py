@@ -9,10 +9,9 @@ import oracles
 
 import jaxtv
 from benchmarks import scalar
-from reliability.draws import SCALES, Batch, batch, compute_dtype, rounded
+from reliability.draws import DTYPES, SCALES, TOLERANCE, Batch, batch, compute_dtype, rounded
 from reliability.result import Result
 
-TOLERANCE = {"float32": 1e-6, "float64": 1e-12, "bfloat16": 1e-6, "float16": 1e-6}
 SOLVERS = (jaxtv.Direct(), jaxtv.Decomposition(), jaxtv.TautString())
 COMPILED = 100  # programs that are kept at a time: every batch has its own shape
 
@@ -31,8 +30,8 @@ def exact(b: Batch) -> np.ndarray:
     return scalar.optimum_of_edges(b.x, oracles.full_weights(b.x, b.w))
 
 
-def errors(b: Batch, y: np.ndarray) -> tuple[float, float]:
-    """The largest error of a row relative to max|x|, and its duality gap to n max|x|^2.
+def errors(b: Batch, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The error of every row relative to max|x|, and its duality gap to n max|x|^2.
 
     Half types: the error beyond half an ulp of the result, which is rounded once; no gap.
     """
@@ -41,35 +40,62 @@ def errors(b: Batch, y: np.ndarray) -> tuple[float, float]:
     if b.dtype != compute_dtype(b.dtype):
         info = jnp.finfo(b.dtype)
         ulp = np.maximum(np.abs(best) * float(info.eps), float(info.smallest_subnormal))
-        return float(np.max(np.maximum(miss - ulp / 2, 0) / b.scale)), 0.0
+        return np.max(np.maximum(miss - ulp / 2, 0) / b.scale, 1), np.zeros(len(y))
     x, y, w = b.x / b.scale, y / b.scale, np.minimum(b.w / b.scale, 4.0 * b.x.shape[1])
-    gap = np.abs(oracles.gap(x, y, w)) / b.x.shape[1]
-    return float(np.max(miss / b.scale)), float(np.max(gap))
+    return np.max(miss / b.scale, 1), np.abs(oracles.gap(x, y, w)) / b.x.shape[1]
+
+
+class Tally:
+    """The largest errors of the rows of one dtype, and how many rows were wrong.
+
+    Rows whose sum Σ|x| is beyond the range of the dtype are kept apart.
+    """
+
+    def __init__(self):
+        self.rows = self.beyond = self.wrong_beyond = 0
+        self.error = self.gap = 0.0
+
+    def add(self, b: Batch, y: np.ndarray) -> tuple[int, int]:
+        """The number of wrong rows, within and beyond the range."""
+        error, gap = errors(b, y)
+        wrong = ~(np.maximum(error, gap) <= TOLERANCE[compute_dtype(b.dtype)])  # a NaN is wrong
+        beyond = np.abs(b.x).sum(1) > float(jnp.finfo(compute_dtype(b.dtype)).max)
+        counts = int((wrong & ~beyond).sum()), int((wrong & beyond).sum())
+        self.rows += int((~beyond).sum())
+        self.beyond += int(beyond.sum())
+        self.wrong_beyond += counts[1]
+        self.error = max(self.error, np.max(error, where=~beyond, initial=0))
+        self.gap = max(self.gap, np.max(gap, where=~beyond, initial=0))
+        return counts
+
+    def __str__(self):
+        text = f"{self.rows:,} signals, error ≤ {self.error:.1e} max|x|"
+        text += f", gap ≤ {self.gap:.1e} n max|x|²" if self.gap else ""
+        if self.beyond:
+            text += f"; of {self.beyond:,} with Σ|x| beyond its range {self.wrong_beyond:,} wrong"
+        return text
 
 
 def random(cases: int, seed: int = 0) -> Result:
     """Random batches until there are `cases` signals."""
-    worst = {dtype: [0, 0.0, 0.0] for dtype in TOLERANCE}
+    tallies = {dtype: Tally() for dtype in DTYPES}
     failures, total = [], 0
     while total < cases:
         if seed % COMPILED == 0:
             jax.clear_caches()
         b = batch(seed)
-        error, gap = errors(b, solve(b, SOLVERS[seed % len(SOLVERS)]))
-        if not max(error, gap) <= TOLERANCE[b.dtype]:  # a NaN is a failure
-            failures.append(f"seed {seed}: {b.dtype} {b.x.shape}, error {error:.1e}, gap {gap:.1e}")
+        wrong, beyond = tallies[b.dtype].add(b, solve(b, SOLVERS[seed % len(SOLVERS)]))
+        if wrong or beyond:
+            failures.append(
+                f"seed {seed}: {b.dtype} {b.x.shape}, {wrong} wrong, "
+                f"{beyond} wrong whose sum is beyond the range"
+            )
             print(failures[-1], flush=True)
-        found = worst[b.dtype]
-        found[:] = found[0] + len(b.x), max(found[1], error), max(found[2], gap)
         total, seed = total + len(b.x), seed + 1
-    text = "; ".join(
-        f"{dtype}: {count:,} signals, error ≤ {error:.1e} max|x|, gap ≤ {gap:.1e} n max|x|²"
-        for dtype, (count, error, gap) in worst.items()
-    )
     return Result(
         "1D prox against message passing in long double, and by duality gap",
         f"{total:,} signals in {seed:,} batches",
-        text,
+        ". ".join(f"{dtype}: {tally}" for dtype, tally in tallies.items()),
         failures,
     )
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
+TOLERANCE = {"float32": 1e-6, "float64": 1e-12}  # of `Batch.scale`
 SCALES = (1.0, 255.0, 1e4)
 SAMPLES = 120_000  # the most of one batch
 
@@ -26,9 +27,13 @@ class Batch(NamedTuple):
 
     @property
     def scale(self) -> np.ndarray:
-        """What the errors of a row are relative to: max|x|, or the least normal number."""
-        tiny = float(jnp.finfo(compute_dtype(self.dtype)).tiny)
-        return np.maximum(np.abs(self.x).max(1, keepdims=True), tiny)
+        """Max|x|, which the errors of a row are relative to, but at least tiny / eps.
+
+        XLA's threads take what is below `tiny`, the least normal number, for zero, in every step of
+        the arithmetic: the numbers have a spacing of `tiny` there, as numbers of tiny / eps have.
+        """
+        info = jnp.finfo(compute_dtype(self.dtype))
+        return np.maximum(np.abs(self.x).max(1, keepdims=True), float(info.tiny) / float(info.eps))
 
 
 def compute_dtype(dtype: str) -> str:

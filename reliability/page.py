@@ -27,6 +27,12 @@ def render(results: dict) -> str:
         f"{r['result'].replace('|', chr(92) + '|')} | {len(r['failures'])} | `{r['command']}` |"
         for name, r in results.items()
     ]
-    failures = [f"* `{name}`: {text}" for name, r in results.items() for text in r["failures"]]
+    failures = [line for name, r in results.items() for line in _listed(name, r["failures"])]
     known = ["", "Failures:", "", *failures] if failures else []
     return HEAD + "\n".join([*rows, *known]) + "\n" + TAIL
+
+
+def _listed(name: str, failures: list[str], most: int = 5) -> list[str]:
+    lines = [f"* `{name}`: {text}" for text in failures[:most]]
+    more = len(failures) - most
+    return [*lines, f"* `{name}`: {more} more, all in reliability.json"] if more > 0 else lines
