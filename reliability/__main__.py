@@ -10,22 +10,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import pathlib
 import time
 
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=1"
-)
-
 import jax
 
-from reliability import ROOT, accuracy, bits, page
+from reliability import ROOT, accuracy, bits, hostile, page
 
 CHECKS = {
     "random": (accuracy.random, 1_000_000),
     "segments": (accuracy.segments, 100_000),
     "bitwise": (bits.bitwise, 400),
+    "hostile": (hostile.hostile, 2000),
+    "converged": (accuracy.converged, 1000),
 }
 
 

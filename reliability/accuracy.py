@@ -162,3 +162,58 @@ def segments(cases: int, seed: int = 0) -> Result:
         f"the others within {worst:.1e}",
         failures,
     )
+
+
+def image(seed: int):
+    """A small 2D or 3D array of steps and noise, and a λ, at a scale; ten seeds share a shape."""
+    kind = seed // 10
+    shape = tuple(np.random.default_rng(kind).integers(2, 14 if kind % 2 else 25, 2 + kind % 2))
+    r = np.random.default_rng(seed)
+    steps = sum(np.indices(shape)) > sum(shape) / 2 - 1
+    scale = r.choice(SCALES)
+    return scale * (steps + 0.3 * r.normal(size=shape)), float(scale * 10 ** r.uniform(-2, 0))
+
+
+def converged_errors(x, lam, tol: float, y, reported: bool) -> tuple[float, float]:
+    """The gap of y relative to `tol` of the objective, and |y - y*| to the bound of that gap.
+
+    Both are at most 1 for a solution; y* is an independent optimum in 2D, a tighter solve in 3D.
+    """
+    if not reported:
+        return np.inf, np.inf
+    axes = tuple(range(x.ndim))
+    objective = scalar.objective(x, y, lam, axes)
+    gap = float(jaxtv.duality_gap(x, y, lam, axes=axes))
+    tight = jaxtv.AcceleratedDykstra(tol=1e-13, max_iterations=20_000)
+    tighter = lambda: np.asarray(jaxtv.prox_tv(x, lam, axes=axes, solver=tight))
+    best = scalar.optimum2d(x, lam) if x.ndim == 2 else tighter()
+    distance = np.linalg.norm(y - best) / np.sqrt(2 * tol * objective)
+    return gap / (tol * objective), float(distance)
+
+
+def converged(cases: int, seed: int = 0, tol: float = 1e-6) -> Result:
+    """AcceleratedDykstra in float64 on 2D and 3D arrays in turn.
+
+    `duality_gap` bounds the gap with the dual of a solve of its own, to 1e-6, so it is
+    compared with 2 tol.
+    """
+    failures, worst_gap, worst_distance = [], 0.0, 0.0
+    solver = jaxtv.AcceleratedDykstra(tol=tol)
+    for current in range(seed, seed + cases):
+        if current % COMPILED == 0:
+            jax.clear_caches()
+        x, lam = image(current)
+        options = {"axes": tuple(range(x.ndim)), "solver": solver, "return_info": True}
+        y, info = jaxtv.prox_tv(jnp.asarray(x), lam, **options)
+        gap, distance = converged_errors(x, lam, tol, np.asarray(y), bool(info.converged))
+        if not (gap <= 2 and distance <= 1):
+            failures.append(f"seed {current}: {x.shape}, gap {gap:.1e}, distance {distance:.1e}")
+            print(failures[-1], flush=True)
+        worst_gap, worst_distance = max(worst_gap, gap), max(worst_distance, distance)
+    return Result(
+        "AcceleratedDykstra(tol) by duality gap and against an optimum or a tighter solve",
+        f"{cases:,} arrays, 2D and 3D, float64, tol {tol:g}",
+        f"gap ≤ {worst_gap:.2g} tol · objective (2 allowed); ‖y − y*‖ ≤ {worst_distance:.2g} "
+        "of what tol allows",
+        failures,
+    )
