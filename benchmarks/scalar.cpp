@@ -51,13 +51,15 @@ struct Knot {
   Line change;
 };
 
-void message_passing(const double* x, double lam, double* y, std::int64_t n) {
+// weight(e) is the weight between the samples e and e + 1.
+template <class Weight>
+void message_passing(const double* x, Weight weight, double* y, std::int64_t n) {
   std::vector<Knot> knots(2 * n);
   std::vector<Real> low(n), high(n);
   std::int64_t first = n, last = n;  // the knots in use: [first, last)
   Line left{1, -Real(x[0])}, right = left;
   for (std::int64_t i = 0;; ++i) {
-    const Real w = i < n - 1 ? lam : 0;
+    const Real w = i < n - 1 ? weight(i) : 0;
     for (; first < last && left.slope * knots[first].position + left.offset < -w; ++first) {
       left.slope += knots[first].change.slope;
       left.offset += knots[first].change.offset;
@@ -107,6 +109,16 @@ void loop_f64(const double* x, double lam, double* y, std::int64_t rows, std::in
 }
 void optimum(const double* x, double lam, double* y, std::int64_t rows, std::int64_t n,
              int threads) {
-  over_rows(rows, threads, [=](std::int64_t r) { message_passing(x + r * n, lam, y + r * n, n); });
+  const auto weight = [=](std::int64_t) { return lam; };
+  over_rows(rows, threads,
+            [=](std::int64_t r) { message_passing(x + r * n, weight, y + r * n, n); });
+}
+// w: (rows, n - 1), finite.
+void optimum_of_edges(const double* x, const double* w, double* y, std::int64_t rows,
+                      std::int64_t n, int threads) {
+  over_rows(rows, threads, [=](std::int64_t r) {
+    const double* edges = w + r * (n - 1);
+    message_passing(x + r * n, [=](std::int64_t e) { return edges[e]; }, y + r * n, n);
+  });
 }
 }

@@ -46,6 +46,18 @@ def optimum1d(rows: np.ndarray, lam: float) -> np.ndarray:
     return solve("optimum", x, lam, np.empty_like(x), cores())
 
 
+def optimum_of_edges(rows: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """`optimum1d` with a weight for every edge, w (rows, n-1), inf allowed."""
+    x = np.ascontiguousarray(rows, np.float64)
+    # |u_e| <= sum |y - x| <= n * range, so a weight above that acts like infinity.
+    w = np.ascontiguousarray(np.minimum(w, 2 * x.shape[1] * np.ptp(x, axis=1, keepdims=True)))
+    y = np.empty_like(x)
+    address = lambda a: ctypes.c_void_p(a.ctypes.data)
+    count, n = (ctypes.c_int64(size) for size in x.shape)
+    library().optimum_of_edges(address(x), address(w), address(y), count, n, cores())
+    return y
+
+
 def optimum2d(x: np.ndarray, lam: float, gap: float = 1e-12) -> np.ndarray:
     """The anisotropic 2D prox of one image to a relative duality gap, in float64.
 

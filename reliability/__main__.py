@@ -1,0 +1,69 @@
+"""Runs the checks and writes docs/reliability.json and docs/reliability.md.
+
+    python -m reliability [CHECK ...] [--cases N] [--seconds S] [--output FOLDER]
+
+Without --cases, the sizes of the page; --seconds is the length of the soak in `hostile`. Checks
+that are not named stay as they are in reliability.json. The exit status is 1 where one failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import time
+
+import jax
+
+from reliability import ROOT, accuracy, bits, hostile, page
+
+CHECKS = {
+    "random": (accuracy.random, 1_000_000),
+    "segments": (accuracy.segments, 100_000),
+    "bitwise": (bits.bitwise, 400),
+    "hostile": (hostile.hostile, 2000),
+    "converged": (accuracy.converged, 1000),
+}
+
+
+def run(name: str, cases: int | None, seconds: int) -> dict:
+    """The result of one check, with the command that makes it again."""
+    check, full = CHECKS[name]
+    size = full if cases is None else cases
+    extra = {"seconds": seconds} if name == "hostile" else {}
+    start = time.perf_counter()
+    result = check(size, **extra)
+    command = f"python -m reliability {name} --cases {size}"
+    command += f" --seconds {seconds}" if extra else ""
+    took = round(time.perf_counter() - start)
+    return result._asdict() | {"command": command, "took_seconds": took}
+
+
+def main() -> None:
+    """Parses the command line, runs, renders."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reliability",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("checks", nargs="*", metavar="CHECK", help=", ".join(CHECKS))
+    parser.add_argument("--cases", type=int)
+    parser.add_argument("--seconds", type=int, default=600)
+    parser.add_argument("--output", type=pathlib.Path, default=ROOT / "docs")
+    options = parser.parse_args()
+    if unknown := set(options.checks) - set(CHECKS):
+        parser.error(f"no such check: {', '.join(sorted(unknown))}")
+    jax.config.update("jax_enable_x64", True)
+    file = options.output / "reliability.json"
+    results = json.loads(file.read_text()) if file.exists() else {}
+    for name in options.checks or CHECKS:
+        results[name] = run(name, options.cases, options.seconds)
+        print(f"{name}: {results[name]}", flush=True)
+        file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    ordered = {name: results[name] for name in CHECKS if name in results}
+    (options.output / "reliability.md").write_text(page.render(ordered))
+    raise SystemExit(any(results[name]["failures"] for name in options.checks or CHECKS))
+
+
+if __name__ == "__main__":
+    main()

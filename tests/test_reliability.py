@@ -1,0 +1,142 @@
+"""Every reliability check at a small size, and that each would notice a broken result."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+
+from benchmarks import scalar
+from reliability import ROOT, accuracy, bits, draws, hostile
+
+pytestmark = [pytest.mark.once, pytest.mark.host]  # they set their own precisions, on the CPU
+
+
+def within_range(seeds):
+    """Batches whose sums do not overflow, with a large enough sample to break."""
+    for seed in seeds:
+        b = draws.batch(seed, samples=4000)
+        if np.abs(b.x).sum(1).max() < 1e38:
+            yield seed, b
+
+
+def test_the_solver_of_the_checks_is_the_oracle():
+    r = np.random.default_rng(0)
+    for n in (1, 2, 50, 301):
+        x, w = r.normal(size=(8, n)), r.exponential(size=(8, n - 1))
+        w = np.where(r.random(w.shape) < 0.2, r.choice([0.0, np.inf], w.shape), w)
+        np.testing.assert_allclose(
+            scalar.optimum_of_edges(x, w), oracles.prox1d(x, w).y, rtol=0, atol=1e-13
+        )
+
+
+def test_random_batches_are_right_and_a_perturbed_one_is_not():
+    for seed, b in within_range(range(12)):
+        y = accuracy.solve(b, accuracy.SOLVERS[seed % 3])
+        assert accuracy.Tally().add(b, y) == (0, 0)
+        broken = y.copy()
+        dtype = draws.compute_dtype(b.dtype)
+        eps = float(jnp.finfo(b.dtype).eps) if b.dtype != dtype else 0
+        broken[0, 0] += (2 * draws.TOLERANCE[dtype] + eps) * b.scale[0, 0]
+        assert accuracy.Tally().add(b, broken) == (1, 0)
+        broken[0, 0] = np.nan
+        assert accuracy.Tally().add(b, broken) == (1, 0)
+
+
+def test_sums_beyond_the_range_of_float32_are_counted_apart():
+    """Known: the kernels give inf there, see docs/reliability.md."""
+    x = np.full((1, 16), 3e38) * np.resize([1.0, 1.0, -1.0], 16)
+    b = draws.Batch("float32", draws.rounded(x, "float32"), np.full((1, 1), 1e30), -1)
+    assert accuracy.Tally().add(b, np.full_like(x, np.inf)) == (0, 1)
+
+
+def test_failures_have_their_seeds(monkeypatch):
+    monkeypatch.setattr(accuracy, "solve", lambda b, solver: b.x + b.scale)
+    assert accuracy.random(100).failures[0].startswith("seed 0:")
+
+
+def test_segments_are_right_and_a_joined_or_wrong_one_is_noticed():
+    assert accuracy.segments(1500).failures == []
+    x, lam, g = accuracy.rows_with_segments(0, 1.0, rows=40)
+    y = scalar.optimum_of_edges(x, oracles.full_weights(x, lam))
+    sign = np.sign(np.diff(y))
+    gx = accuracy.means(sign != 0, g)
+    glam = -(sign * np.diff(gx)).sum(1, keepdims=True)
+    assert accuracy.compare_segments(x, lam, g, y, gx, glam)[::2] == (
+        0,
+        pytest.approx(0, abs=1e-12),
+    )
+    row, edge = np.argwhere(np.abs(np.diff(y)) > 1e-3)[0]
+    joined = y.copy()
+    joined[row, edge] = joined[row, edge + 1]
+    assert accuracy.compare_segments(x, lam, g, joined, gx, glam)[0] == 1
+    assert accuracy.compare_segments(x, lam, g, y, gx + 1e-3, glam)[2] > 1e-5
+    assert accuracy.compare_segments(x, lam, g, y, gx, glam + 1)[2] > 1e-5
+
+
+def test_bits_are_the_same_and_a_last_bit_is_noticed(monkeypatch):
+    assert bits.bitwise(3).failures == []
+    results, arrays = bits.problem(0)
+    split = lambda x, w, g: (results(x, w, g)[0] + len(x),)
+    assert len(bits.differences(split, arrays, 0)) == 1
+    calls = iter(range(9))
+    drifting = lambda x, w, g: (np.asarray(x) * 0 + next(calls),)
+    assert any("two runs" in text for text in bits.differences(drifting, arrays, 0))
+    monkeypatch.setattr(bits, "digests", lambda cases, threads: [str(threads)] * cases)
+    assert bits.bitwise(1).failures == ["seed 0: threads"]
+
+
+def test_hostile_calls_are_errors_and_the_library_lives():
+    result = hostile.hostile(40, seconds=2)
+    assert result.failures == []
+    errors = int(result.result.split(" errors")[0])
+    assert errors > 20
+
+
+def test_crashes_hangs_and_wrong_results_are_noticed(monkeypatch):
+    exits = hostile.in_process("threads", -1, 60)  # nothing to do: no failure
+    assert exits == ("-1 calls from 16 threads right", [])
+    assert "exit status" in hostile.in_process("no such part", 1, 60)[1][0]
+    assert "no end in" in hostile.in_process("soak", 60, 1)[1][0]
+    with pytest.raises(AssertionError):
+        hostile.right(0, lambda x, lam: x)
+    grown = iter(range(0, 10**12, 2**25))
+    monkeypatch.setattr(hostile, "resident", lambda: next(grown))
+    with pytest.raises(RuntimeError, match="MiB more"):
+        hostile.soak(1)
+
+
+def test_converged_arrays_are_right_and_a_perturbed_one_is_not():
+    assert accuracy.converged(2).failures == []
+    x, lam = accuracy.image(0)
+    y = scalar.optimum2d(x, lam)
+    assert max(accuracy.converged_errors(x, lam, 1e-6, y, True)) < 1
+    gap, distance = accuracy.converged_errors(x, lam, 1e-6, y + 0.1 * np.abs(x).max(), True)
+    assert gap > 2
+    assert distance > 1
+    assert np.inf in accuracy.converged_errors(x, lam, 1e-6, y, False)
+
+
+def test_command_writes_the_page_and_keeps_other_results(tmp_path):
+    other = {"what": "a | b", "cases": "1", "result": "", "failures": ["seed 9"], "command": "c"}
+    (tmp_path / "reliability.json").write_text(json.dumps({"converged": other}))
+    command = [sys.executable, "-m", "reliability", "segments", "--cases", "500", "--output"]
+    subprocess.run([*command, str(tmp_path)], cwd=ROOT, check=True)
+    results = json.loads((tmp_path / "reliability.json").read_text())
+    text = (tmp_path / "reliability.md").read_text()
+    assert results["converged"] == other
+    assert results["segments"]["failures"] == []
+    assert results["segments"]["result"].replace("|", "\\|") in text
+    assert "a \\| b" in text
+    assert "`converged`: seed 9" in text
+
+
+@pytest.fixture(autouse=True)
+def fresh_programs():
+    """The other tests' programs are not held beside those of the many shapes here."""
+    yield
+    jax.clear_caches()
