@@ -1,4 +1,4 @@
-"""The README's Python examples run, and its test command is the one that CI runs."""
+"""The Python blocks of README.md and docs/*.md run, and the README's test command is CI's."""
 
 import re
 from pathlib import Path
@@ -7,14 +7,34 @@ import jax
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+
+
+def blocks(page):
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+
+
+README = blocks(ROOT / "README.md")
+PAGES = [page for page in sorted((ROOT / "docs").glob("*.md")) if blocks(page)]
+
+
+def run(page, code, namespace):
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        exec(compile(code, page, "exec"), namespace)
 
 
 def test_there_are_examples():
-    assert len(BLOCKS) == 3
+    assert len(README) == 3
+    assert {"derivatives.md", "nd-and-weights.md"} <= {page.name for page in PAGES}
 
 
-@pytest.mark.parametrize("code", BLOCKS, ids=["functional", "nnx", "linen"])
+@pytest.mark.parametrize("code", README, ids=["functional", "nnx", "linen"])
 def test_example(code):
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    run("README.md", code, {"__name__": "readme"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_page(page):
+    """The blocks of a page go on from one another."""
+    namespace = {"__name__": page.stem}
+    for code in blocks(page):
+        run(page.name, code, namespace)
