@@ -3,6 +3,7 @@
 // with external linkage that another unit could also emit is used here: the linker must not mix
 // instruction sets.
 #include <cstring>
+#include <utility>
 
 #include "sweep.hpp"
 
@@ -29,6 +30,23 @@ struct Vectors<double> {
 typedef Vectors<double>::V Double;
 typedef Vectors<double>::M DoubleMask;
 constexpr int kDoubleLanes = kBytes / 8;
+
+// The kDoubleLanes elements of v as a W of wider elements. Spelled out because GCC 12 splits
+// __builtin_convertvector to wider elements into halves.
+template <class W, class V, std::size_t... I>
+JAXTV_INLINE W widen(V v, std::index_sequence<I...>) {
+  return W{v[I]...};
+}
+template <class W, class V>
+JAXTV_INLINE W widen(V v) {
+  return widen<W>(v, std::make_index_sequence<kDoubleLanes>());
+}
+template <class T>
+JAXTV_INLINE Double load_wide(const T* a) {
+  typename Vectors<T>::Half v;
+  std::memcpy(&v, a, sizeof v);
+  return widen<Double>(v);
+}
 
 template <class T>
 constexpr int kLanes = kBytes / sizeof(T);
@@ -209,52 +227,73 @@ void prepare(Group<T, G>& group) {
 }
 
 // Threshold decomposition (see include/jaxtv/decomposition.hpp), all regions of all lanes in each
-// round.
+// round. The first round knows that there are no cuts yet.
 template <class T, int G, bool kPerEdge>
-void decompose(Group<T, G>& group) {
+struct Decomposition {
   using V = typename Vectors<T>::V;
   using M = typename Vectors<T>::M;
-  const std::int64_t n = group.n;
-  const V* x = reinterpret_cast<const V*>(group.x);
-  const V* w = reinterpret_cast<const V*>(group.w);
-  V* m = reinterpret_cast<V*>(group.m);
-  V* c = reinterpret_cast<V*>(group.c);
-  V* h = reinterpret_cast<V*>(group.h);
-  const V zero = {}, one = zero + T(1);
-  const auto weight = [&](std::int64_t e, int g) { return kPerEdge ? w[e * G + g] : w[g]; };
+  const std::int64_t n;
+  const V *x, *w;
+  V *m, *c, *h;
+  V first[G];    // threshold of the leftmost region
+  M changed[G];  // lanes that got a cut in this round
 
-  V first[G];
-  for (int g = 0; g < G; ++g) {
-    V sum = zero;
-    for (std::int64_t k = 0; k < n; ++k) sum += x[k * G + g] - x[g];
-    first[g] = x[g] + sum / T(n);
+  explicit Decomposition(Group<T, G>& group)
+      : n(group.n),
+        x(rows(group.x)),
+        w(rows(group.w)),
+        m(rows(group.m)),
+        c(rows(group.c)),
+        h(rows(group.h)) {}
+  static V* rows(T* a) { return reinterpret_cast<V*>(a); }
+  V weight(std::int64_t e, int g) const { return w[(kPerEdge ? e * G : 0) + g]; }
+
+  void start() {
+    V sum[G] = {};
+    for (std::int64_t k = 1; k < n; ++k) {
+      JAXTV_UNROLL
+      for (int g = 0; g < G; ++g) sum[g] += x[k * G + g] - x[g];
+    }
+    for (int g = 0; g < G; ++g) first[g] = x[g] + sum[g] / T(n);
+    std::memset(static_cast<void*>(h), 0, (n + 1) * G * sizeof(V));
   }
-  std::memset(static_cast<void*>(h), 0, (n + 1) * G * sizeof(V));
 
-  M changed[G];
-  for (int round = 0; round < kRounds; ++round) {
-    V mm[G], cc[G];
+  // The messages, from left to right; they start afresh at cuts.
+  template <bool kFirst>
+  void forward() {
+    const V zero = {};
+    V message[G], threshold[G];
     JAXTV_UNROLL
     for (int g = 0; g < G; ++g) {
-      cc[g] = first[g];
-      mm[g] = cc[g] - x[g];
-      m[g] = mm[g];
+      threshold[g] = first[g];
+      m[g] = message[g] = threshold[g] - x[g];
     }
     for (std::int64_t k = 1; k < n; ++k) {
       JAXTV_UNROLL
       for (int g = 0; g < G; ++g) {
-        const V cut = h[k * G + g], bound = weight(k - 1, g);
-        V t = vmin(vmax(mm[g], -bound), bound);
-        t = cut != zero ? cut * bound : t;
-        cc[g] = cut != zero ? c[k * G + g] : cc[g];
-        mm[g] = t + (cc[g] - x[k * G + g]);
-        m[k * G + g] = mm[g];
+        const V bound = weight(k - 1, g);
+        V t = vmin(vmax(message[g], -bound), bound);
+        if constexpr (!kFirst) {
+          const V cut = h[k * G + g];
+          t = cut != zero ? cut * bound : t;
+          threshold[g] = cut != zero ? c[k * G + g] : threshold[g];
+        }
+        m[k * G + g] = message[g] = t + (threshold[g] - x[k * G + g]);
       }
     }
-    V z[G], sum[G], count[G], right[G];
+  }
+
+  // The labels (masks), from right to left, the cuts where they change, and the thresholds of the
+  // regions between the cuts.
+  template <bool kFirst>
+  void backward() {
+    const V zero = {}, one = zero + T(1);
+    const M up = (M)one, down = (M)-one;
+    M label[G];
+    V sum[G], count[G], right[G];
     JAXTV_UNROLL
     for (int g = 0; g < G; ++g) {
-      z[g] = mm[g] < zero ? one : zero;
+      label[g] = m[(n - 1) * G + g] < zero;
       sum[g] = x[(n - 1) * G + g];
       count[g] = one;
       right[g] = zero;
@@ -263,34 +302,54 @@ void decompose(Group<T, G>& group) {
     for (std::int64_t k = n - 2; k >= 0; --k) {
       JAXTV_UNROLL
       for (int g = 0; g < G; ++g) {
-        const V t = m[k * G + g], old = h[(k + 1) * G + g], bound = weight(k, g);
-        const M was_cut = old != zero;
-        V label = t > bound ? zero : (t < -bound ? one : z[g]);
-        const V label_at_cut = (t - old * bound) < zero ? one : zero;
-        label = was_cut ? label_at_cut : label;
-        const V fresh = was_cut ? zero : z[g] - label;
-        const V cut = was_cut ? old : fresh;
-        h[(k + 1) * G + g] = cut;
-        changed[g] |= fresh != zero;
-        const M is_cut = cut != zero;
-        const V left = cut * bound;
+        const V t = m[k * G + g], bound = weight(k, g);
+        V& edge = h[(k + 1) * G + g];
+        const M after = label[g];
+        label[g] = (t < -bound) | (after & ~(t > bound));
+        M is_cut = label[g] ^ after;
+        M cut = is_cut & (label[g] < 0 ? down : up);
+        if constexpr (!kFirst) {
+          const V old = edge;
+          const M was_cut = old != zero;
+          const M at_cut = t < old * bound;
+          label[g] = was_cut ? at_cut : label[g];
+          changed[g] |= is_cut & ~was_cut;
+          cut = was_cut ? (M)old : cut;
+          is_cut |= was_cut;
+        } else {
+          changed[g] |= is_cut;
+        }
+        edge = (V)cut;
+        const V left = edge * bound;
         c[(k + 1) * G + g] = (sum[g] + (right[g] - left)) / count[g];  // read only where cut
-        right[g] = is_cut ? left : right[g];
-        sum[g] = (is_cut ? zero : sum[g]) + x[k * G + g];
-        count[g] = (is_cut ? zero : count[g]) + one;
-        z[g] = label;
+        right[g] = is_cut < 0 ? left : right[g];
+        sum[g] = (V)((M)sum[g] & ~is_cut) + x[k * G + g];
+        count[g] = (V)((M)count[g] & ~is_cut) + one;
       }
     }
-    M all = changed[0];
     JAXTV_UNROLL
-    for (int g = 0; g < G; ++g) {
-      first[g] = (sum[g] + right[g]) / count[g];
-      all |= changed[g];
-    }
-    if (!any(all)) break;
+    for (int g = 0; g < G; ++g) first[g] = (sum[g] + right[g]) / count[g];
   }
+
+  // Returns whether there was a cut.
+  template <bool kFirst>
+  bool round() {
+    forward<kFirst>();
+    backward<kFirst>();
+    M all = changed[0];
+    for (int g = 1; g < G; ++g) all |= changed[g];
+    return any(all);
+  }
+};
+
+template <class T, int G, bool kPerEdge>
+void decompose(Group<T, G>& group) {
+  Decomposition<T, G, kPerEdge> d(group);
+  d.start();
+  bool more = d.template round<true>();
+  for (int round = 1; more && round < kRounds; ++round) more = d.template round<false>();
   for (int g = 0; g < G; ++g)
-    for (int l = 0; l < kLanes<T>; ++l) group.hard[g * kLanes<T> + l] |= changed[g][l] != 0;
+    for (int l = 0; l < kLanes<T>; ++l) group.hard[g * kLanes<T> + l] |= d.changed[g][l] != 0;
 }
 
 // Values from the cuts, as values_from_cuts does: sums in double, the quotient in T.
@@ -299,22 +358,17 @@ void values(Group<T, G>& group, int lane) {
   using Half = typename Vectors<T>::Half;
   constexpr int L = Group<T, G>::L;
   const std::int64_t n = group.n;
-  const auto row = [&](const T* a, std::int64_t k) {
-    Half v;
-    std::memcpy(&v, a + k * L + lane, sizeof v);
-    return v;
-  };
-  const auto wide = [](Half v) { return __builtin_convertvector(v, Double); };
+  const auto wide = [&](const T* a, std::int64_t k) { return load_wide(a + k * L + lane); };
   const auto narrow = [](Double v) { return __builtin_convertvector(v, Half); };
   const Double zero = {}, one = zero + 1.0;
-  const Double shift = wide(row(group.shift, 0));
+  const Double shift = wide(group.shift, 0);
   Double ref = zero, sum = zero, count = zero, right = zero, longest = zero;
   Double next =
       one;  // cut sign to the right of k; the end of the signal counts as one, of weight 0
   Double next_bound = zero;
   for (std::int64_t k = n - 1; k >= 0; --k) {
-    const Double x = wide(row(group.x, k)) + shift, cut = wide(row(group.h, k));
-    const Double bound = k > 0 ? wide(row(group.w, group.per_edge ? k - 1 : 0)) : zero;
+    const Double x = wide(group.x, k) + shift, cut = wide(group.h, k);
+    const Double bound = k > 0 ? wide(group.w, group.per_edge ? k - 1 : 0) : zero;
     const DoubleMask ends = next != zero;
     ref = ends ? x : ref;
     sum = (ends ? zero : sum) + (x - ref);
@@ -370,11 +424,7 @@ DoubleMask certify_round(Group<T, G>& group, int lane, DoubleMask pending, Doubl
   using Half = typename Vectors<T>::Half;
   constexpr int L = Group<T, G>::L;
   const std::int64_t n = group.n;
-  const auto wide = [&](const T* a, std::int64_t k) {
-    Half v;
-    std::memcpy(&v, a + k * L + lane, sizeof v);
-    return __builtin_convertvector(v, Double);
-  };
+  const auto wide = [&](const T* a, std::int64_t k) { return load_wide(a + k * L + lane); };
   const auto weight = [&](std::int64_t e) { return wide(group.w, kPerEdge ? e : 0); };
   const Double zero = {}, one = zero + 1.0, slack = zero + 8 * kUnit<double>;
   const Double shift = wide(group.shift, 0), scale = wide(group.scale, 0);
@@ -395,20 +445,21 @@ DoubleMask certify_round(Group<T, G>& group, int lane, DoubleMask pending, Doubl
   DoubleMask failed = {};
   Double value = y[0], u = zero, length = one;
   for (std::int64_t e = 0; e + 1 < n; ++e) {
-    const Double cut = wide(group.h, e + 1), bound = weight(e);
+    const Double cut = wide(group.h, e + 1), bound = weight(e), force = cut * bound;
     const DoubleMask is_cut = cut != zero;
-    const DoubleMask flat = is_cut & (bound > zero) & ((y[e + 1] - value) * cut <= slack * scale);
+    const DoubleMask flat =
+        pending & is_cut & (bound > zero) & ((y[e + 1] - value) * cut <= slack * scale);
     u += value - (wide(group.x, e) + shift);
     length += one;
-    const DoubleMask outside = ~is_cut & (vabs(u) > bound + slack * length * (scale + bound));
-    const DoubleMask wrong = (flat | outside) & pending;
-    const Double mended = wrong ? (flat ? zero : (u > zero ? one : -one)) : cut;
-    const DoubleMask restart = is_cut | wrong;
+    const Double limit = bound + slack * length * (scale + bound);
+    const DoubleMask mendable = pending & ~is_cut;
+    const DoubleMask above = mendable & (u > limit), below = mendable & (u < -limit);
+    const Double mended = above ? one : (below ? -one : (flat ? zero : cut));
     const Half sign = __builtin_convertvector(mended, Half);
     std::memcpy(group.h + (e + 1) * L + lane, &sign, sizeof sign);
-    failed |= wrong;
-    u = restart ? (is_cut ? cut : mended) * bound : u;
-    length = restart ? one : length;
+    failed |= flat | above | below;
+    u = above ? bound : (below ? -bound : (is_cut ? force : u));
+    length = is_cut | above | below ? one : length;
     value = is_cut ? y[e + 1] : value;
   }
   return failed;
@@ -542,7 +593,7 @@ struct Lanes {  // one vector of kDoubleLanes signals
     return v;
   }
   static void store(T* p, V v) { std::memcpy(p, &v, sizeof v); }
-  static Double wide(V v) { return __builtin_convertvector(v, Double); }
+  static Double wide(V v) { return widen<Double>(v); }
   static V narrow(Double v) { return __builtin_convertvector(v, V); }
 };
 
@@ -600,7 +651,7 @@ inline void segment_means(std::int64_t n, std::int64_t stride, const Edges& edge
       L::store(out + k * stride + l,
                L::narrow(sum[g]) / L::narrow(count[g]));  // the mean at starts
       if (k == 0) continue;
-      const DoubleMask joined = __builtin_convertvector(edges(k - 1, l).joined, DoubleMask);
+      const DoubleMask joined = widen<DoubleMask>(edges(k - 1, l).joined);
       sum[g] = joined ? sum[g] : zero;
       count[g] = joined ? count[g] : zero;
     }
@@ -693,12 +744,12 @@ void push(const Pushforward<T>& op, std::int64_t begin, std::int64_t end, void* 
     const T* tw = tile.read(op.tw.data, op.tw.length(n));
     T* out = tile.output(op.out, n);
     const auto force = [&](std::int64_t e, int l) {  // s_e tw_e
-      return L::wide(edges(e, l).sign) * L::wide(L::load(tw + e * step + l));
+      return L::wide(edges(e, l).sign) * load_wide(tw + e * step + l);
     };
     segment_means<T>(
         n, stride, edges,
         [&](std::int64_t k, int l) {
-          Double v = L::wide(L::load(tx + k * stride + l));
+          Double v = load_wide(tx + k * stride + l);
           if (k + 1 < n) v += force(k, l);
           if (k > 0) v -= force(k - 1, l);
           return v;
@@ -719,13 +770,12 @@ void pull(const Pullback<T>& op, std::int64_t begin, std::int64_t end, void* scr
     T* gx = tile.output(op.gx, n);
     T* gw = tile.output(op.gw, rows);
     const auto save = [&](std::int64_t at, Double v) {
-      if (before) v += L::wide(L::load(before + at));
+      if (before) v += load_wide(before + at);
       L::store(gw + at, L::narrow(v));
     };
     Double total[kPair] = {};
     segment_means<T>(
-        n, stride, edges,
-        [&](std::int64_t k, int l) { return L::wide(L::load(g + k * stride + l)); }, gx,
+        n, stride, edges, [&](std::int64_t k, int l) { return load_wide(g + k * stride + l); }, gx,
         [&](std::int64_t e, int l, const Edge<T>& edge, auto left, auto right) {
           const Double term = -L::wide(edge.sign) * (L::wide(right) - L::wide(left));
           if (op.per_edge)
