@@ -82,8 +82,8 @@ class AcceleratedDykstra:
     Every batch element stops by itself, at its duality gap. The derivative is the implicit one of
     the solution: averages over its connected components of equal value. It is exact once these
     are found, which takes a smaller `tol` than a good y does: at 1e-5 some components are still
-    wrong (gradients of noisy images were off by 1 to 5 %, once by 27 %), at 1e-8 none was. It is
-    not the derivative of a few `Dykstra` sweeps.
+    wrong (gradients of noisy images were off by 1 to 5 %, once by 27 %), at 1e-8 in
+    float64 none was. It is not the derivative of a few `Dykstra` sweeps.
 
     Attributes:
         tol: stop when the duality gap is at most `tol` times the objective. In float32 the gap of
