@@ -103,14 +103,15 @@ struct Group {
   }
 };
 
-// Base offset of every lane, and the runs of lanes that lie side by side in memory.
+// Base offset of every lane, and the runs of lanes that lie side by side in memory. Lanes beyond the
+// last signal, up to `width`, repeat it.
 struct Bases {
   std::int64_t at[512];
   std::int64_t stride;
   int count, runs = 0;
   std::int16_t run[513];  // run r is the lanes run[r] to run[r + 1]
   bool by_rows;           // the runs are long enough to copy row by row
-  Bases(const Shape& s, std::int64_t length, std::int64_t begin, std::int64_t end)
+  Bases(const Shape& s, std::int64_t length, std::int64_t begin, std::int64_t end, int width)
       : stride(s.inner), count(int(end - begin)) {
     std::int64_t next = s.offset(begin, length), left = s.inner - begin % s.inner;
     const std::int64_t jump = (length - 1) * s.inner;
@@ -124,34 +125,112 @@ struct Bases {
     }
     run[runs] = std::int16_t(count);
     by_rows = count >= 8 * runs;
+    for (int l = count; l < width; ++l) at[l] = at[count - 1];
   }
   bool contiguous() const { return runs == 1; }
 };
 
 constexpr int kBlock = 16;  // rows that are transposed together, so that they stay in L1
 
-// rows[k * L + l] = source[lane l, sample k]; lanes beyond the last signal repeat it.
-template <int L, class T>
-void gather(const T* source, const Bases& b, std::int64_t rows_n, T* rows) {
-  for (std::int64_t k0 = 0; k0 < rows_n; k0 += kBlock) {
-    const std::int64_t k1 = k0 + kBlock < rows_n ? k0 + kBlock : rows_n;
-    if (b.by_rows) {
-      for (int r = 0; r < b.runs; ++r)
-        for (std::int64_t k = k0; k < k1; ++k)
-          std::memcpy(rows + k * L + b.run[r], source + b.at[b.run[r]] + k * b.stride,
-                      (b.run[r + 1] - b.run[r]) * sizeof(T));
-    } else {
-      for (int l = 0; l < b.count; ++l)
-        for (std::int64_t k = k0; k < k1; ++k) rows[k * L + l] = source[b.at[l] + k * b.stride];
-    }
-    for (std::int64_t k = k0; k < k1; ++k)
-      for (int l = b.count; l < L; ++l) rows[k * L + l] = rows[k * L + b.count - 1];
-  }
+// Signals that are contiguous in memory are transposed in registers, in quads: 16 bytes of a signal.
+template <class T>
+constexpr int kQuad = 16 / sizeof(T);
+constexpr int kQuads = kBytes / 16;
+
+// The elements I of a followed by b.
+template <class V, std::size_t... I>
+JAXTV_INLINE auto pick(V a, V b, std::index_sequence<I...>) {
+#if __has_builtin(__builtin_shufflevector)
+  return __builtin_shufflevector(a, b, I...);
+#else
+  typedef decltype(a[0] + a[0]) T;
+  typedef T W __attribute__((vector_size(sizeof...(I) * sizeof(T))));
+  constexpr std::size_t n = sizeof(V) / sizeof(T);
+  return W{(I < n ? a[I % n] : b[I % n])...};
+#endif
+}
+template <class V>
+JAXTV_INLINE auto join(V a, V b) {
+  return pick(a, b, std::make_index_sequence<2 * sizeof(V) / sizeof(a[0])>());
 }
 
+// The low or high halves of every quad of a and b, interleaved.
+template <class T, bool kHigh, class V, std::size_t... I>
+JAXTV_INLINE V interleave(V a, V b, std::index_sequence<I...>) {
+  constexpr std::size_t q = kQuad<T>, n = sizeof(V) / sizeof(T);
+  return pick(
+      a, b, std::index_sequence<(I % 2 * n + I / q * q + (kHigh ? q / 2 : 0) + I % q / 2)...>());
+}
+template <class T, bool kHigh, class V>
+JAXTV_INLINE V interleave(V a, V b) {
+  return interleave<T, kHigh>(a, b, std::make_index_sequence<sizeof(V) / sizeof(T)>());
+}
+
+// Transposes the quads of v: element r of quad j of v[i] changes places with element i of v[r].
+JAXTV_INLINE void transpose_quads(Vectors<double>::V (&v)[2]) {
+  const auto low = interleave<double, false>(v[0], v[1]);
+  v[1] = interleave<double, true>(v[0], v[1]);
+  v[0] = low;
+}
+JAXTV_INLINE void transpose_quads(Vectors<float>::V (&v)[4]) {
+  using V = Vectors<float>::V;
+  for (int i = 0; i < 2; ++i) {
+    // Rows 0, 1, then 2, 3: pairs of floats, which move like doubles from here on.
+    const V low = interleave<float, false>(v[2 * i], v[2 * i + 1]);
+    v[2 * i + 1] = interleave<float, true>(v[2 * i], v[2 * i + 1]);
+    v[2 * i] = low;
+  }
+  Double a[2] = {(Double)v[0], (Double)v[2]}, b[2] = {(Double)v[1], (Double)v[3]};
+  transpose_quads(a);
+  transpose_quads(b);
+  v[0] = (V)a[0], v[1] = (V)a[1], v[2] = (V)b[0], v[3] = (V)b[1];
+}
+
+// A vector of quads: quad j lies at source + at[j * kQuad].
+template <class T>
+struct Quads {
+  using V = typename Vectors<T>::V;
+  typedef T Q __attribute__((vector_size(16)));
+  static Q load_quad(const T* p) {
+    Q q;
+    std::memcpy(&q, p, sizeof q);
+    return q;
+  }
+  static auto load_pair(const T* source, const std::int64_t* at) {
+    return join(load_quad(source + at[0]), load_quad(source + at[kQuad<T>]));
+  }
+  static V load(const T* source, const std::int64_t* at) {
+    if constexpr (kQuads == 1)
+      return load_quad(source + at[0]);
+    else if constexpr (kQuads == 2)
+      return load_pair(source, at);
+    else
+      return join(load_pair(source, at), load_pair(source, at + 2 * kQuad<T>));
+  }
+  static void store(T* target, const std::int64_t* at, V v) {
+    for (int j = 0; j < kQuads; ++j)
+      std::memcpy(target + at[j * kQuad<T>], reinterpret_cast<const char*>(&v) + 16 * j, 16);
+  }
+};
+
+// Calls op(row element or vector, value) for rows[k * L + l] and the sample k of lane l of source.
 template <int L, class T, class Op>
-void subtract(const T* source, const Bases& b, std::int64_t n, T* rows, Op op) {
-  for (std::int64_t k0 = 0; k0 < n; k0 += kBlock) {
+void gather(const T* source, const Bases& b, std::int64_t n, T* rows, Op op) {
+  std::int64_t done = 0;
+  if constexpr (sizeof(T) >= 4) {
+    if (b.stride == 1 && !b.by_rows) {
+      using V = typename Vectors<T>::V;
+      for (; done + kQuad<T> <= n; done += kQuad<T>)
+        for (int l = 0; l < L; l += kLanes<T>) {
+          V v[kQuad<T>];
+          for (int i = 0; i < kQuad<T>; ++i) v[i] = Quads<T>::load(source + done, b.at + l + i);
+          transpose_quads(v);
+          for (int i = 0; i < kQuad<T>; ++i)
+            op(*reinterpret_cast<V*>(rows + (done + i) * L + l), v[i]);
+        }
+    }
+  }
+  for (std::int64_t k0 = done; k0 < n; k0 += kBlock) {
     const std::int64_t k1 = k0 + kBlock < n ? k0 + kBlock : n;
     if (b.by_rows) {
       for (int r = 0; r < b.runs; ++r)
@@ -167,11 +246,15 @@ void subtract(const T* source, const Bases& b, std::int64_t n, T* rows, Op op) {
       for (int l = b.count; l < L; ++l) rows[k * L + l] = rows[k * L + b.count - 1];
   }
 }
+template <int L, class T>
+void gather(const T* source, const Bases& b, std::int64_t n, T* rows) {
+  gather<L>(source, b, n, rows, [](auto& row, auto value) { row = value; });
+}
 
-// Calls f(row element, memory offset) for every sample of every lane.
+// Calls f(row, lane, memory offset) for every sample of every lane from row k0 on.
 template <class F>
-void scatter(const Bases& b, std::int64_t n, F f) {
-  for (std::int64_t k0 = 0; k0 < n; k0 += kBlock) {
+void for_samples(const Bases& b, std::int64_t first, std::int64_t n, F f) {
+  for (std::int64_t k0 = first; k0 < n; k0 += kBlock) {
     const std::int64_t k1 = k0 + kBlock < n ? k0 + kBlock : n;
     if (b.by_rows) {
       for (int r = 0; r < b.runs; ++r)
@@ -184,6 +267,25 @@ void scatter(const Bases& b, std::int64_t n, F f) {
         for (std::int64_t k = k0; k < k1; ++k) f(k, l, b.at[l] + k * b.stride);
     }
   }
+}
+
+// The inverse of gather.
+template <int L, class T>
+void scatter(const T* rows, const Bases& b, std::int64_t n, T* target) {
+  std::int64_t done = 0;
+  if (b.stride == 1 && !b.by_rows) {
+    using V = typename Vectors<T>::V;
+    for (; done + kQuad<T> <= n; done += kQuad<T>)
+      for (int l = 0; l < L; l += kLanes<T>) {
+        V v[kQuad<T>];
+        for (int i = 0; i < kQuad<T>; ++i)
+          v[i] = *reinterpret_cast<const V*>(rows + (done + i) * L + l);
+        transpose_quads(v);
+        for (int i = 0; i < kQuad<T>; ++i) Quads<T>::store(target + done, b.at + l + i, v[i]);
+      }
+  }
+  for_samples(b, done, n,
+              [&](std::int64_t k, int l, std::int64_t at) { target[at] = rows[k * L + l]; });
 }
 
 // Finds lanes that need the serial solver, and moves lanes whose samples lie within a factor of two
@@ -491,17 +593,17 @@ void certify(Group<T, G>& group, int g, typename Vectors<T>::M doubt) {
 
 // Writes the results of the group, whose values are in m.
 template <class T, int G>
-void store(const Sweep<T>& s, const Bases& b, const Group<T, G>& group, const T* input) {
+void store(const Sweep<T>& s, const Bases& b, const Group<T, G>& group, T* input) {
   constexpr int L = Group<T, G>::L;
   const std::int64_t n = group.n;
   const T* z = group.m;
-  if (s.y) scatter(b, n, [&](std::int64_t k, int l, std::int64_t at) { s.y[at] = z[k * L + l]; });
-  if (s.residual)
-    scatter(b, n, [&](std::int64_t k, int l, std::int64_t at) {
-      s.residual[at] = input[k * L + l] - z[k * L + l];
-    });
+  if (s.y) scatter<L>(z, b, n, s.y);
+  if (s.residual) {
+    for (std::int64_t i = 0; i < n * L; ++i) input[i] -= z[i];
+    scatter<L>(input, b, n, s.residual);
+  }
   if (s.mask)
-    scatter(b, n, [&](std::int64_t k, int l, std::int64_t at) {
+    for_samples(b, 0, n, [&](std::int64_t k, int l, std::int64_t at) {
       int code = 3;
       if (k + 1 < n) {
         const T jump = z[(k + 1) * L + l] - z[k * L + l];
@@ -517,11 +619,11 @@ void prox_group(const Sweep<T>& s, std::int64_t begin, std::int64_t end, void* s
   constexpr int L = kWidth<T, G>;
   const std::int64_t n = s.shape.n;
   Group<T, G> group(n, kPerEdge, scratch);
-  const Bases b(s.shape, n, begin, end);
+  const Bases b(s.shape, n, begin, end, L);
   gather<L>(s.x, b, n, group.x);
   for (int j = 0; j < s.num_minus; ++j)
-    subtract<L>(s.minus[j], b, n, group.x, [](T& a, T v) { a -= v; });
-  gather<L>(s.w.data, Bases(s.shape, s.w.pitch(n), begin, end), s.w.length(n), group.w);
+    gather<L>(s.minus[j], b, n, group.x, [](auto& row, auto value) { row -= value; });
+  gather<L>(s.w.data, Bases(s.shape, s.w.pitch(n), begin, end, L), s.w.length(n), group.w);
 
   T* input = group.h + (n + 1) * L + (kPerEdge ? (n > 1 ? n - 1 : 1) : 1) * L;
   if (s.residual) std::memcpy(input, group.x, n * L * sizeof(T));
@@ -682,13 +784,13 @@ struct Tile {
   T* scratch;
   Tile(const Shape& shape, std::int64_t begin, std::int64_t end, void* scratch)
       : shape(shape),
-        bases(shape, shape.n, begin, end),
+        bases(shape, shape.n, begin, end, kChunk),
         first(begin),
         direct(bases.contiguous() && bases.count == kChunk),
         scratch(static_cast<T*>(scratch)) {}
   std::int64_t stride() const { return direct ? shape.inner : kChunk; }
   Bases bases_of(std::int64_t length) const {
-    return Bases(shape, length, first, first + bases.count);
+    return Bases(shape, length, first, first + bases.count, kChunk);
   }
   template <class U>
   U* take(std::int64_t rows) {
@@ -708,8 +810,7 @@ struct Tile {
   }
   void flush(T* target, const T* tile, std::int64_t rows) {
     if (direct) return;
-    scatter(bases_of(rows), rows,
-            [&](std::int64_t k, int l, std::int64_t at) { target[at] = tile[k * kChunk + l]; });
+    scatter<kChunk>(tile, bases_of(rows), rows, target);
   }
 };
 
