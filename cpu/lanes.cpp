@@ -66,7 +66,8 @@ inline V vmax(V a, V b) {
 }
 template <class V>
 inline V vabs(V a) {
-  return vmax(a, -a);
+  using M = decltype(a == a);
+  return (V)((M)a & ~(M)-V{});
 }
 template <class M>
 inline bool any(M m) {
@@ -88,8 +89,9 @@ template <class T, int G>
 struct Group {
   static constexpr int L = kWidth<T, G>;
   std::int64_t n;
-  T *x, *m, *c, *h,
-      *w;  // samples, messages, values, cut signs of edge (k-1, k), weights (1 or n-1)
+  T *x, *m, *c;  // samples, messages, values
+  T* h;          // dual of edge (k-1, k) where it is cut: plus or minus its weight; else NaN
+  T* w;          // weights (1 or n-1)
   bool per_edge;
   alignas(64) T shift[L], scale[L], reach[L], length[L];  // reach: max |x - shift|
   bool hard[L];  // not for the lanes: not finite, huge, a bad weight, too many rounds
@@ -103,8 +105,8 @@ struct Group {
   }
 };
 
-// Base offset of every lane, and the runs of lanes that lie side by side in memory. Lanes beyond the
-// last signal, up to `width`, repeat it.
+// Base offset of every lane, and the runs of lanes that lie side by side in memory. Lanes beyond
+// the last signal, up to `width`, repeat it.
 struct Bases {
   std::int64_t at[512];
   std::int64_t stride;
@@ -132,7 +134,8 @@ struct Bases {
 
 constexpr int kBlock = 16;  // rows that are transposed together, so that they stay in L1
 
-// Signals that are contiguous in memory are transposed in registers, in quads: 16 bytes of a signal.
+// Signals that are contiguous in memory are transposed in registers, in quads: 16 bytes of a
+// signal.
 template <class T>
 constexpr int kQuad = 16 / sizeof(T);
 constexpr int kQuads = kBytes / 16;
@@ -158,8 +161,8 @@ JAXTV_INLINE auto join(V a, V b) {
 template <class T, bool kHigh, class V, std::size_t... I>
 JAXTV_INLINE V interleave(V a, V b, std::index_sequence<I...>) {
   constexpr std::size_t q = kQuad<T>, n = sizeof(V) / sizeof(T);
-  return pick(
-      a, b, std::index_sequence<(I % 2 * n + I / q * q + (kHigh ? q / 2 : 0) + I % q / 2)...>());
+  return pick(a, b,
+              std::index_sequence<(I % 2 * n + I / q * q + (kHigh ? q / 2 : 0) + I % q / 2)...>());
 }
 template <class T, bool kHigh, class V>
 JAXTV_INLINE V interleave(V a, V b) {
@@ -328,6 +331,24 @@ void prepare(Group<T, G>& group) {
       group.x[k * L + l] = group.hard[l] ? T(0) : group.x[k * L + l] - group.shift[l];
 }
 
+// Where v is not a number, as a dual is inside of a segment.
+template <class V>
+inline auto inside_of(V v) {
+  return v != v;
+}
+// v with the sign of `sign` taken for a factor of it.
+template <class V>
+inline V times_sign(V v, V sign) {
+  using M = decltype(v == v);
+  return (V)((M)v ^ ((M)sign & (M)-V{}));
+}
+// mask ? v : 0. Like `mask < 0 ? a : b` it takes the bits of a mask as they are: compilers compare
+// a mask that they do not see made with 0 again.
+template <class V, class M>
+inline V keep(M mask, V v) {
+  return (V)((M)v & mask);
+}
+
 // Threshold decomposition (see include/jaxtv/decomposition.hpp), all regions of all lanes in each
 // round. The first round knows that there are no cuts yet.
 template <class T, int G, bool kPerEdge>
@@ -337,6 +358,7 @@ struct Decomposition {
   const std::int64_t n;
   const V *x, *w;
   V *m, *c, *h;
+  V uniform[G];  // the weight of all edges
   V first[G];    // threshold of the leftmost region
   M changed[G];  // lanes that got a cut in this round
 
@@ -346,9 +368,11 @@ struct Decomposition {
         w(rows(group.w)),
         m(rows(group.m)),
         c(rows(group.c)),
-        h(rows(group.h)) {}
+        h(rows(group.h)) {
+    for (int g = 0; g < G; ++g) uniform[g] = w[g], changed[g] = M{};
+  }
   static V* rows(T* a) { return reinterpret_cast<V*>(a); }
-  V weight(std::int64_t e, int g) const { return w[(kPerEdge ? e * G : 0) + g]; }
+  V weight(std::int64_t e, int g) const { return kPerEdge ? w[e * G + g] : uniform[g]; }
 
   void start() {
     V sum[G] = {};
@@ -356,19 +380,23 @@ struct Decomposition {
       JAXTV_UNROLL
       for (int g = 0; g < G; ++g) sum[g] += x[k * G + g] - x[g];
     }
-    for (int g = 0; g < G; ++g) first[g] = x[g] + sum[g] / T(n);
-    std::memset(static_cast<void*>(h), 0, (n + 1) * G * sizeof(V));
+    for (int g = 0; g < G; ++g) {
+      first[g] = x[g] + sum[g] / T(n);
+      h[g] = h[n * G + g] = V{};  // the ends of the signal are cuts without a force
+    }
   }
 
-  // The messages, from left to right; they start afresh at cuts.
+  // The messages, from left to right; they start afresh at cuts. Returns whether one left its
+  // bounds: where none does, all regions are segments.
   template <bool kFirst>
-  void forward() {
-    const V zero = {};
+  bool forward() {
     V message[G], threshold[G];
+    M clamped[G];
     JAXTV_UNROLL
     for (int g = 0; g < G; ++g) {
       threshold[g] = first[g];
       m[g] = message[g] = threshold[g] - x[g];
+      clamped[g] = M{};
     }
     for (std::int64_t k = 1; k < n; ++k) {
       JAXTV_UNROLL
@@ -376,13 +404,16 @@ struct Decomposition {
         const V bound = weight(k - 1, g);
         V t = vmin(vmax(message[g], -bound), bound);
         if constexpr (!kFirst) {
-          const V cut = h[k * G + g];
-          t = cut != zero ? cut * bound : t;
-          threshold[g] = cut != zero ? c[k * G + g] : threshold[g];
+          const V force = h[k * G + g];
+          const M inside = inside_of(force);
+          clamped[g] |= (t != message[g]) & inside;
+          t = inside < 0 ? t : force;
+          threshold[g] = inside < 0 ? threshold[g] : c[k * G + g];
         }
         m[k * G + g] = message[g] = t + (threshold[g] - x[k * G + g]);
       }
     }
+    return kFirst || any_of(clamped);
   }
 
   // The labels (masks), from right to left, the cuts where they change, and the thresholds of the
@@ -390,7 +421,6 @@ struct Decomposition {
   template <bool kFirst>
   void backward() {
     const V zero = {}, one = zero + T(1);
-    const M up = (M)one, down = (M)-one;
     M label[G];
     V sum[G], count[G], right[G];
     JAXTV_UNROLL
@@ -408,25 +438,23 @@ struct Decomposition {
         V& edge = h[(k + 1) * G + g];
         const M after = label[g];
         label[g] = (t < -bound) | (after & ~(t > bound));
-        M is_cut = label[g] ^ after;
-        M cut = is_cut & (label[g] < 0 ? down : up);
+        M inside = label[g] == after;
+        V force = label[g] < 0 ? -bound : bound;
+        force = (V)((M)force | inside);  // all bits set are not a number
+        M was_inside = ~M{};
         if constexpr (!kFirst) {
           const V old = edge;
-          const M was_cut = old != zero;
-          const M at_cut = t < old * bound;
-          label[g] = was_cut ? at_cut : label[g];
-          changed[g] |= is_cut & ~was_cut;
-          cut = was_cut ? (M)old : cut;
-          is_cut |= was_cut;
-        } else {
-          changed[g] |= is_cut;
+          was_inside = inside_of(old);
+          label[g] = (label[g] & was_inside) | (t < old);
+          force = was_inside < 0 ? force : old;
+          inside &= was_inside;
         }
-        edge = (V)cut;
-        const V left = edge * bound;
-        c[(k + 1) * G + g] = (sum[g] + (right[g] - left)) / count[g];  // read only where cut
-        right[g] = is_cut < 0 ? left : right[g];
-        sum[g] = (V)((M)sum[g] & ~is_cut) + x[k * G + g];
-        count[g] = (V)((M)count[g] & ~is_cut) + one;
+        changed[g] |= inside ^ was_inside;
+        edge = force;
+        c[(k + 1) * G + g] = (sum[g] + (right[g] - force)) / count[g];  // read only where cut
+        right[g] = inside < 0 ? right[g] : force;
+        sum[g] = keep(inside, sum[g]) + x[k * G + g];
+        count[g] = keep(inside, count[g]) + one;
       }
     }
     JAXTV_UNROLL
@@ -436,10 +464,16 @@ struct Decomposition {
   // Returns whether there was a cut.
   template <bool kFirst>
   bool round() {
-    forward<kFirst>();
+    if (!forward<kFirst>()) {
+      for (int g = 0; g < G; ++g) changed[g] = M{};
+      return false;
+    }
     backward<kFirst>();
-    M all = changed[0];
-    for (int g = 1; g < G; ++g) all |= changed[g];
+    return any_of(changed);
+  }
+  static bool any_of(const M (&masks)[G]) {
+    M all = masks[0];
+    for (int g = 1; g < G; ++g) all |= masks[g];
     return any(all);
   }
 };
@@ -459,29 +493,22 @@ template <class T, int G>
 void values(Group<T, G>& group, int lane) {
   using Half = typename Vectors<T>::Half;
   constexpr int L = Group<T, G>::L;
-  const std::int64_t n = group.n;
   const auto wide = [&](const T* a, std::int64_t k) { return load_wide(a + k * L + lane); };
   const auto narrow = [](Double v) { return __builtin_convertvector(v, Half); };
-  const Double zero = {}, one = zero + 1.0;
-  const Double shift = wide(group.shift, 0);
+  const Double zero = {}, one = zero + 1.0, shift = wide(group.shift, 0);
   Double ref = zero, sum = zero, count = zero, right = zero, longest = zero;
-  Double next =
-      one;  // cut sign to the right of k; the end of the signal counts as one, of weight 0
-  Double next_bound = zero;
-  for (std::int64_t k = n - 1; k >= 0; --k) {
-    const Double x = wide(group.x, k) + shift, cut = wide(group.h, k);
-    const Double bound = k > 0 ? wide(group.w, group.per_edge ? k - 1 : 0) : zero;
-    const DoubleMask ends = next != zero;
-    ref = ends ? x : ref;
-    sum = (ends ? zero : sum) + (x - ref);
-    count = (ends ? zero : count) + one;
-    right = ends ? next * next_bound : right;
+  Double next = zero;  // dual of the edge to the right of k, where that is cut
+  for (std::int64_t k = group.n - 1; k >= 0; --k) {
+    const Double x = wide(group.x, k) + shift;
+    const DoubleMask inside = inside_of(next);
+    ref = inside ? ref : x;
+    sum = keep(inside, sum) + (x - ref);
+    count = keep(inside, count) + one;
+    right = inside ? right : next;
     longest = vmax(longest, count);
-    const Double left = cut != zero ? cut * bound : zero;
-    const Half value = narrow(ref) + narrow(sum + (right - left)) / narrow(count);
-    std::memcpy(group.c + k * L + lane, &value, sizeof value);
-    next = cut;
-    next_bound = bound;
+    next = wide(group.h, k);
+    const Half value = narrow(ref) + narrow(sum + (right - next)) / narrow(count);
+    std::memcpy(group.c + k * L + lane, &value, sizeof value);  // read only where cut
   }
   const Half length = narrow(longest);
   std::memcpy(group.length + lane, &length, sizeof length);
@@ -496,26 +523,48 @@ typename Vectors<T>::M spread(Group<T, G>& group, int g) {
   const std::int64_t n = group.n;
   const V zero = {};
   const auto at = [g](T* a) { return reinterpret_cast<V*>(a) + g; };
-  V *m = at(group.m), *c = at(group.c), *h = at(group.h), *w = at(group.w), *x = at(group.x);
-  const V scale = *at(group.scale), shift = *at(group.shift), reach = *at(group.reach);
+  V *m = at(group.m), *c = at(group.c), *h = at(group.h), *w = at(group.w);
+  const V scale = *at(group.scale), reach = *at(group.reach);
   const V relative = T(4) * kUnit<T> * (*at(group.length) + T(4));
   const V absolute = relative * reach;  // the messages see the shifted samples
   const V close = T(8) * kUnit<T> * scale;
-  M doubt = {};
-  V value = c[0], previous_weight = zero;
+  const auto weight = [&](std::int64_t e) { return w[(kPerEdge ? e : 0) * G]; };
+  M doubt = {}, inside = ~M{};
+  V value = c[0], force = {};
   for (std::int64_t k = 0; k < n; ++k) {
-    const V bound = k + 1 < n ? w[(kPerEdge ? k : 0) * G] : zero;
-    const V cut = h[k * G], next = h[(k + 1) * G], message = m[k * G];
-    const V here = cut != zero ? c[k * G] : value;
-    doubt |= (cut != zero) & (previous_weight > zero) & ((here - value) * cut <= close);
-    if (k + 1 < n) doubt |= (next == zero) & (bound - vabs(message) < absolute + relative * bound);
-    value = here;
-    // A sample between weights 0 is its own, bit for bit.
-    const V own = shift == zero ? x[k * G] : x[k * G] + shift;  // -0 + 0 would be +0
-    m[k * G] = (bound == zero) & (previous_weight == zero) ? own : value;
-    previous_weight = bound;
+    const V here = inside < 0 ? value : c[k * G];
+    M narrow = ~inside & (times_sign(here - value, force) <= close);
+    if (kPerEdge && k > 0) narrow &= weight(k - 1) > zero;
+    doubt |= narrow;
+    const V message = m[k * G];
+    m[k * G] = value = here;
+    if (k + 1 == n) break;
+    force = h[(k + 1) * G];
+    inside = inside_of(force);
+    const V bound = weight(k);
+    doubt |= inside & (vabs(message) > bound - (absolute + relative * bound));
   }
+  if (!kPerEdge) doubt &= weight(0) > zero;
   return doubt;
+}
+
+// A sample between weights 0 is its own, bit for bit.
+template <class T, int G, bool kPerEdge>
+void own_samples(Group<T, G>& group, int g) {
+  using V = typename Vectors<T>::V;
+  const std::int64_t n = group.n;
+  const V zero = {};
+  const auto at = [g](T* a) { return reinterpret_cast<V*>(a) + g; };
+  V *m = at(group.m), *w = at(group.w), *x = at(group.x);
+  const V shift = *at(group.shift);
+  if (!kPerEdge && n > 1 && !any(w[0] == zero)) return;
+  V before = zero;
+  for (std::int64_t k = 0; k < n; ++k) {
+    const V after = k + 1 < n ? w[(kPerEdge ? k : 0) * G] : zero;
+    const V own = shift == zero ? x[k * G] : x[k * G] + shift;  // -0 + 0 would be +0
+    m[k * G] = (before == zero) & (after == zero) ? own : m[k * G];
+    before = after;
+  }
 }
 
 // certify of include/jaxtv/cuts.hpp on kDoubleLanes lanes, in double. Where it fails it mends the
@@ -527,38 +576,35 @@ DoubleMask certify_round(Group<T, G>& group, int lane, DoubleMask pending, Doubl
   constexpr int L = Group<T, G>::L;
   const std::int64_t n = group.n;
   const auto wide = [&](const T* a, std::int64_t k) { return load_wide(a + k * L + lane); };
-  const auto weight = [&](std::int64_t e) { return wide(group.w, kPerEdge ? e : 0); };
   const Double zero = {}, one = zero + 1.0, slack = zero + 8 * kUnit<double>;
+  const Double none = (Double)(zero == zero);
   const Double shift = wide(group.shift, 0), scale = wide(group.scale, 0);
-  Double ref = zero, sum = zero, count = zero, right = zero, next = one, next_bound = zero;
+  Double ref = zero, sum = zero, count = zero, right = zero, next = zero;
   for (std::int64_t k = n - 1; k >= 0; --k) {
-    const Double x = wide(group.x, k) + shift, cut = wide(group.h, k);
-    const Double bound = k > 0 ? weight(k - 1) : zero;
-    const DoubleMask ends = next != zero;
-    ref = ends ? x : ref;
-    sum = (ends ? zero : sum) + (x - ref);
-    count = (ends ? zero : count) + one;
-    right = ends ? next * next_bound : right;
-    const Double left = cut != zero ? cut * bound : zero;  // not 0 * inf
-    y[k] = ref + (sum + (right - left)) / count;
-    next = cut;
-    next_bound = bound;
+    const Double x = wide(group.x, k) + shift;
+    const DoubleMask inside = inside_of(next);
+    ref = inside ? ref : x;
+    sum = keep(inside, sum) + (x - ref);
+    count = keep(inside, count) + one;
+    right = inside ? right : next;
+    next = wide(group.h, k);
+    y[k] = ref + (sum + (right - next)) / count;
   }
   DoubleMask failed = {};
   Double value = y[0], u = zero, length = one;
   for (std::int64_t e = 0; e + 1 < n; ++e) {
-    const Double cut = wide(group.h, e + 1), bound = weight(e), force = cut * bound;
-    const DoubleMask is_cut = cut != zero;
+    const Double force = wide(group.h, e + 1), bound = wide(group.w, kPerEdge ? e : 0);
+    const DoubleMask is_cut = force == force;
     const DoubleMask flat =
-        pending & is_cut & (bound > zero) & ((y[e + 1] - value) * cut <= slack * scale);
+        pending & is_cut & (bound > zero) & (times_sign(y[e + 1] - value, force) <= slack * scale);
     u += value - (wide(group.x, e) + shift);
     length += one;
     const Double limit = bound + slack * length * (scale + bound);
     const DoubleMask mendable = pending & ~is_cut;
     const DoubleMask above = mendable & (u > limit), below = mendable & (u < -limit);
-    const Double mended = above ? one : (below ? -one : (flat ? zero : cut));
-    const Half sign = __builtin_convertvector(mended, Half);
-    std::memcpy(group.h + (e + 1) * L + lane, &sign, sizeof sign);
+    const Double mended = above ? bound : (below ? -bound : (flat ? none : force));
+    const Half dual = __builtin_convertvector(mended, Half);
+    std::memcpy(group.h + (e + 1) * L + lane, &dual, sizeof dual);
     failed |= flat | above | below;
     u = above ? bound : (below ? -bound : (is_cut ? force : u));
     length = is_cut | above | below ? one : length;
@@ -634,6 +680,7 @@ void prox_group(const Sweep<T>& s, std::int64_t begin, std::int64_t end, void* s
   for (int g = 0; g < G; ++g) doubt[g] = spread<T, G, kPerEdge>(group, g);
   for (int g = 0; g < G; ++g)
     if (any(doubt[g])) certify<T, G, kPerEdge>(group, g, doubt[g]);
+  for (int g = 0; g < G; ++g) own_samples<T, G, kPerEdge>(group, g);
   for (int l = 0; l < b.count; ++l) {
     if (!group.hard[l]) continue;
     for (std::int64_t k = 0; k < n; ++k) {  // its samples were taken out or shifted
@@ -643,6 +690,10 @@ void prox_group(const Sweep<T>& s, std::int64_t begin, std::int64_t end, void* s
     }
     solve_lane<T>({n, L, group.x + l, group.w + l, kPerEdge, group.m + l});
   }
+  const int last = b.count - 1;
+  if (group.hard[last])  // the lanes that repeat it, too: they are stored over it
+    for (std::int64_t k = 0; k < n; ++k)
+      for (int l = b.count; l < L; ++l) group.m[k * L + l] = group.m[k * L + last];
   store(s, b, group, input);
 }
 
