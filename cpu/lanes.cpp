@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "jaxtv/common.hpp"
 #include "sweep.hpp"
 
 namespace jaxtv::cpu::JAXTV_ISA {
@@ -52,8 +53,11 @@ template <class T>
 constexpr int kLanes = kBytes / sizeof(T);
 template <class T>
 constexpr T kUnit = sizeof(T) == 4 ? T(1.1920929e-7) : T(2.220446049250313e-16);
+// Signals with larger samples are the serial solver's: sums would overflow.
 template <class T>
-constexpr T kHuge = sizeof(T) == 4 ? T(3.4e38) : T(1.79e308);
+JAXTV_INLINE T largest_sample(std::int64_t n) {
+  return sizeof(T) == 4 ? T(3.4e38) / (T(8) * T(n)) : T(kLarge);
+}
 constexpr int kRounds = 64;  // then the lanes that are left go to the serial solver
 
 template <class V>
@@ -194,6 +198,7 @@ void prepare(Group<T, G>& group) {
   using M = typename Vectors<T>::M;
   constexpr int L = Group<T, G>::L;
   const std::int64_t n = group.n, edges = group.per_edge ? n - 1 : 1;
+  const T largest = largest_sample<T>(n);
   bool shifted = false;
   for (int g = 0; g < G; ++g) {
     V* x = reinterpret_cast<V*>(group.x) + g;
@@ -209,7 +214,7 @@ void prepare(Group<T, G>& group) {
     for (int l = 0; l < kLanes<T>; ++l) {
       const int lane = g * kLanes<T> + l;
       const T size = low[l] < -high[l] ? -low[l] : high[l];
-      const bool hard = !(infinite[l] == T(0)) || bad[l] != 0 || size > kHuge<T> / (T(8) * T(n));
+      const bool hard = !(infinite[l] == T(0)) || bad[l] != 0 || size > largest;
       const bool near =
           (low[l] > 0 && high[l] <= 2 * low[l]) || (high[l] < 0 && low[l] >= 2 * high[l]);
       group.hard[lane] = hard;
@@ -352,8 +357,18 @@ void decompose(Group<T, G>& group) {
     for (int l = 0; l < kLanes<T>; ++l) group.hard[g * kLanes<T> + l] |= d.changed[g][l] != 0;
 }
 
+// Where the segment on the left of an edge ends. An edge of weight 0 joins nothing
+// (cut_weightless); where one λ is 0, `spread` takes the samples themselves.
+template <bool kPerEdge>
+JAXTV_INLINE DoubleMask is_end(Double cut, Double bound) {
+  if constexpr (kPerEdge)
+    return (cut != 0.0) | (bound == 0.0);
+  else
+    return cut != 0.0;
+}
+
 // Values from the cuts, as values_from_cuts does: sums in double, the quotient in T.
-template <class T, int G>
+template <class T, int G, bool kPerEdge>
 void values(Group<T, G>& group, int lane) {
   using Half = typename Vectors<T>::Half;
   constexpr int L = Group<T, G>::L;
@@ -368,8 +383,8 @@ void values(Group<T, G>& group, int lane) {
   Double next_bound = zero;
   for (std::int64_t k = n - 1; k >= 0; --k) {
     const Double x = wide(group.x, k) + shift, cut = wide(group.h, k);
-    const Double bound = k > 0 ? wide(group.w, group.per_edge ? k - 1 : 0) : zero;
-    const DoubleMask ends = next != zero;
+    const Double bound = k > 0 ? wide(group.w, kPerEdge ? k - 1 : 0) : zero;
+    const DoubleMask ends = is_end<kPerEdge>(next, next_bound);
     ref = ends ? x : ref;
     sum = (ends ? zero : sum) + (x - ref);
     count = (ends ? zero : count) + one;
@@ -404,7 +419,9 @@ typename Vectors<T>::M spread(Group<T, G>& group, int g) {
   for (std::int64_t k = 0; k < n; ++k) {
     const V bound = k + 1 < n ? w[(kPerEdge ? k : 0) * G] : zero;
     const V cut = h[k * G], next = h[(k + 1) * G], message = m[k * G];
-    const V here = cut != zero ? c[k * G] : value;
+    M starts = cut != zero;
+    if constexpr (kPerEdge) starts |= previous_weight == zero;
+    const V here = starts ? c[k * G] : value;
     doubt |= (cut != zero) & (previous_weight > zero) & ((here - value) * cut <= close);
     if (k + 1 < n) doubt |= (next == zero) & (bound - vabs(message) < absolute + relative * bound);
     value = here;
@@ -432,7 +449,7 @@ DoubleMask certify_round(Group<T, G>& group, int lane, DoubleMask pending, Doubl
   for (std::int64_t k = n - 1; k >= 0; --k) {
     const Double x = wide(group.x, k) + shift, cut = wide(group.h, k);
     const Double bound = k > 0 ? weight(k - 1) : zero;
-    const DoubleMask ends = next != zero;
+    const DoubleMask ends = is_end<kPerEdge>(next, next_bound);
     ref = ends ? x : ref;
     sum = (ends ? zero : sum) + (x - ref);
     count = (ends ? zero : count) + one;
@@ -446,7 +463,7 @@ DoubleMask certify_round(Group<T, G>& group, int lane, DoubleMask pending, Doubl
   Double value = y[0], u = zero, length = one;
   for (std::int64_t e = 0; e + 1 < n; ++e) {
     const Double cut = wide(group.h, e + 1), bound = weight(e), force = cut * bound;
-    const DoubleMask is_cut = cut != zero;
+    const DoubleMask is_cut = is_end<kPerEdge>(cut, bound);
     const DoubleMask flat =
         pending & is_cut & (bound > zero) & ((y[e + 1] - value) * cut <= slack * scale);
     u += value - (wide(group.x, e) + shift);
@@ -485,7 +502,7 @@ void certify(Group<T, G>& group, int g, typename Vectors<T>::M doubt) {
     for (int l = 0; l < kDoubleLanes; ++l) group.hard[lane + l] |= pending[l] != 0;
   }
   if (!mended) return;
-  for (int lane = begin; lane < end; lane += kDoubleLanes) values(group, lane);
+  for (int lane = begin; lane < end; lane += kDoubleLanes) values<T, G, kPerEdge>(group, lane);
   spread<T, G, kPerEdge>(group, g);
 }
 
@@ -527,7 +544,7 @@ void prox_group(const Sweep<T>& s, std::int64_t begin, std::int64_t end, void* s
   if (s.residual) std::memcpy(input, group.x, n * L * sizeof(T));
   prepare(group);
   decompose<T, G, kPerEdge>(group);
-  for (int lane = 0; lane < L; lane += kDoubleLanes) values(group, lane);
+  for (int lane = 0; lane < L; lane += kDoubleLanes) values<T, G, kPerEdge>(group, lane);
   typename Vectors<T>::M doubt[G];
   for (int g = 0; g < G; ++g) doubt[g] = spread<T, G, kPerEdge>(group, g);
   for (int g = 0; g < G; ++g)
