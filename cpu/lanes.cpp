@@ -227,8 +227,11 @@ void prepare(Group<T, G>& group) {
   }
   if (!shifted) return;
   for (std::int64_t k = 0; k < n; ++k)
-    for (int l = 0; l < L; ++l)
-      group.x[k * L + l] = group.hard[l] ? T(0) : group.x[k * L + l] - group.shift[l];
+    for (int l = 0; l < L; ++l) {
+      const T x = group.x[k * L + l], shift = group.shift[l];
+      const T moved = shift == T(0) ? x : x - shift;  // denormal x - 0 would be 0
+      group.x[k * L + l] = group.hard[l] ? T(0) : moved;
+    }
 }
 
 // Threshold decomposition (see include/jaxtv/decomposition.hpp), all regions of all lanes in each
