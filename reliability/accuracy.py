@@ -113,8 +113,8 @@ def random(cases: int, seed: int = 0) -> Result:
         "1D prox against message passing in long double, and by duality gap",
         f"{total:,} signals in {seed:,} batches",
         ". ".join(f"{dtype}: {tally}" for dtype, tally in tallies.items())
-        + f". Again with NaN, ±inf, λ < 0 or λ NaN in {bad_rows:,} of them: {disturbances:,} of all "
-        "that are then not NaN, or not the same bits, as they should be",
+        + f". Again with NaN, ±inf, λ < 0 or λ NaN in {bad_rows:,} of them: {disturbances:,} of "
+        "all that are then not NaN, or not the same bits, as they should be",
         failures,
     )
 
