@@ -131,7 +131,8 @@ class Problem {
       gather(all, op_.x, y_.data());
       scatter(all, y_.data(), op_.y);
     } else {
-      for (T& v : y_) v = T(std::ldexp(double(v) + mean_, exponent_));
+      constexpr double kMax = std::numeric_limits<T>::max();  // which round-off may exceed
+      for (T& v : y_) v = T(std::clamp(std::ldexp(double(v) + mean_, exponent_), -kMax, kMax));
       scatter(all, y_.data(), op_.y);
     }
     for (std::size_t a = 0; a + 1 < axes_; ++a) {

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "jaxtv/common.hpp"
 #include "sweep.hpp"
 
 namespace jaxtv::cpu::JAXTV_ISA {
@@ -52,8 +53,11 @@ template <class T>
 constexpr int kLanes = kBytes / sizeof(T);
 template <class T>
 constexpr T kUnit = sizeof(T) == 4 ? T(1.1920929e-7) : T(2.220446049250313e-16);
+// Signals with larger samples are the serial solver's: sums would overflow.
 template <class T>
-constexpr T kHuge = sizeof(T) == 4 ? T(3.4e38) : T(1.79e308);
+JAXTV_INLINE T largest_sample(std::int64_t n) {
+  return sizeof(T) == 4 ? T(3.4e38) / (T(8) * T(n)) : T(kLarge);
+}
 constexpr int kRounds = 64;  // then the lanes that are left go to the serial solver
 
 template <class V>
@@ -299,6 +303,7 @@ void prepare(Group<T, G>& group) {
   using M = typename Vectors<T>::M;
   constexpr int L = Group<T, G>::L;
   const std::int64_t n = group.n, edges = group.per_edge ? n - 1 : 1;
+  const T largest = largest_sample<T>(n);
   bool shifted = false;
   for (int g = 0; g < G; ++g) {
     V* x = reinterpret_cast<V*>(group.x) + g;
@@ -314,7 +319,7 @@ void prepare(Group<T, G>& group) {
     for (int l = 0; l < kLanes<T>; ++l) {
       const int lane = g * kLanes<T> + l;
       const T size = low[l] < -high[l] ? -low[l] : high[l];
-      const bool hard = !(infinite[l] == T(0)) || bad[l] != 0 || size > kHuge<T> / (T(8) * T(n));
+      const bool hard = !(infinite[l] == T(0)) || bad[l] != 0 || size > largest;
       const bool near =
           (low[l] > 0 && high[l] <= 2 * low[l]) || (high[l] < 0 && low[l] >= 2 * high[l]);
       group.hard[lane] = hard;
@@ -327,8 +332,11 @@ void prepare(Group<T, G>& group) {
   }
   if (!shifted) return;
   for (std::int64_t k = 0; k < n; ++k)
-    for (int l = 0; l < L; ++l)
-      group.x[k * L + l] = group.hard[l] ? T(0) : group.x[k * L + l] - group.shift[l];
+    for (int l = 0; l < L; ++l) {
+      const T x = group.x[k * L + l], shift = group.shift[l];
+      const T moved = shift == T(0) ? x : x - shift;  // denormal x - 0 would be 0
+      group.x[k * L + l] = group.hard[l] ? T(0) : moved;
+    }
 }
 
 // Where v is not a number, as a dual is inside of a segment.
@@ -471,6 +479,14 @@ struct Decomposition {
     backward<kFirst>();
     return any_of(changed);
   }
+  // An edge of weight 0 joins nothing. Where one λ is 0, own_samples does it.
+  void cut_weightless() {
+    for (std::int64_t e = 0; kPerEdge && e + 1 < n; ++e)
+      for (int g = 0; g < G; ++g) {
+        V& edge = h[(e + 1) * G + g];
+        edge = weight(e, g) == V{} ? V{} : edge;
+      }
+  }
   static bool any_of(const M (&masks)[G]) {
     M all = masks[0];
     for (int g = 1; g < G; ++g) all |= masks[g];
@@ -484,6 +500,7 @@ void decompose(Group<T, G>& group) {
   d.start();
   bool more = d.template round<true>();
   for (int round = 1; more && round < kRounds; ++round) more = d.template round<false>();
+  d.cut_weightless();
   for (int g = 0; g < G; ++g)
     for (int l = 0; l < kLanes<T>; ++l) group.hard[g * kLanes<T> + l] |= d.changed[g][l] != 0;
 }

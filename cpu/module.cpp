@@ -8,6 +8,7 @@
 #include <string>
 
 #include "checks.hpp"
+#include "large.hpp"
 #include "prox.hpp"
 #include "views.hpp"
 
@@ -110,7 +111,8 @@ ffi::Error dykstra_any(ffi::ThreadPool& pool, Buffer x, ffi::RemainingArgs ws, R
       check_masks(**masks, mask_size(it));
       mask = out<std::uint8_t>(*masks);
     }
-    dykstra<T>(pool_of(pool), it, solver(), in<T>(x), all_weights<T>(ws, x, axes), out<T>(y), mask);
+    dykstra_of_any_size<T>(pool_of(pool), it, solver(), in<T>(x), all_weights<T>(ws, x, axes),
+                           out<T>(y), mask);
   });
 }
 

@@ -35,7 +35,8 @@ thread_local Workspace workspace;
 struct Signal {
   std::int64_t n, first, last;
   double scale = 0, range = 0;
-  bool valid = true;
+  double factor = 1;  // samples and weights in workspace are the signal's times this
+  bool valid = true, weightless = false;  // weightless: some edge has weight 0
 };
 
 Signal inspect(std::int64_t n, std::int64_t first, std::int64_t last) {
@@ -47,7 +48,10 @@ Signal inspect(std::int64_t n, std::int64_t first, std::int64_t last) {
     low = min_of(low, v);
     high = max_of(high, v);
   }
-  for (std::int64_t e = 0; e + 1 < n; ++e) s.valid &= workspace.w[e] >= 0;
+  for (std::int64_t e = 0; e + 1 < n; ++e) {
+    s.valid &= workspace.w[e] >= 0;
+    s.weightless |= workspace.w[e] == 0;
+  }
   s.scale = max_of(-low, high);
   s.range = high - low;
   return s;
@@ -85,28 +89,24 @@ NewtonReport solve(const Signal& s, const Solver& solver) {
     return projected_newton(s.n, x, w, sign, y, workspace.newton(s.n), s.scale,
                             {solver.tol, solver.max_iterations, LineSearch(solver.line_search)});
   find_cuts(s, solver.method != Method::kDecomposition);
+  if (s.weightless) cut_weightless(s.n, w, sign);
   do values_from_cuts(s.n, x, w, sign, y);
   while (join_ties(s.last - s.first, w + s.first, sign + s.first, y + s.first, s.scale));
   return {1, true};
 }
 
-// Double overflows in sums of values near its largest: such a signal is solved at 2^-200 of its
-// size.
-NewtonReport solve_scaled(Signal s, const Solver& solver) {
-  constexpr double kLarge = 1e280, kDown = 0x1p-200;
+// Solves the signal, in its size or, beyond kLarge, in a smaller one.
+NewtonReport solve_scaled(Signal& s, const Solver& solver) {
   if (s.scale < kLarge) return solve(s, solver);
   for (std::int64_t k = 0; k < s.n; ++k) {
     workspace.x[k] *= kDown;
     if (k + 1 < s.n) workspace.w[k] *= kDown;
   }
-  Signal small = inspect(s.n, s.first, s.last);
-  small.scale = s.scale * kDown;
-  const NewtonReport report = solve(small, solver);
-  for (std::int64_t k = 0; k < s.n; ++k) {
-    workspace.x[k] /= kDown;
-    if (k + 1 < s.n) workspace.w[k] /= kDown;
-  }
-  return report;
+  const double scale = s.scale * kDown;  // may be of more than these samples
+  s = inspect(s.n, s.first, s.last);
+  s.scale = scale;
+  s.factor = kDown;
+  return solve(s, solver);
 }
 
 // The solution in the type of the data, from the cuts in workspace; bit for bit what the lanes
@@ -117,6 +117,7 @@ void write_values(const Signal& s, Y y, Raw raw) {
   const signed char* sign = workspace.sign.data();
   for_segments<T>(s.n, x, w, sign, [&](std::int64_t a, std::int64_t b, T value) {
     if (a < s.first || b >= s.last) return;
+    value *= T(1 / s.factor);
     for (std::int64_t k = a; k <= b; ++k) {
       const double left = k > 0 ? w[k - 1] : 0, right = k + 1 < s.n ? w[k] : 0;
       y[k] = left == 0 && right == 0 ? raw(k) : value;
@@ -159,7 +160,7 @@ void solve_lane(const LaneProblem<T>& p) {
     if (k + 1 < n) workspace.w[k] = double(p.w[(p.per_edge ? k : 0) * p.stride]);
   }
   const Strided<T> y{p.y, p.stride};
-  const Signal s = inspect(n, 0, n);
+  Signal s = inspect(n, 0, n);
   const bool bad_weight = n == 1 && !(p.w[0] >= 0);
   if (!s.valid || bad_weight) return fill_nan<T>(n, y);
   solve_scaled(s, {Method::kTautString, 0, 0, 0});
@@ -176,7 +177,7 @@ void prox_serial(const Sweep<T>& sweep, const Solver& solver, std::int64_t begin
     const SweepSignal<T> at(sweep, signal);
     for (std::int64_t k = 0; k < n; ++k) workspace.x[k] = double(at.input(k));
     for (std::int64_t e = 0; e + 1 < n; ++e) workspace.w[e] = double(at.weight(e));
-    const Signal s = inspect(n, 0, n);
+    Signal s = inspect(n, 0, n);
     NewtonReport report{0, false};
     if (!s.valid || (n == 1 && !(at.weight(0) >= 0))) {
       fill_nan<T>(n, z.data());
@@ -226,9 +227,12 @@ void report_gap(const Sweep<T>& sweep, std::int64_t begin, std::int64_t end) {
   const std::int64_t n = sweep.shape.n;
   for (std::int64_t signal = begin; signal < end; ++signal) {
     const SweepSignal<T> at(sweep, signal);
-    sweep.gap[signal] = T(duality_gap(n, Strided<const T>{sweep.x + at.base, at.stride},
-                                      Strided<const T>{sweep.w.data + at.w_base, at.w_stride},
-                                      Strided<const T>{sweep.y + at.base, at.stride}));
+    const Strided<const T> x{sweep.x + at.base, at.stride}, y{sweep.y + at.base, at.stride};
+    const Strided<const T> w{sweep.w.data + at.w_base, at.w_stride};
+    double gap = duality_gap(n, x, w, y);
+    if (!is_finite(gap))  // else inf - inf
+      gap = duality_gap(n, Scaled{x, kDown}, Scaled{w, kDown}, Scaled{y, kDown}) / kDown / kDown;
+    sweep.gap[signal] = T(gap);
   }
 }
 

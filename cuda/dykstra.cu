@@ -158,7 +158,8 @@ JAXTV_DEVICE bool valid_weights(I n, const Edgewise<T>& w) {
 template <class T, class W, class F>
 JAXTV_DEVICE void solve_line(int n, Column<T> a, W w, Column<signed char> cuts, bool taut,
                              bool last, F put) {
-  if (!prox_cuts<T>(n, a, w, cuts, taut)) {
+  const double factor = prox_cuts<T>(n, a, w, cuts, taut);
+  if (factor == 0) {
     for (int k = 0; k < n; ++k) {
       a[k] = kNaN<T>;
       put(k, kCut);
@@ -166,7 +167,7 @@ JAXTV_DEVICE void solve_line(int n, Column<T> a, W w, Column<signed char> cuts, 
     return;
   }
   T right = 0;  // first value of the segment to the right
-  for_segments<T>(n, a, w, cuts, [&](int begin, int end, T value) {
+  for_segments_at<T>(factor, n, a, w, cuts, [&](int begin, int end, T value) {
     T first = 0, before = 0, bound = begin > 0 ? T(w[begin - 1]) : T(0);
     for (int k = begin; k <= end; ++k) {
       const T next = k + 1 < n ? T(w[k]) : T(0), sample = a[k];

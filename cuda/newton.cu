@@ -267,7 +267,6 @@ JAXTV_DEVICE NewtonReport solve(S s, NewtonOptions options, Y y) {
   }
   if (sizeof(T) == 8 && b.scale() >= kLarge) d.factor = kDown;
   const NewtonReport report = run<G>(s, r, b.scale() * d.factor, options);
-  d.factor = 1;
   G::sync();
   spread<T>(d, r, update<T, G>(d, r), y);
   return report;

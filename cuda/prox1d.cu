@@ -103,7 +103,7 @@ constexpr int kRounds = 64;  // then one thread finishes
 // The cuts. d.sign is written from scratch.
 template <class G, class I, class D>
 JAXTV_DEVICE void find_cuts(const D& d, Range<I> r, double scale) {
-  for (I i = r.begin; i < r.end; ++i) d.sign[i] = 0;
+  start_cuts(d, r);
   G::sync();
   bool splitting = true;
 #pragma unroll 1
@@ -136,7 +136,6 @@ JAXTV_DEVICE void solve(D d, Y y) {
   }
   if (sizeof(T) == 8 && b.scale() >= kLarge) d.factor = kDown;
   find_cuts<G>(d, r, b.scale() * d.factor);
-  d.factor = 1;
   spread<T>(d, r, update<T, G>(d, r), y);
 }
 
@@ -198,7 +197,35 @@ struct Sum {
 };
 JAXTV_DEVICE Sum join(const Sum& a, const Sum& b) { return {a.v + b.v}; }
 
-// jaxtv/gap.hpp by a group per signal. `exact`: also what exact solvers report.
+// jaxtv/gap.hpp by a group, at `factor` of the signal's size.
+template <class G, class T>
+JAXTV_DEVICE double gap_at(double factor, std::int64_t n, const Place<T>& p) {
+  const Scaled x{p.x, factor}, w{p.w, factor}, y{p.y, factor};
+  const std::int64_t each = (n + G::kThreads - 1) / G::kThreads;
+  const std::int64_t begin = min_of(G::thread() * each, n), end = min_of(begin + each, n);
+  Sum sum;
+  for (std::int64_t k = begin; k < end; ++k) sum.v += y[k] - x[k];
+  sum = G::template scan<false>(Arena{}, sum);
+  const auto dual = [&](std::int64_t e) { return max_of(-w[e], min_of(w[e], sum.v)); };
+  double last = begin > 0 && begin < end ? dual(begin - 1) : 0;
+  Sum gap, total;
+  for (std::int64_t k = begin; k < end; ++k) {
+    sum.v += y[k] - x[k];
+    double u = 0;
+    if (k + 1 < n) {
+      const double jump = y[k + 1] - y[k];
+      u = dual(k);
+      if (jump != 0) gap.v += (w[k] - (jump > 0 ? u : -u)) * abs_of(jump);
+    }
+    const double miss = y[k] - (x[k] - last + u);
+    gap.v += 0.5 * miss * miss;
+    last = u;
+  }
+  G::template scan<false>(Arena{}, gap, total);
+  return total.v;
+}
+
+// The gap of each signal. `exact`: also what exact solvers report.
 template <class T, int kWarps>
 __global__ void __launch_bounds__(kGroupThreads<kWarps>) gaps(Shape s, Prox<T> op, bool exact) {
   using G = Group<kWarps>;
@@ -206,36 +233,13 @@ __global__ void __launch_bounds__(kGroupThreads<kWarps>) gaps(Shape s, Prox<T> o
   arena.take<Run>(kWarps == 1 ? 0 : kWarps);
   constexpr int kSignals = kGroupSignals<kWarps>;
   const int mine = kWarps == 1 ? int(threadIdx.x) / kWarp : 0;
-  const std::int64_t n = s.n, each = (n + G::kThreads - 1) / G::kThreads;
-  const std::int64_t begin = min_of(G::thread() * each, n), end = min_of(begin + each, n);
   const std::int64_t signals = s.signals(), step = std::int64_t(gridDim.x) * kSignals;
   for (std::int64_t i = std::int64_t(blockIdx.x) * kSignals + mine; i < signals; i += step) {
     const Place<T> p(s, op, i);
-    Sum sum;
-    for (std::int64_t k = begin; k < end; ++k) sum.v += double(p.y[k]) - double(p.x[k]);
-    sum = G::template scan<false>(Arena{}, sum);
-    const auto dual = [&](std::int64_t e) {
-      return max_of(-double(p.w[e]), min_of(double(p.w[e]), sum.v));
-    };
-    double last = begin > 0 && begin < end ? dual(begin - 1) : 0;
-    Sum gap;
-    for (std::int64_t k = begin; k < end; ++k) {
-      const double here = p.y[k], sample = p.x[k];
-      sum.v += here - sample;
-      double u = 0;
-      if (k + 1 < n) {
-        const double jump = double(p.y[k + 1]) - here;
-        u = dual(k);
-        if (jump != 0) gap.v += (double(p.w[k]) - (jump > 0 ? u : -u)) * abs_of(jump);
-      }
-      const double miss = here - (sample - last + u);
-      gap.v += 0.5 * miss * miss;
-      last = u;
-    }
-    Sum total;
-    G::template scan<false>(Arena{}, gap, total);
+    double gap = gap_at<G>(1, s.n, p);
+    if (!is_finite(gap)) gap = gap_at<G>(kDown, s.n, p) / kDown / kDown;  // else inf - inf
     if (G::thread() == 0) {
-      op.gap[i] = T(total.v);
+      op.gap[i] = T(gap);
       if (!exact) continue;
       const bool solved = T(p.y[0]) == T(p.y[0]);  // else all of it is NaN
       op.converged[i] = solved;

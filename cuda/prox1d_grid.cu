@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(kThreads) g_bounds(Job<T> job) {
   const std::int64_t count = job.s.signals() * job.tiles;
   for (std::int64_t i = blockIdx.x; i < count; i += gridDim.x) {
     const Work<T> work(job, i);
-    for (Index k = work.r.begin; k < work.r.end; ++k) work.d.sign[k] = 0;
+    start_cuts(work.d, work.r);
     const Bounds b = total_of<false>(bounds<T>(work.d, work.r));
     if (threadIdx.x == 0) work.link->bounds = b;
     __syncthreads();
@@ -214,7 +214,6 @@ __global__ void __launch_bounds__(kThreads) g_sums(Job<T> job, Flags flags, int 
 template <class T, class R>
 __global__ void __launch_bounds__(kThreads) g_means(Job<T> job, Flags flags, int round) {
   for_tiles(job, flags, round, [&](Work<T>& work) {
-    if (flags == Flags::kNone) work.d.factor = 1;
     Run in = G::scan<true>(Arena{}, sums(work.d, work.r));
     in = join(work.link->run, in);
     const Last last = total_of<false>(means<R>(work.d, work.r, in));

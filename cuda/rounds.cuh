@@ -9,6 +9,7 @@
 // until nothing was cut. The scans run over a warp, a block, or the tiles of a grid.
 #pragma once
 
+#include "jaxtv/cuts.hpp"
 #include "jaxtv/decomposition.hpp"
 #include "launch.cuh"
 
@@ -25,7 +26,7 @@ struct Chain {
   I w_stride;  // 0: one λ
   Sign sign;
   C c;
-  double factor;  // see Scaled in solve.cuh
+  double factor;  // of the signal's size, see kLarge
   JAXTV_DEVICE double x(I i) const { return double(values[i * stride]) * factor; }
   JAXTV_DEVICE double w(I e) const { return double(weights[e * w_stride]) * factor; }
   JAXTV_DEVICE int cut(I e) const { return sign[e]; }
@@ -188,6 +189,12 @@ struct Group {
 
 // ---- the steps of a round, by one thread on its range ----
 
+// No cuts but those that are known: edges of weight 0 (cut_weightless).
+template <class I, class D>
+JAXTV_DEVICE void start_cuts(const D& d, Range<I> r) {
+  for (I i = r.begin; i < r.end; ++i) d.sign[i] = i + 1 < d.n && d.w(i) == 0;
+}
+
 template <class T, class I, class D>
 JAXTV_DEVICE Bounds bounds(const D& d, Range<I> r) {
   Bounds b;
@@ -231,7 +238,7 @@ JAXTV_DEVICE Last means(const D& d, Range<I> r, Run run) {
     extend(d, i, run);
     if (!d.starts(i)) continue;
     const double left = i > 0 ? double(d.cut(i - 1)) * d.w(i - 1) : 0.0;
-    const double c = double(R(run.ref) + R(run.sum + (run.right - left)) / R(double(run.count)));
+    const double c = segment_value<R>(run.ref, run.sum + (run.right - left), double(run.count));
     d.c[i] = c;
     if (!last.has) last = {c, 1};
   }
@@ -324,14 +331,14 @@ JAXTV_DEVICE bool fuse(const D& d, Range<I> r, double c, bool starts, double sca
   return joined;
 }
 
-// y of the range; a sample between weights 0 is its own, bit for bit.
+// y of the range, in the signal's size; a sample between weights 0 is its own, bit for bit.
 template <class T, class I, class D, class Y>
 JAXTV_DEVICE void spread(const D& d, Range<I> r, double c, Y y) {
   for (I i = r.begin; i < r.end; ++i) {
     if (d.starts(i)) c = d.c[i];
     const bool own = (i == 0 || T(d.weights[(i - 1) * d.w_stride]) == T(0)) &&
                      (i + 1 == d.n || T(d.weights[i * d.w_stride]) == T(0));
-    y[i * d.stride] = own ? T(d.values[i * d.stride]) : T(c);
+    y[i * d.stride] = own ? T(d.values[i * d.stride]) : T(c / d.factor);
   }
 }
 

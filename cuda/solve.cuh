@@ -34,20 +34,9 @@ struct Uniform {
   }
 };
 
-// Sums of values near the largest double overflow: such a signal is solved at 2^-200 of its size.
-template <class A>
-struct Scaled {
-  A values;
-  double factor;
-  template <class I>
-  JAXTV_DEVICE double operator[](I i) const {
-    return double(values[i]) * factor;
-  }
-};
 // Budget of trips in float32. Data on which the taut string is the right method takes up to 3.5 a
 // sample (a warp's slowest lane); a ramp spends the budget before it is decomposed.
 constexpr int kTrips = 4, kMoreTrips = 64;
-constexpr double kLarge = 1e280, kDown = 0x1p-200;
 
 JAXTV_DEVICE float weights_of(const Uniform<float>& w) { return w.value; }
 JAXTV_DEVICE Shared<float> weights_of(const Column<float>& w) { return w.data; }
@@ -106,15 +95,26 @@ JAXTV_DEVICE void find_cuts(I n, X x, W w, S sign, double scale, double range, b
   I first = 0;
   if (taut) first = taut_string(n, x, w, sign, double(n) * range);
   if (first < n) decompose(first, n, x, w, sign);
+  cut_weightless(n, w, sign);
   while (fuse_ties(n, x, w, sign, scale)) {
   }
+}
+
+// for_segments at the size `factor` of the signal that its cuts were found at.
+template <class T, class I, class X, class W, class S, class F>
+JAXTV_DEVICE void for_segments_at(double factor, I n, X x, W w, S sign, F segment) {
+  if constexpr (sizeof(T) == 4)
+    for_segments<T>(n, x, w, sign, segment);
+  else
+    for_segments<T>(n, Scaled<X>{x, factor}, Scaled<W>{w, factor}, sign,
+                    [&](I a, I b, T value) { segment(a, b, value / factor); });
 }
 
 // Values of the cuts, rounded as on the CPU; a sample between weights 0 is its own, bit for bit. y
 // may be x.
 template <class T, class I, class X, class W, class S, class Y>
-JAXTV_DEVICE void write_values(I n, X x, W w, S sign, Y y) {
-  for_segments<T>(n, x, w, sign, [&](I a, I b, T value) {
+JAXTV_DEVICE void write_values(double factor, I n, X x, W w, S sign, Y y) {
+  for_segments_at<T>(factor, n, x, w, sign, [&](I a, I b, T value) {
     T left = a > 0 ? T(w[a - 1]) : T(0);
     for (I i = a; i <= b; ++i) {
       const T right = i + 1 < n ? T(w[i]) : T(0);
@@ -124,32 +124,34 @@ JAXTV_DEVICE void write_values(I n, X x, W w, S sign, Y y) {
   });
 }
 
-// The cuts of prox(x); false where there is no solution. n >= 1. taut = false: decomposition from
-// the start. I: int, or int64 for signals beyond 2^27 samples.
+// The cuts of prox(x), and the factor at which its values have to be formed; 0 where there is no
+// solution. n >= 1. taut = false: decomposition from the start. I: int, or int64 for signals beyond
+// 2^27 samples.
 template <class T, class I, class X, class W, class S>
-JAXTV_DEVICE bool prox_cuts(I n, X x, W w, S sign, bool taut) {
+JAXTV_DEVICE double prox_cuts(I n, X x, W w, S sign, bool taut) {
   const Extent e = extent_of<T>(n, x, w);
-  if (!e.valid) return false;
+  if (!e.valid) return 0;
   if constexpr (sizeof(T) == 4) {
     find_cuts(n, x, w, sign, e.scale(), e.range(), taut);
+    return 1;
   } else {
     const double f = e.scale() < kLarge ? 1.0 : kDown;
     find_cuts(n, Scaled<X>{x, f}, Scaled<W>{w, f}, sign, e.scale() * f, e.high * f - e.low * f,
               taut);
+    return f;
   }
-  return true;
 }
 
 // y = prox(x), all NaN where there is no solution; returns whether there is one. `sign` gets the
 // cuts. y may be x.
 template <class T, class I, class X, class W, class S, class Y>
 JAXTV_DEVICE bool prox_row(I n, X x, W w, S sign, Y y, bool taut = true) {
-  const bool solved = prox_cuts<T>(n, x, w, sign, taut);
-  if (solved)
-    write_values<T>(n, x, w, sign, y);
+  const double factor = prox_cuts<T>(n, x, w, sign, taut);
+  if (factor != 0)
+    write_values<T>(factor, n, x, w, sign, y);
   else
     for (I k = 0; k < n; ++k) y[k] = kNaN<T>;
-  return solved;
+  return factor != 0;
 }
 
 // The same in place, for a thread's column of shared memory. float32: certified in float32, which

@@ -184,8 +184,9 @@ def solve(
     # To about one, by a power of two: neither the squares of the gap nor its tolerance underflow.
     exponent = jnp.frexp(jnp.max(jnp.abs(x), axes, keepdims=True))[1]
     x, *ws = (jnp.ldexp(v, -exponent) for v in (x, *ws))
-    scale = jnp.ldexp(scale, exponent)
-    start = tuple(jnp.where(jnp.isfinite(v) & ~bad, v, 0) / scale for v in operands[: d - 1])
+    duals = (jnp.where(jnp.isfinite(v) & ~bad, v, 0) for v in operands[: d - 1])
+    start = tuple(jnp.ldexp(v / scale, -exponent) for v in duals)
+    back_in_size = lambda v: jnp.ldexp(v * scale, exponent)  # their product may overflow
     mean = jnp.mean(x, axes, keepdims=True)
     x = x - mean
     # No dual exceeds the sum of |x - mean|: with weights cut down to it, λ = inf has a finite gap.
@@ -259,16 +260,17 @@ def solve(
     none = jnp.zeros_like(mean, jnp.int32)
     state = _State(start, start, one, x, 0 * one, none, none > 0, none == 0)
     state = jax.lax.while_loop(lambda s: jnp.any(s.active), iterate, state)
-    y = (state.y + mean) * scale
+    largest = jnp.finfo(x.dtype).max  # which round-off may exceed
+    y = jnp.clip(back_in_size(state.y + mean), -largest, largest)
     idle = True  # no weight anywhere in the element: y is x, bit for bit
     for w in weights:
         idle = idle & jnp.all(w == 0, axes, keepdims=True)
     y = jnp.where(bad, jnp.nan, jnp.where(idle, original, y))
-    gap = jnp.where(bad, jnp.nan, state.gap * scale * scale)
+    gap = jnp.where(bad, jnp.nan, back_in_size(back_in_size(state.gap)))
     return (
         y,
         gap,
         jnp.where(bad, 0, state.iterations),
         state.converged & ~bad,
-        *(v * scale for v in state.dual),
+        *(back_in_size(v) for v in state.dual),
     )

@@ -368,7 +368,8 @@ def _dykstra(x, ws, *, axes, iterations, keep: bool) -> tuple[Array, Array]:
 
     state = (tuple(jnp.zeros_like(x) for _ in axes), masks, x)
     _, masks, y = jax.lax.fori_loop(0, iterations, sweep, state)
-    y = y * scale
+    largest = jnp.finfo(x.dtype).max  # the sweeps may go beyond the samples
+    y = jnp.clip(y * scale, -largest, largest)
     idle = True  # no weight anywhere in the element: y is x, bit for bit
     for w in weights:
         idle = idle & jnp.all(w == 0, axes, keepdims=True)

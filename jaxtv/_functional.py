@@ -18,6 +18,7 @@ from jaxtv._prox import (
     prox_tv,
     resolve_axes,
     weighted_variation,
+    without_overflow,
 )
 from jaxtv._solvers import AcceleratedDykstra, Dykstra
 
@@ -68,9 +69,13 @@ def duality_gap(x: ArrayLike, y: ArrayLike, lam: Lam, *, axes: int | Sequence[in
     y = as_float_array(y, "y").astype(x.dtype)
     if y.shape != x.shape:
         raise ValueError(f"`y` must be shaped as x, {x.shape}, got {y.shape}.")
-    if len(resolved) == 1:
-        return _gap_of_any(x, y, ws[0], resolved[0])
-    return _gap_of_any_nd(x, y, ws, resolved) if x.size else jnp.sum(x, resolved)
+    if x.size == 0:
+        return jnp.sum(x, resolved)
+    unit, (x, y, *ws) = without_overflow(resolved, x, y, *ws)
+    gap = (
+        _gap_of_any_nd(x, y, ws, resolved) if resolved[1:] else _gap_of_any(x, y, ws[0], *resolved)
+    )
+    return gap / unit / unit
 
 
 def _gap_of_any_nd(x: Array, y: Array, ws: Sequence[Array], axes: tuple[int, ...]) -> Array:

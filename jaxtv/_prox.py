@@ -214,10 +214,11 @@ def _dykstra(x, ws, axes, solver: Dykstra, return_info: bool):
     if not return_info:
         return y, None
     # x - y is dual feasible by construction, and so this is a certificate (see duality_gap).
-    gap, objective = feasible_gap(x, y, ws, axes)
+    unit, small = without_overflow(axes, x, y, *ws)
+    gap, objective = feasible_gap(*small[:2], small[2:], axes)
     finite = jnp.all(jnp.isfinite(y), axis=axes)
     iterations = jnp.where(finite, jnp.int32(solver.iterations), jnp.int32(0))
-    return y, Info(gap, iterations, finite & (gap <= 1e-5 * objective))
+    return y, Info(gap / unit / unit, iterations, finite & (gap <= 1e-5 * objective))
 
 
 def _converged(x, lam, axes, solver: AcceleratedDykstra, init_dual):
@@ -244,6 +245,18 @@ def _start(x: Array, count: int, init_dual) -> tuple[Array, ...]:
             f"`init_dual` must have {count} array(s) shaped as x, {x.shape}, got {shapes}."
         )
     return tuple(as_float_array(v, "init_dual").astype(x.dtype) for v in init_dual)
+
+
+def without_overflow(axes, x, *others) -> tuple[Array, list[Array]]:
+    """A power of two per element, shaped as it, and all arrays times that.
+
+    It is 1 but for elements with samples whose squares, or sums of these, would overflow.
+    """
+    x, *others = jax.lax.stop_gradient((x, *others))
+    exponent = jnp.finfo(x.dtype).maxexp
+    large = jnp.max(jnp.abs(x), axis=axes, keepdims=True) > 2.0 ** (3 * exponent // 8)
+    unit = jnp.where(large, 2.0 ** -(5 * exponent // 8), 1.0).astype(x.dtype)
+    return jnp.squeeze(unit, axes), [v * unit for v in (x, *others)]
 
 
 def feasible_gap(x, y, ws, axes) -> tuple[Array, Array]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import oracles
 
 import jaxtv
 from benchmarks import scalar
+from reliability import draws
 from reliability.draws import DTYPES, SCALES, TOLERANCE, Batch, batch, compute_dtype, rounded
 from reliability.result import Result
 
@@ -16,13 +19,18 @@ SOLVERS = (jaxtv.Direct(), jaxtv.Decomposition(), jaxtv.TautString())
 COMPILED = 100  # programs that are kept at a time: every batch has its own shape
 
 
+@functools.partial(jax.jit, static_argnames=("axis", "solver"))
+def prox(x, w, axis: int, solver):
+    """`prox_tv1d` under jit, where λ may be anything."""
+    return jaxtv.prox_tv1d(x, w, axis=axis, solver=solver)
+
+
 def solve(b: Batch, solver) -> np.ndarray:
     """The library's solution, (rows, n) in float64."""
     order = (lambda a: a) if b.axis == -1 else np.transpose
     x = jnp.asarray(order(b.x), b.dtype)
     w = jnp.asarray(order(b.w), compute_dtype(b.dtype))
-    y = jaxtv.prox_tv1d(x, w, axis=b.axis, solver=solver)
-    return order(np.asarray(y).astype(np.float64))
+    return order(np.asarray(prox(x, w, b.axis, solver)).astype(np.float64))
 
 
 def exact(b: Batch) -> np.ndarray:
@@ -46,56 +54,67 @@ def errors(b: Batch, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Tally:
-    """The largest errors of the rows of one dtype, and how many rows were wrong.
-
-    Rows whose sum Σ|x| is beyond the range of the dtype are kept apart.
-    """
+    """The largest errors of the rows of one dtype."""
 
     def __init__(self):
-        self.rows = self.beyond = self.wrong_beyond = 0
+        self.rows = self.beyond = 0
         self.error = self.gap = 0.0
 
-    def add(self, b: Batch, y: np.ndarray) -> tuple[int, int]:
-        """The number of wrong rows, within and beyond the range."""
+    def add(self, b: Batch, y: np.ndarray) -> int:
+        """The number of wrong rows."""
         error, gap = errors(b, y)
+        self.rows += len(y)
+        with np.errstate(over="ignore"):
+            self.beyond += int((np.abs(b.x).sum(1) > _largest(b.dtype)).sum())
+        self.error = max(self.error, np.max(error))
+        self.gap = max(self.gap, np.max(gap))
         wrong = ~(np.maximum(error, gap) <= TOLERANCE[compute_dtype(b.dtype)])  # a NaN is wrong
-        beyond = np.abs(b.x).sum(1) > float(jnp.finfo(compute_dtype(b.dtype)).max)
-        counts = int((wrong & ~beyond).sum()), int((wrong & beyond).sum())
-        self.rows += int((~beyond).sum())
-        self.beyond += int(beyond.sum())
-        self.wrong_beyond += counts[1]
-        self.error = max(self.error, np.max(error, where=~beyond, initial=0))
-        self.gap = max(self.gap, np.max(gap, where=~beyond, initial=0))
-        return counts
+        return int(wrong.sum())
 
     def __str__(self):
         text = f"{self.rows:,} signals, error ≤ {self.error:.1e} max|x|"
         text += f", gap ≤ {self.gap:.1e} n max|x|²" if self.gap else ""
-        if self.beyond:
-            text += f"; of {self.beyond:,} with Σ|x| beyond its range {self.wrong_beyond:,} wrong"
+        text += f", Σ|x| beyond the range of {self.beyond:,}" if self.beyond else ""
         return text
 
 
+def _largest(dtype: str) -> float:
+    return float(jnp.finfo(compute_dtype(dtype)).max)
+
+
+def disturbed(y: np.ndarray, spoilt: np.ndarray, bad: np.ndarray) -> int:
+    """How many rows are not as they should be where those of `bad` were spoilt: NaN, or as before.
+
+    `y` is the solution of the batch, `spoilt` that of the spoilt one.
+    """
+    same = (y.view(np.int64) == spoilt.view(np.int64)).all(1)
+    return int((~np.where(bad, np.isnan(spoilt).all(1), same)).sum())
+
+
 def random(cases: int, seed: int = 0) -> Result:
-    """Random batches until there are `cases` signals."""
+    """Random batches until there are `cases` signals; each again with some rows spoilt."""
     tallies = {dtype: Tally() for dtype in DTYPES}
-    failures, total = [], 0
+    failures, total, bad_rows, disturbances = [], 0, 0, 0
     while total < cases:
         if seed % COMPILED == 0:
             jax.clear_caches()
-        b = batch(seed)
-        wrong, beyond = tallies[b.dtype].add(b, solve(b, SOLVERS[seed % len(SOLVERS)]))
-        if wrong or beyond:
-            failures.append(
-                f"seed {seed}: {b.dtype} {b.x.shape}, {wrong} wrong, "
-                f"{beyond} wrong whose sum is beyond the range"
-            )
+        b, solver = batch(seed), SOLVERS[seed % len(SOLVERS)]
+        y = solve(b, solver)
+        wrong = tallies[b.dtype].add(b, y)
+        without_solution, bad = draws.spoilt(b, seed)
+        changed = disturbed(y, solve(without_solution, solver), bad)
+        if wrong or changed:
+            text = f"{wrong} wrong, {changed} disturbed beside or by spoilt rows"
+            failures.append(f"seed {seed}: {b.dtype} {b.x.shape}, {text}")
             print(failures[-1], flush=True)
         total, seed = total + len(b.x), seed + 1
+        bad_rows, disturbances = bad_rows + int(bad.sum()), disturbances + changed
     return Result(
         "1D prox against message passing in long double, and by duality gap",
         f"{total:,} signals in {seed:,} batches",
-        ". ".join(f"{dtype}: {tally}" for dtype, tally in tallies.items()),
+        ". ".join(f"{dtype}: {tally}" for dtype, tally in tallies.items())
+        + f". Again with NaN, ±inf, λ < 0 or λ NaN in {bad_rows:,} of them: {disturbances:,} of "
+        "all that are then not NaN, or not the same bits, as they should be",
         failures,
     )
 

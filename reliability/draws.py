@@ -126,6 +126,26 @@ def weights(r: np.random.Generator, x: np.ndarray) -> np.ndarray:
     return w
 
 
+def spoilt(b: Batch, seed: int) -> tuple[Batch, np.ndarray]:
+    """The batch with some rows that have no solution, and which ones (rows,).
+
+    One sample of them is NaN or infinite, or, where they have weights of their own, one of these
+    is NaN or negative.
+    """
+    r = np.random.default_rng((seed, 1))
+    rows, n = b.x.shape
+    bad = r.random(rows) < 0.2
+    bad[r.integers(rows)] = True
+    x, w = b.x.copy(), b.w.copy()
+    own_weights = w.size > 0 and len(w) == rows
+    for row in np.flatnonzero(bad):
+        if own_weights and r.random() < 0.5:
+            w[row, r.integers(w.shape[1])] = r.choice([np.nan, -1.0, -np.inf])
+        else:
+            x[row, r.integers(n)] = r.choice([np.nan, np.inf, -np.inf])
+    return b._replace(x=x, w=w), bad
+
+
 def batch(seed: int, samples: int = SAMPLES) -> Batch:
     """The batch of this seed: a random problem, or rows of a case that the tests name."""
     r = np.random.default_rng(seed)
@@ -138,5 +158,7 @@ def batch(seed: int, samples: int = SAMPLES) -> Batch:
         x, w = (x[:, ::-1], w[:, ::-1]) if r.random() < 0.5 else (x, w)
     else:
         x = signals(r, int(r.integers(1, min(1500, samples // n) + 1)), n)
+        if dtype == "float64" and np.abs(x).max() > 1e38:
+            x = x * 2.0**860  # _huge is that for float32
         w = weights(r, x)
     return Batch(dtype, rounded(x, dtype), rounded(w, compute_dtype(dtype)), int(r.integers(-1, 1)))

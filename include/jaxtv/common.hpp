@@ -47,4 +47,21 @@ JAXTV_HD inline R sign_of(R v) {
 // Round-off unit of double, the type that serial solvers compute in.
 constexpr double kEps = 2.220446049250313e-16;
 
+// Sums, and squares, of large samples overflow: a signal with a sample beyond kLarge is solved at
+// kDown of its size. What that takes to zero is far below the round-off of the large sample.
+constexpr double kLarge = 1e140, kDown = 0x1p-600;
+
+// A signal at `factor` of its size.
+template <class A>
+struct Scaled {
+  A values;
+  double factor;
+  template <class I>
+  JAXTV_HD double operator[](I i) const {
+    return double(values[i]) * factor;
+  }
+};
+template <class A>
+Scaled(A, double) -> Scaled<A>;
+
 }  // namespace jaxtv

@@ -8,6 +8,14 @@
 
 namespace jaxtv {
 
+// ref + sum / count, rounded to R as every path does it. Where float overflows on the way (the
+// result is between the samples) it is rounded at the end only.
+template <class R>
+JAXTV_HD R segment_value(double ref, double sum, double count) {
+  const R value = R(ref) + R(sum) / R(count);
+  return is_finite(value) ? value : R(ref + sum / count);
+}
+
 // Calls segment(a, b, value) for the segments that belong to the cuts, from the last to the first.
 // Every path (serial, lanes) sums in this order and in double and rounds the quotient to R, so that
 // all of them give the same bits.
@@ -24,10 +32,17 @@ JAXTV_HD void for_segments(I n, X x, W w, S sign, F segment) {
       count += 1;
     }
     const double left = a > 0 ? double(sign[a - 1]) * double(w[a - 1]) : 0.0;
-    segment(a, b, R(ref) + R(sum + (right - left)) / R(count));
+    segment(a, b, segment_value<R>(ref, sum + (right - left), count));
     right = left;
     b = a - 1;
   }
+}
+
+// An edge of weight 0 joins nothing: it is a cut, also where it has no jump or a jump of round-off.
+template <class I, class W, class S>
+JAXTV_HD void cut_weightless(I n, W w, S sign) {
+  for (I e = 0; e + 1 < n; ++e)
+    if (sign[e] == 0 && w[e] == 0) sign[e] = 1;
 }
 
 // Writes the values that belong to the cuts. y may be x.
