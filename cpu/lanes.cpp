@@ -3,6 +3,7 @@
 // with external linkage that another unit could also emit is used here: the linker must not mix
 // instruction sets.
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "sweep.hpp"
@@ -130,60 +131,57 @@ struct Bases {
 
 constexpr int kBlock = 16;  // rows that are transposed together, so that they stay in L1
 
+template <int I>
+using Count = std::integral_constant<int, I>;
+
+// Calls f(row element, memory offset, count) for every run of samples that lie side by side in
+// memory and in rows of L. Whole rows and single samples have a count that the compiler knows.
+template <int L, class F>
+JAXTV_INLINE void for_runs(const Bases& b, std::int64_t n, F f) {
+  const std::int64_t stride = b.stride;  // f may write what the compiler takes for b
+  if (b.contiguous() && b.count == L) {
+    for (std::int64_t k = 0, at = b.at[0]; k < n; ++k, at += stride) f(k * L, at, Count<L>{});
+    return;
+  }
+  for (std::int64_t k0 = 0; k0 < n; k0 += kBlock) {
+    const std::int64_t k1 = k0 + kBlock < n ? k0 + kBlock : n;
+    if (b.by_rows) {
+      for (int r = 0, runs = b.runs; r < runs; ++r) {
+        const int l = b.run[r], count = b.run[r + 1] - l;
+        std::int64_t at = b.at[l] + k0 * stride;
+        for (std::int64_t k = k0; k < k1; ++k, at += stride) f(k * L + l, at, count);
+      }
+    } else {
+      for (int l = 0, count = b.count; l < count; ++l) {
+        std::int64_t at = b.at[l] + k0 * stride;
+        for (std::int64_t k = k0; k < k1; ++k, at += stride) f(k * L + l, at, Count<1>{});
+      }
+    }
+  }
+}
+
 // rows[k * L + l] = source[lane l, sample k]; lanes beyond the last signal repeat it.
 template <int L, class T>
-void gather(const T* source, const Bases& b, std::int64_t rows_n, T* rows) {
-  for (std::int64_t k0 = 0; k0 < rows_n; k0 += kBlock) {
-    const std::int64_t k1 = k0 + kBlock < rows_n ? k0 + kBlock : rows_n;
-    if (b.by_rows) {
-      for (int r = 0; r < b.runs; ++r)
-        for (std::int64_t k = k0; k < k1; ++k)
-          std::memcpy(rows + k * L + b.run[r], source + b.at[b.run[r]] + k * b.stride,
-                      (b.run[r + 1] - b.run[r]) * sizeof(T));
-    } else {
-      for (int l = 0; l < b.count; ++l)
-        for (std::int64_t k = k0; k < k1; ++k) rows[k * L + l] = source[b.at[l] + k * b.stride];
-    }
-    for (std::int64_t k = k0; k < k1; ++k)
-      for (int l = b.count; l < L; ++l) rows[k * L + l] = rows[k * L + b.count - 1];
-  }
+void gather(const T* source, const Bases& b, std::int64_t n, T* rows) {
+  for_runs<L>(b, n, [=](std::int64_t row, std::int64_t at, auto count) {
+    std::memcpy(rows + row, source + at, count * sizeof(T));
+  });
+  for (std::int64_t k = 0; k < n && b.count < L; ++k)
+    for (int l = b.count; l < L; ++l) rows[k * L + l] = rows[k * L + b.count - 1];
 }
 
-template <int L, class T, class Op>
-void subtract(const T* source, const Bases& b, std::int64_t n, T* rows, Op op) {
-  for (std::int64_t k0 = 0; k0 < n; k0 += kBlock) {
-    const std::int64_t k1 = k0 + kBlock < n ? k0 + kBlock : n;
-    if (b.by_rows) {
-      for (int r = 0; r < b.runs; ++r)
-        for (std::int64_t k = k0; k < k1; ++k) {
-          const T* from = source + b.at[b.run[r]] + k * b.stride - b.run[r];
-          for (int l = b.run[r]; l < b.run[r + 1]; ++l) op(rows[k * L + l], from[l]);
-        }
-    } else {
-      for (int l = 0; l < b.count; ++l)
-        for (std::int64_t k = k0; k < k1; ++k) op(rows[k * L + l], source[b.at[l] + k * b.stride]);
-    }
-    for (std::int64_t k = k0; k < k1; ++k)
-      for (int l = b.count; l < L; ++l) rows[k * L + l] = rows[k * L + b.count - 1];
+// The samples of A = x - sum(minus).
+template <int L, class T>
+void gather_input(const Sweep<T>& s, const Bases& b, T* rows) {
+  gather<L>(s.x, b, s.shape.n, rows);
+  for (int j = 0; j < s.num_minus; ++j) {
+    const T* minus = s.minus[j];
+    for_runs<L>(b, s.shape.n, [=](std::int64_t row, std::int64_t at, auto count) {
+      for (int l = 0; l < count; ++l) rows[row + l] -= minus[at + l];
+    });
   }
-}
-
-// Calls f(row element, memory offset) for every sample of every lane.
-template <class F>
-void scatter(const Bases& b, std::int64_t n, F f) {
-  for (std::int64_t k0 = 0; k0 < n; k0 += kBlock) {
-    const std::int64_t k1 = k0 + kBlock < n ? k0 + kBlock : n;
-    if (b.by_rows) {
-      for (int r = 0; r < b.runs; ++r)
-        for (std::int64_t k = k0; k < k1; ++k) {
-          const std::int64_t to = b.at[b.run[r]] + k * b.stride - b.run[r];
-          for (int l = b.run[r]; l < b.run[r + 1]; ++l) f(k, l, to + l);
-        }
-    } else {
-      for (int l = 0; l < b.count; ++l)
-        for (std::int64_t k = k0; k < k1; ++k) f(k, l, b.at[l] + k * b.stride);
-    }
-  }
+  for (std::int64_t k = 0; k < s.shape.n && b.count < L; ++k)
+    for (int l = b.count; l < L; ++l) rows[k * L + l] = rows[k * L + b.count - 1];
 }
 
 // Finds lanes that need the serial solver, and moves lanes whose samples lie within a factor of two
@@ -489,27 +487,47 @@ void certify(Group<T, G>& group, int g, typename Vectors<T>::M doubt) {
   spread<T, G, kPerEdge>(group, g);
 }
 
+// Mask codes of the edges after row k of the group, whose values are in m.
+template <class T, int G>
+JAXTV_INLINE void row_codes(const Group<T, G>& group, std::int64_t k, int shift,
+                            std::uint8_t* codes) {
+  using V = typename Vectors<T>::V;
+  using M = typename Vectors<T>::M;
+  typedef std::uint8_t Bytes __attribute__((vector_size(kLanes<T>)));
+  const V *z = reinterpret_cast<const V*>(group.m), *w = reinterpret_cast<const V*>(group.w);
+  for (int g = 0; g < G; ++g) {
+    M code = M{} + 3;
+    if (k + 1 < group.n) {
+      const V here = z[k * G + g], next = z[(k + 1) * G + g];
+      const M joined = (here == next) & (w[(group.per_edge ? k : 0) * G + g] > V{});
+      code = (next > here ? M{} + 1 : (next < here ? M{} + 2 : code)) & ~joined;
+    }
+    const Bytes bytes = __builtin_convertvector(code << shift, Bytes);
+    std::memcpy(codes + g * kLanes<T>, &bytes, sizeof bytes);
+  }
+}
+
 // Writes the results of the group, whose values are in m.
 template <class T, int G>
 void store(const Sweep<T>& s, const Bases& b, const Group<T, G>& group, const T* input) {
   constexpr int L = Group<T, G>::L;
-  const std::int64_t n = group.n;
   const T* z = group.m;
-  if (s.y) scatter(b, n, [&](std::int64_t k, int l, std::int64_t at) { s.y[at] = z[k * L + l]; });
-  if (s.residual)
-    scatter(b, n, [&](std::int64_t k, int l, std::int64_t at) {
-      s.residual[at] = input[k * L + l] - z[k * L + l];
+  T *y = s.y, *residual = s.residual;
+  if (y)
+    for_runs<L>(b, group.n, [=](std::int64_t row, std::int64_t at, auto count) {
+      std::memcpy(y + at, z + row, count * sizeof(T));
     });
-  if (s.mask)
-    scatter(b, n, [&](std::int64_t k, int l, std::int64_t at) {
-      int code = 3;
-      if (k + 1 < n) {
-        const T jump = z[(k + 1) * L + l] - z[k * L + l];
-        const T bound = group.w[(group.per_edge ? k : 0) * L + l];
-        code = jump > 0 ? 1 : (jump < 0 ? 2 : (bound > 0 && jump == 0 ? 0 : 3));
-      }
-      s.mask[at] |= std::uint8_t(code << s.shift);
+  if (residual)
+    for_runs<L>(b, group.n, [=](std::int64_t row, std::int64_t at, auto count) {
+      for (int l = 0; l < count; ++l) residual[at + l] = input[row + l] - z[row + l];
     });
+  if (std::uint8_t* mask = s.mask) {
+    std::uint8_t* codes = reinterpret_cast<std::uint8_t*>(group.c);  // the values have been spread
+    for (std::int64_t k = 0; k < group.n; ++k) row_codes(group, k, s.shift, codes + k * L);
+    for_runs<L>(b, group.n, [=](std::int64_t row, std::int64_t at, auto count) {
+      for (int l = 0; l < count; ++l) mask[at + l] |= codes[row + l];
+    });
+  }
 }
 
 template <class T, int G, bool kPerEdge>
@@ -518,9 +536,7 @@ void prox_group(const Sweep<T>& s, std::int64_t begin, std::int64_t end, void* s
   const std::int64_t n = s.shape.n;
   Group<T, G> group(n, kPerEdge, scratch);
   const Bases b(s.shape, n, begin, end);
-  gather<L>(s.x, b, n, group.x);
-  for (int j = 0; j < s.num_minus; ++j)
-    subtract<L>(s.minus[j], b, n, group.x, [](T& a, T v) { a -= v; });
+  gather_input<L>(s, b, group.x);
   gather<L>(s.w.data, Bases(s.shape, s.w.pitch(n), begin, end), s.w.length(n), group.w);
 
   T* input = group.h + (n + 1) * L + (kPerEdge ? (n > 1 ? n - 1 : 1) : 1) * L;
@@ -708,8 +724,9 @@ struct Tile {
   }
   void flush(T* target, const T* tile, std::int64_t rows) {
     if (direct) return;
-    scatter(bases_of(rows), rows,
-            [&](std::int64_t k, int l, std::int64_t at) { target[at] = tile[k * kChunk + l]; });
+    for_runs<kChunk>(bases_of(rows), rows, [=](std::int64_t row, std::int64_t at, auto count) {
+      std::memcpy(target + at, tile + row, count * sizeof(T));
+    });
   }
 };
 
