@@ -186,8 +186,9 @@ void gather_input(const Sweep<T>& s, const Bases& b, T* rows) {
 
 // Finds lanes that need the serial solver, and moves lanes whose samples lie within a factor of two
 // of each other next to zero (an exact subtraction), so that a large offset costs no accuracy.
+// Returns the samples as they came, in `copy` if it changed any.
 template <class T, int G>
-void prepare(Group<T, G>& group) {
+const T* prepare(Group<T, G>& group, T* copy) {
   using V = typename Vectors<T>::V;
   using M = typename Vectors<T>::M;
   constexpr int L = Group<T, G>::L;
@@ -218,10 +219,12 @@ void prepare(Group<T, G>& group) {
       shifted |= hard || near;
     }
   }
-  if (!shifted) return;
+  if (!shifted) return group.x;
+  std::memcpy(copy, group.x, n * L * sizeof(T));
   for (std::int64_t k = 0; k < n; ++k)
     for (int l = 0; l < L; ++l)
       group.x[k * L + l] = group.hard[l] ? T(0) : group.x[k * L + l] - group.shift[l];
+  return copy;
 }
 
 // Threshold decomposition (see include/jaxtv/decomposition.hpp), all regions of all lanes in each
@@ -256,13 +259,16 @@ struct Decomposition {
     std::memset(static_cast<void*>(h), 0, (n + 1) * G * sizeof(V));
   }
 
-  // The messages, from left to right; they start afresh at cuts.
+  // The messages, from left to right; they start afresh at cuts. Returns whether any leaves its
+  // bounds: if not, no label can change inside of a region.
   template <bool kFirst>
-  void forward() {
+  bool forward() {
     const V zero = {};
     V message[G], threshold[G];
+    M outside[G];
     JAXTV_UNROLL
     for (int g = 0; g < G; ++g) {
+      outside[g] = M{};
       threshold[g] = first[g];
       m[g] = message[g] = threshold[g] - x[g];
     }
@@ -271,14 +277,23 @@ struct Decomposition {
       for (int g = 0; g < G; ++g) {
         const V bound = weight(k - 1, g);
         V t = vmin(vmax(message[g], -bound), bound);
-        if constexpr (!kFirst) {
+        if constexpr (kFirst) {
+          outside[g] |= t != message[g];
+        } else {
           const V cut = h[k * G + g];
+          outside[g] |= (t != message[g]) & (cut == zero);
           t = cut != zero ? cut * bound : t;
           threshold[g] = cut != zero ? c[k * G + g] : threshold[g];
         }
         m[k * G + g] = message[g] = t + (threshold[g] - x[k * G + g]);
       }
     }
+    return any_of(outside);
+  }
+  static bool any_of(const M (&masks)[G]) {
+    M all = masks[0];
+    for (int g = 1; g < G; ++g) all |= masks[g];
+    return any(all);
   }
 
   // The labels (masks), from right to left, the cuts where they change, and the thresholds of the
@@ -295,7 +310,6 @@ struct Decomposition {
       sum[g] = x[(n - 1) * G + g];
       count[g] = one;
       right[g] = zero;
-      changed[g] = M{};
     }
     for (std::int64_t k = n - 2; k >= 0; --k) {
       JAXTV_UNROLL
@@ -332,11 +346,10 @@ struct Decomposition {
   // Returns whether there was a cut.
   template <bool kFirst>
   bool round() {
-    forward<kFirst>();
+    for (int g = 0; g < G; ++g) changed[g] = M{};
+    if (!forward<kFirst>()) return false;
     backward<kFirst>();
-    M all = changed[0];
-    for (int g = 1; g < G; ++g) all |= changed[g];
-    return any(all);
+    return any_of(changed);
   }
 };
 
@@ -350,36 +363,46 @@ void decompose(Group<T, G>& group) {
     for (int l = 0; l < kLanes<T>; ++l) group.hard[g * kLanes<T> + l] |= d.changed[g][l] != 0;
 }
 
-// Values from the cuts, as values_from_cuts does: sums in double, the quotient in T.
-template <class T, int G>
-void values(Group<T, G>& group, int lane) {
-  using Half = typename Vectors<T>::Half;
+// Calls f(k, value) for every sample of kDoubleLanes lanes, from the last one: the mean of what
+// follows it in its segment, so the segment's value at its start. In double, as values_from_cuts;
+// `divide(ref, sum, count)` rounds. Returns the length of the longest segment.
+template <class T, int G, bool kPerEdge, class Divide, class F>
+JAXTV_INLINE Double means(const Group<T, G>& group, int lane, Divide divide, F f) {
   constexpr int L = Group<T, G>::L;
-  const std::int64_t n = group.n;
   const auto wide = [&](const T* a, std::int64_t k) { return load_wide(a + k * L + lane); };
-  const auto narrow = [](Double v) { return __builtin_convertvector(v, Half); };
   const Double zero = {}, one = zero + 1.0;
-  const Double shift = wide(group.shift, 0);
-  Double ref = zero, sum = zero, count = zero, right = zero, longest = zero;
-  Double next =
-      one;  // cut sign to the right of k; the end of the signal counts as one, of weight 0
-  Double next_bound = zero;
-  for (std::int64_t k = n - 1; k >= 0; --k) {
+  const Double shift = wide(group.shift, 0), lam = wide(group.w, 0);
+  Double ref = zero, sum = zero, count = zero, right = zero, longest = zero, left = zero;
+  DoubleMask ends = zero == zero;
+  for (std::int64_t k = group.n - 1; k >= 0; --k) {
     const Double x = wide(group.x, k) + shift, cut = wide(group.h, k);
-    const Double bound = k > 0 ? wide(group.w, group.per_edge ? k - 1 : 0) : zero;
-    const DoubleMask ends = next != zero;
+    const Double bound = kPerEdge && k > 0 ? wide(group.w, k - 1) : lam;
     ref = ends ? x : ref;
     sum = (ends ? zero : sum) + (x - ref);
     count = (ends ? zero : count) + one;
-    right = ends ? next * next_bound : right;
+    right = ends ? left : right;
     longest = vmax(longest, count);
-    const Double left = cut != zero ? cut * bound : zero;
-    const Half value = narrow(ref) + narrow(sum + (right - left)) / narrow(count);
-    std::memcpy(group.c + k * L + lane, &value, sizeof value);
-    next = cut;
-    next_bound = bound;
+    ends = cut != zero;
+    left = ends ? cut * bound : zero;  // not 0 * inf
+    f(k, divide(ref, sum + (right - left), count));
   }
-  const Half length = narrow(longest);
+  return longest;
+}
+
+// Values from the cuts: sums in double, the quotient in T.
+template <class T, int G, bool kPerEdge>
+void values(Group<T, G>& group, int lane) {
+  using Half = typename Vectors<T>::Half;
+  constexpr int L = Group<T, G>::L;
+  const auto narrow = [](Double v) { return __builtin_convertvector(v, Half); };
+  const Half length = narrow(means<T, G, kPerEdge>(
+      group, lane,
+      [=](Double ref, Double sum, Double count) {
+        return narrow(ref) + narrow(sum) / narrow(count);
+      },
+      [&](std::int64_t k, Half value) {
+        std::memcpy(group.c + k * L + lane, &value, sizeof value);
+      }));
   std::memcpy(group.length + lane, &length, sizeof length);
 }
 
@@ -414,51 +437,43 @@ typename Vectors<T>::M spread(Group<T, G>& group, int g) {
   return doubt;
 }
 
-// certify of include/jaxtv/cuts.hpp on kDoubleLanes lanes, in double. Where it fails it mends the
-// cuts for another round: a cut without a jump of its sign is joined, an edge whose dual leaves its
-// bounds is cut. `y` is scratch: the values at the starts of segments.
-template <class T, int G, bool kPerEdge>
+// certify of include/jaxtv/cuts.hpp on kDoubleLanes lanes, in double. With kMend it mends the cuts
+// of what fails for another round: a cut without a jump of its sign is joined, an edge whose dual
+// leaves its bounds is cut. `y` is scratch: the values at the starts of segments.
+template <class T, int G, bool kPerEdge, bool kMend>
 DoubleMask certify_round(Group<T, G>& group, int lane, DoubleMask pending, Double* y) {
   using Half = typename Vectors<T>::Half;
   constexpr int L = Group<T, G>::L;
-  const std::int64_t n = group.n;
   const auto wide = [&](const T* a, std::int64_t k) { return load_wide(a + k * L + lane); };
-  const auto weight = [&](std::int64_t e) { return wide(group.w, kPerEdge ? e : 0); };
   const Double zero = {}, one = zero + 1.0, slack = zero + 8 * kUnit<double>;
-  const Double shift = wide(group.shift, 0), scale = wide(group.scale, 0);
-  Double ref = zero, sum = zero, count = zero, right = zero, next = one, next_bound = zero;
-  for (std::int64_t k = n - 1; k >= 0; --k) {
-    const Double x = wide(group.x, k) + shift, cut = wide(group.h, k);
-    const Double bound = k > 0 ? weight(k - 1) : zero;
-    const DoubleMask ends = next != zero;
-    ref = ends ? x : ref;
-    sum = (ends ? zero : sum) + (x - ref);
-    count = (ends ? zero : count) + one;
-    right = ends ? next * next_bound : right;
-    const Double left = cut != zero ? cut * bound : zero;  // not 0 * inf
-    y[k] = ref + (sum + (right - left)) / count;
-    next = cut;
-    next_bound = bound;
-  }
+  const Double shift = wide(group.shift, 0), scale = wide(group.scale, 0), lam = wide(group.w, 0);
+  means<T, G, kPerEdge>(
+      group, lane, [](Double ref, Double sum, Double count) { return ref + sum / count; },
+      [=](std::int64_t k, Double value) { y[k] = value; });
   DoubleMask failed = {};
   Double value = y[0], u = zero, length = one;
-  for (std::int64_t e = 0; e + 1 < n; ++e) {
-    const Double cut = wide(group.h, e + 1), bound = weight(e), force = cut * bound;
+  for (std::int64_t e = 0; e + 1 < group.n; ++e) {
+    const Double cut = wide(group.h, e + 1), bound = kPerEdge ? wide(group.w, e) : lam;
+    const Double force = cut * bound;
     const DoubleMask is_cut = cut != zero;
     const DoubleMask flat =
         pending & is_cut & (bound > zero) & ((y[e + 1] - value) * cut <= slack * scale);
     u += value - (wide(group.x, e) + shift);
     length += one;
     const Double limit = bound + slack * length * (scale + bound);
-    const DoubleMask mendable = pending & ~is_cut;
-    const DoubleMask above = mendable & (u > limit), below = mendable & (u < -limit);
-    const Double mended = above ? one : (below ? -one : (flat ? zero : cut));
-    const Half sign = __builtin_convertvector(mended, Half);
-    std::memcpy(group.h + (e + 1) * L + lane, &sign, sizeof sign);
-    failed |= flat | above | below;
-    u = above ? bound : (below ? -bound : (is_cut ? force : u));
-    length = is_cut | above | below ? one : length;
+    const DoubleMask outside = pending & ~is_cut & (vabs(u) > limit);
+    failed |= flat | outside;
+    u = is_cut ? force : u;
+    length = is_cut ? one : length;
     value = is_cut ? y[e + 1] : value;
+    if constexpr (kMend) {
+      const Double side = u > zero ? one : -one;
+      const Double mended = outside ? side : (flat ? zero : cut);
+      const Half sign = __builtin_convertvector(mended, Half);
+      std::memcpy(group.h + (e + 1) * L + lane, &sign, sizeof sign);
+      u = outside ? side * bound : u;
+      length = outside ? one : length;
+    }
   }
   return failed;
 }
@@ -476,14 +491,14 @@ void certify(Group<T, G>& group, int g, typename Vectors<T>::M doubt) {
     DoubleMask pending;
     for (int l = 0; l < kDoubleLanes; ++l)
       pending[l] = doubt[lane - begin + l] != 0 && !group.hard[lane + l] ? -1 : 0;
-    for (int round = 0; round < kMends && any(pending); ++round) {
-      pending = certify_round<T, G, kPerEdge>(group, lane, pending, y);
-      mended |= any(pending);
-    }
+    pending = certify_round<T, G, kPerEdge, false>(group, lane, pending, y);
+    mended |= any(pending);
+    for (int round = 0; round < kMends && any(pending); ++round)
+      pending = certify_round<T, G, kPerEdge, true>(group, lane, pending, y);
     for (int l = 0; l < kDoubleLanes; ++l) group.hard[lane + l] |= pending[l] != 0;
   }
   if (!mended) return;
-  for (int lane = begin; lane < end; lane += kDoubleLanes) values(group, lane);
+  for (int lane = begin; lane < end; lane += kDoubleLanes) values<T, G, kPerEdge>(group, lane);
   spread<T, G, kPerEdge>(group, g);
 }
 
@@ -539,11 +554,9 @@ void prox_group(const Sweep<T>& s, std::int64_t begin, std::int64_t end, void* s
   gather_input<L>(s, b, group.x);
   gather<L>(s.w.data, Bases(s.shape, s.w.pitch(n), begin, end), s.w.length(n), group.w);
 
-  T* input = group.h + (n + 1) * L + (kPerEdge ? (n > 1 ? n - 1 : 1) : 1) * L;
-  if (s.residual) std::memcpy(input, group.x, n * L * sizeof(T));
-  prepare(group);
+  const T* input = prepare(group, group.w + (kPerEdge && n > 1 ? n - 1 : 1) * L);
   decompose<T, G, kPerEdge>(group);
-  for (int lane = 0; lane < L; lane += kDoubleLanes) values(group, lane);
+  for (int lane = 0; lane < L; lane += kDoubleLanes) values<T, G, kPerEdge>(group, lane);
   typename Vectors<T>::M doubt[G];
   for (int g = 0; g < G; ++g) doubt[g] = spread<T, G, kPerEdge>(group, g);
   for (int g = 0; g < G; ++g)
