@@ -3,6 +3,7 @@
 // with external linkage that another unit could also emit is used here: the linker must not mix
 // instruction sets.
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "jaxtv/common.hpp"
@@ -220,85 +221,92 @@ struct Quads {
   }
 };
 
-// Calls op(row element or vector, value) for rows[k * L + l] and the sample k of lane l of source.
+template <int I>
+using Count = std::integral_constant<int, I>;
+
+// Calls f(row element, memory offset, count) for every run of samples, from sample `first` on, that
+// lie side by side in memory and in rows of L. Whole rows and single samples have a count that the
+// compiler knows.
+template <int L, class F>
+JAXTV_INLINE void for_runs(const Bases& b, std::int64_t first, std::int64_t n, F f) {
+  const std::int64_t stride = b.stride;  // f may write what the compiler takes for b
+  if (b.contiguous() && b.count == L) {
+    std::int64_t at = b.at[0] + first * stride;
+    for (std::int64_t k = first; k < n; ++k, at += stride) f(k * L, at, Count<L>{});
+    return;
+  }
+  for (std::int64_t k0 = first; k0 < n; k0 += kBlock) {
+    const std::int64_t k1 = k0 + kBlock < n ? k0 + kBlock : n;
+    if (b.by_rows) {
+      for (int r = 0, runs = b.runs; r < runs; ++r) {
+        const int l = b.run[r], count = b.run[r + 1] - l;
+        std::int64_t at = b.at[l] + k0 * stride;
+        for (std::int64_t k = k0; k < k1; ++k, at += stride) f(k * L + l, at, count);
+      }
+    } else {
+      for (int l = 0, count = b.count; l < count; ++l) {
+        std::int64_t at = b.at[l] + k0 * stride;
+        for (std::int64_t k = k0; k < k1; ++k, at += stride) f(k * L + l, at, Count<1>{});
+      }
+    }
+  }
+}
+
+// Calls f(k, lane, quads) for all samples that quads can move, kQuad rows at a time, and returns
+// how many samples of every lane that are.
+template <int L, class T, class F>
+JAXTV_INLINE std::int64_t for_quads(const Bases& b, std::int64_t n, F f) {
+  if (b.stride != 1 || b.by_rows) return 0;
+  const std::int64_t end = n / kQuad<T> * kQuad<T>;
+  for (std::int64_t k = 0; k < end; k += kQuad<T>)
+    for (int l = 0; l < L; l += kLanes<T>) f(k, l);
+  return end;
+}
+
+// op(row element or vector, value) for rows[k * L + l] and the sample k of lane l of source.
 template <int L, class T, class Op>
 void gather(const T* source, const Bases& b, std::int64_t n, T* rows, Op op) {
   std::int64_t done = 0;
   if constexpr (sizeof(T) >= 4) {
-    if (b.stride == 1 && !b.by_rows) {
-      using V = typename Vectors<T>::V;
-      for (; done + kQuad<T> <= n; done += kQuad<T>)
-        for (int l = 0; l < L; l += kLanes<T>) {
-          V v[kQuad<T>];
-          for (int i = 0; i < kQuad<T>; ++i) v[i] = Quads<T>::load(source + done, b.at + l + i);
-          transpose_quads(v);
-          for (int i = 0; i < kQuad<T>; ++i)
-            op(*reinterpret_cast<V*>(rows + (done + i) * L + l), v[i]);
-        }
-    }
+    using V = typename Vectors<T>::V;
+    done = for_quads<L, T>(b, n, [&](std::int64_t k, int l) {
+      V v[kQuad<T>];
+      for (int i = 0; i < kQuad<T>; ++i) v[i] = Quads<T>::load(source + k, b.at + l + i);
+      transpose_quads(v);
+      for (int i = 0; i < kQuad<T>; ++i) op(*reinterpret_cast<V*>(rows + (k + i) * L + l), v[i]);
+    });
   }
-  for (std::int64_t k0 = done; k0 < n; k0 += kBlock) {
-    const std::int64_t k1 = k0 + kBlock < n ? k0 + kBlock : n;
-    if (b.by_rows) {
-      for (int r = 0; r < b.runs; ++r)
-        for (std::int64_t k = k0; k < k1; ++k) {
-          const T* from = source + b.at[b.run[r]] + k * b.stride - b.run[r];
-          for (int l = b.run[r]; l < b.run[r + 1]; ++l) op(rows[k * L + l], from[l]);
-        }
-    } else {
-      for (int l = 0; l < b.count; ++l)
-        for (std::int64_t k = k0; k < k1; ++k) op(rows[k * L + l], source[b.at[l] + k * b.stride]);
-    }
-    for (std::int64_t k = k0; k < k1; ++k)
-      for (int l = b.count; l < L; ++l) rows[k * L + l] = rows[k * L + b.count - 1];
-  }
+  for_runs<L>(b, done, n, [=](std::int64_t row, std::int64_t at, auto count) {
+    for (int l = 0; l < count; ++l) op(rows[row + l], source[at + l]);
+  });
+  for (std::int64_t k = done; k < n && b.count < L; ++k)
+    for (int l = b.count; l < L; ++l) rows[k * L + l] = rows[k * L + b.count - 1];
 }
 template <int L, class T>
 void gather(const T* source, const Bases& b, std::int64_t n, T* rows) {
   gather<L>(source, b, n, rows, [](auto& row, auto value) { row = value; });
 }
 
-// Calls f(row, lane, memory offset) for every sample of every lane from row k0 on.
-template <class F>
-void for_samples(const Bases& b, std::int64_t first, std::int64_t n, F f) {
-  for (std::int64_t k0 = first; k0 < n; k0 += kBlock) {
-    const std::int64_t k1 = k0 + kBlock < n ? k0 + kBlock : n;
-    if (b.by_rows) {
-      for (int r = 0; r < b.runs; ++r)
-        for (std::int64_t k = k0; k < k1; ++k) {
-          const std::int64_t to = b.at[b.run[r]] + k * b.stride - b.run[r];
-          for (int l = b.run[r]; l < b.run[r + 1]; ++l) f(k, l, to + l);
-        }
-    } else {
-      for (int l = 0; l < b.count; ++l)
-        for (std::int64_t k = k0; k < k1; ++k) f(k, l, b.at[l] + k * b.stride);
-    }
-  }
-}
-
 // The inverse of gather.
 template <int L, class T>
 void scatter(const T* rows, const Bases& b, std::int64_t n, T* target) {
-  std::int64_t done = 0;
-  if (b.stride == 1 && !b.by_rows) {
-    using V = typename Vectors<T>::V;
-    for (; done + kQuad<T> <= n; done += kQuad<T>)
-      for (int l = 0; l < L; l += kLanes<T>) {
-        V v[kQuad<T>];
-        for (int i = 0; i < kQuad<T>; ++i)
-          v[i] = *reinterpret_cast<const V*>(rows + (done + i) * L + l);
-        transpose_quads(v);
-        for (int i = 0; i < kQuad<T>; ++i) Quads<T>::store(target + done, b.at + l + i, v[i]);
-      }
-  }
-  for_samples(b, done, n,
-              [&](std::int64_t k, int l, std::int64_t at) { target[at] = rows[k * L + l]; });
+  using V = typename Vectors<T>::V;
+  const std::int64_t done = for_quads<L, T>(b, n, [&](std::int64_t k, int l) {
+    V v[kQuad<T>];
+    for (int i = 0; i < kQuad<T>; ++i) v[i] = *reinterpret_cast<const V*>(rows + (k + i) * L + l);
+    transpose_quads(v);
+    for (int i = 0; i < kQuad<T>; ++i) Quads<T>::store(target + k, b.at + l + i, v[i]);
+  });
+  for_runs<L>(b, done, n, [=](std::int64_t row, std::int64_t at, auto count) {
+    std::memcpy(target + at, rows + row, count * sizeof(T));
+  });
 }
 
 // Finds lanes that need the serial solver, and moves lanes whose samples lie within a factor of two
 // of each other next to zero (an exact subtraction), so that a large offset costs no accuracy.
+// Returns the samples as they came, in `copy` if it changed any.
 template <class T, int G>
-void prepare(Group<T, G>& group) {
+T* prepare(Group<T, G>& group, T* copy) {
   using V = typename Vectors<T>::V;
   using M = typename Vectors<T>::M;
   constexpr int L = Group<T, G>::L;
@@ -330,13 +338,15 @@ void prepare(Group<T, G>& group) {
       shifted |= hard || near;
     }
   }
-  if (!shifted) return;
+  if (!shifted) return group.x;
+  std::memcpy(copy, group.x, n * L * sizeof(T));
   for (std::int64_t k = 0; k < n; ++k)
     for (int l = 0; l < L; ++l) {
       const T x = group.x[k * L + l], shift = group.shift[l];
       const T moved = shift == T(0) ? x : x - shift;  // denormal x - 0 would be 0
       group.x[k * L + l] = group.hard[l] ? T(0) : moved;
     }
+  return copy;
 }
 
 // Where v is not a number, as a dual is inside of a segment.
@@ -505,13 +515,14 @@ void decompose(Group<T, G>& group) {
     for (int l = 0; l < kLanes<T>; ++l) group.hard[g * kLanes<T> + l] |= d.changed[g][l] != 0;
 }
 
-// Values from the cuts, as values_from_cuts does: sums in double, the quotient in T.
-template <class T, int G>
-void values(Group<T, G>& group, int lane) {
-  using Half = typename Vectors<T>::Half;
-  constexpr int L = Group<T, G>::L;
-  const auto wide = [&](const T* a, std::int64_t k) { return load_wide(a + k * L + lane); };
-  const auto narrow = [](Double v) { return __builtin_convertvector(v, Half); };
+// Calls f(k, value) for every sample of kDoubleLanes lanes, from the last one: the mean of what
+// follows it in its segment, so the segment's value at its start. In double, as values_from_cuts;
+// `divide(ref, sum, count)` rounds. Returns the length of the longest segment.
+template <class T, int G, class Divide, class F>
+JAXTV_INLINE Double means(const Group<T, G>& group, int lane, Divide divide, F f) {
+  const auto wide = [&](const T* a, std::int64_t k) {
+    return load_wide(a + k * Group<T, G>::L + lane);
+  };
   const Double zero = {}, one = zero + 1.0, shift = wide(group.shift, 0);
   Double ref = zero, sum = zero, count = zero, right = zero, longest = zero;
   Double next = zero;  // dual of the edge to the right of k, where that is cut
@@ -524,10 +535,22 @@ void values(Group<T, G>& group, int lane) {
     right = inside ? right : next;
     longest = vmax(longest, count);
     next = wide(group.h, k);
-    const Half value = narrow(ref) + narrow(sum + (right - next)) / narrow(count);
-    std::memcpy(group.c + k * L + lane, &value, sizeof value);  // read only where cut
+    f(k, divide(ref, sum + (right - next), count));
   }
-  const Half length = narrow(longest);
+  return longest;
+}
+
+// Values from the cuts: sums in double, the quotient in T.
+template <class T, int G>
+void values(Group<T, G>& group, int lane) {
+  using Half = typename Vectors<T>::Half;
+  const auto narrow = [](Double v) { return __builtin_convertvector(v, Half); };
+  const auto divide = [=](Double ref, Double sum, Double count) {
+    return narrow(ref) + narrow(sum) / narrow(count);
+  };
+  const Half length = narrow(means(group, lane, divide, [&](std::int64_t k, Half value) {
+    std::memcpy(group.c + k * Group<T, G>::L + lane, &value, sizeof value);
+  }));
   std::memcpy(group.length + lane, &length, sizeof length);
 }
 
@@ -584,32 +607,23 @@ void own_samples(Group<T, G>& group, int g) {
   }
 }
 
-// certify of include/jaxtv/cuts.hpp on kDoubleLanes lanes, in double. Where it fails it mends the
-// cuts for another round: a cut without a jump of its sign is joined, an edge whose dual leaves its
-// bounds is cut. `y` is scratch: the values at the starts of segments.
-template <class T, int G, bool kPerEdge>
+// certify of include/jaxtv/cuts.hpp on kDoubleLanes lanes, in double. With kMend it mends the cuts
+// of what fails for another round: a cut without a jump of its sign is joined, an edge whose dual
+// leaves its bounds is cut. `y` is scratch: the values at the starts of segments.
+template <class T, int G, bool kPerEdge, bool kMend>
 DoubleMask certify_round(Group<T, G>& group, int lane, DoubleMask pending, Double* y) {
   using Half = typename Vectors<T>::Half;
   constexpr int L = Group<T, G>::L;
-  const std::int64_t n = group.n;
   const auto wide = [&](const T* a, std::int64_t k) { return load_wide(a + k * L + lane); };
   const Double zero = {}, one = zero + 1.0, slack = zero + 8 * kUnit<double>;
   const Double none = (Double)(zero == zero);
   const Double shift = wide(group.shift, 0), scale = wide(group.scale, 0);
-  Double ref = zero, sum = zero, count = zero, right = zero, next = zero;
-  for (std::int64_t k = n - 1; k >= 0; --k) {
-    const Double x = wide(group.x, k) + shift;
-    const DoubleMask inside = inside_of(next);
-    ref = inside ? ref : x;
-    sum = keep(inside, sum) + (x - ref);
-    count = keep(inside, count) + one;
-    right = inside ? right : next;
-    next = wide(group.h, k);
-    y[k] = ref + (sum + (right - next)) / count;
-  }
+  means(
+      group, lane, [](Double ref, Double sum, Double count) { return ref + sum / count; },
+      [=](std::int64_t k, Double value) { y[k] = value; });
   DoubleMask failed = {};
   Double value = y[0], u = zero, length = one;
-  for (std::int64_t e = 0; e + 1 < n; ++e) {
+  for (std::int64_t e = 0; e + 1 < group.n; ++e) {
     const Double force = wide(group.h, e + 1), bound = wide(group.w, kPerEdge ? e : 0);
     const DoubleMask is_cut = force == force;
     const DoubleMask flat =
@@ -617,15 +631,18 @@ DoubleMask certify_round(Group<T, G>& group, int lane, DoubleMask pending, Doubl
     u += value - (wide(group.x, e) + shift);
     length += one;
     const Double limit = bound + slack * length * (scale + bound);
-    const DoubleMask mendable = pending & ~is_cut;
-    const DoubleMask above = mendable & (u > limit), below = mendable & (u < -limit);
-    const Double mended = above ? bound : (below ? -bound : (flat ? none : force));
-    const Half dual = __builtin_convertvector(mended, Half);
-    std::memcpy(group.h + (e + 1) * L + lane, &dual, sizeof dual);
-    failed |= flat | above | below;
-    u = above ? bound : (below ? -bound : (is_cut ? force : u));
-    length = is_cut | above | below ? one : length;
+    const DoubleMask outside = pending & ~is_cut & (vabs(u) > limit);
+    failed |= flat | outside;
+    const Double side = u > zero ? bound : -bound;
+    u = is_cut ? force : u;
+    length = is_cut ? one : length;
     value = is_cut ? y[e + 1] : value;
+    if constexpr (kMend) {
+      const Half mended = __builtin_convertvector(outside ? side : (flat ? none : force), Half);
+      std::memcpy(group.h + (e + 1) * L + lane, &mended, sizeof mended);
+      u = outside ? side : u;
+      length = outside ? one : length;
+    }
   }
   return failed;
 }
@@ -643,10 +660,10 @@ void certify(Group<T, G>& group, int g, typename Vectors<T>::M doubt) {
     DoubleMask pending;
     for (int l = 0; l < kDoubleLanes; ++l)
       pending[l] = doubt[lane - begin + l] != 0 && !group.hard[lane + l] ? -1 : 0;
-    for (int round = 0; round < kMends && any(pending); ++round) {
-      pending = certify_round<T, G, kPerEdge>(group, lane, pending, y);
-      mended |= any(pending);
-    }
+    pending = certify_round<T, G, kPerEdge, false>(group, lane, pending, y);
+    mended |= any(pending);
+    for (int round = 0; round < kMends && any(pending); ++round)
+      pending = certify_round<T, G, kPerEdge, true>(group, lane, pending, y);
     for (int l = 0; l < kDoubleLanes; ++l) group.hard[lane + l] |= pending[l] != 0;
   }
   if (!mended) return;
@@ -654,7 +671,28 @@ void certify(Group<T, G>& group, int g, typename Vectors<T>::M doubt) {
   spread<T, G, kPerEdge>(group, g);
 }
 
-// Writes the results of the group, whose values are in m.
+// Mask codes of the edges after row k of the group, whose values are in m.
+template <class T, int G>
+JAXTV_INLINE void row_codes(const Group<T, G>& group, std::int64_t k, int shift,
+                            std::uint8_t* codes) {
+  using V = typename Vectors<T>::V;
+  using M = typename Vectors<T>::M;
+  typedef std::uint8_t Bytes __attribute__((vector_size(kLanes<T>)));
+  const V *z = reinterpret_cast<const V*>(group.m), *w = reinterpret_cast<const V*>(group.w);
+  for (int g = 0; g < G; ++g) {
+    M code = M{} + 3;
+    if (k + 1 < group.n) {
+      const V here = z[k * G + g], next = z[(k + 1) * G + g];
+      const M joined = (here == next) & (w[(group.per_edge ? k : 0) * G + g] > V{});
+      code = (next > here ? M{} + 1 : (next < here ? M{} + 2 : code)) & ~joined;
+    }
+    const Bytes bytes = __builtin_convertvector(code << shift, Bytes);
+    std::memcpy(codes + g * kLanes<T>, &bytes, sizeof bytes);
+  }
+}
+
+// Writes the results of the group, whose values are in m. `input` is what the residual is made of,
+// and made in.
 template <class T, int G>
 void store(const Sweep<T>& s, const Bases& b, const Group<T, G>& group, T* input) {
   constexpr int L = Group<T, G>::L;
@@ -665,16 +703,13 @@ void store(const Sweep<T>& s, const Bases& b, const Group<T, G>& group, T* input
     for (std::int64_t i = 0; i < n * L; ++i) input[i] -= z[i];
     scatter<L>(input, b, n, s.residual);
   }
-  if (s.mask)
-    for_samples(b, 0, n, [&](std::int64_t k, int l, std::int64_t at) {
-      int code = 3;
-      if (k + 1 < n) {
-        const T jump = z[(k + 1) * L + l] - z[k * L + l];
-        const T bound = group.w[(group.per_edge ? k : 0) * L + l];
-        code = jump > 0 ? 1 : (jump < 0 ? 2 : (bound > 0 && jump == 0 ? 0 : 3));
-      }
-      s.mask[at] |= std::uint8_t(code << s.shift);
+  if (std::uint8_t* mask = s.mask) {
+    std::uint8_t* codes = reinterpret_cast<std::uint8_t*>(group.c);  // the values have been spread
+    for (std::int64_t k = 0; k < n; ++k) row_codes(group, k, s.shift, codes + k * L);
+    for_runs<L>(b, 0, n, [=](std::int64_t row, std::int64_t at, auto count) {
+      for (int l = 0; l < count; ++l) mask[at + l] |= codes[row + l];
     });
+  }
 }
 
 template <class T, int G, bool kPerEdge>
@@ -688,9 +723,7 @@ void prox_group(const Sweep<T>& s, std::int64_t begin, std::int64_t end, void* s
     gather<L>(s.minus[j], b, n, group.x, [](auto& row, auto value) { row -= value; });
   gather<L>(s.w.data, Bases(s.shape, s.w.pitch(n), begin, end, L), s.w.length(n), group.w);
 
-  T* input = group.h + (n + 1) * L + (kPerEdge ? (n > 1 ? n - 1 : 1) : 1) * L;
-  if (s.residual) std::memcpy(input, group.x, n * L * sizeof(T));
-  prepare(group);
+  T* input = prepare(group, group.w + (kPerEdge && n > 1 ? n - 1 : 1) * L);
   decompose<T, G, kPerEdge>(group);
   for (int lane = 0; lane < L; lane += kDoubleLanes) values(group, lane);
   typename Vectors<T>::M doubt[G];
