@@ -190,25 +190,15 @@ def test_rounds_of_the_decomposition():
 # ---------------------------------------------------------------------------- lowering
 
 
-@pytest.mark.parametrize("name", ["accelerated", "components_jvp", "components_vjp"])
-def test_primitives_without_cuda_kernels_lower_to_jax_around_the_others(monkeypatch, name):
+def test_the_accelerated_solver_lowers_to_jax_around_kernels(monkeypatch):
     monkeypatch.setitem(_ffi.REGISTERED, "cuda", _ffi.REGISTERED["cpu"])
-    x, w = (
-        jnp.ones((3, 4)),
-        jnp.ones((3, 1)),
-    )
-    axes, masks = {"axes": (0, 1)}, jnp.zeros((1, 3, 4), jnp.uint8)
-    options = {"gap_tol": 1e-6, "sweeps": 5, "inner": jaxtv.Direct()}
-    params, args = {
-        "accelerated": (axes | options, (x, x, jnp.ones((1, 4)), w)),
-        "components_jvp": (axes, (masks, x, jnp.ones((1, 4)), w)),
-        "components_vjp": (axes | {"edge": (False, False)}, (masks, x)),
-    }[name]
-    bind = getattr(_primitive, f"_{name}_p").bind
-    traced = jax.jit(lambda *a: bind(*a, **params)).trace(*args)
+    x, ws = jnp.ones((3, 4)), (jnp.ones((1, 4)), jnp.ones((3, 1)))
+    params = {"axes": (0, 1), "gap_tol": 1e-6, "sweeps": 5, "inner": jaxtv.Direct()}
+    bind = _primitive._accelerated_p.bind
+    traced = jax.jit(lambda *a: bind(*a, **params)).trace(x, x, *ws)
     calls = re.findall(r"@(jaxtv_\w+)", traced.lower(lowering_platforms=("cuda",)).as_text())
-    assert set(calls) == ({"jaxtv_prox1d"} if name == "accelerated" else set())
-    assert f"@jaxtv_{name}" in traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert set(calls) == {"jaxtv_prox1d", "jaxtv_components_jvp"}
+    assert "@jaxtv_accelerated" in traced.lower(lowering_platforms=("cpu",)).as_text()
 
 
 # ---------------------------------------------------------------------------- build

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <string>
 
+#include "components.hpp"
 #include "prox1d.hpp"
 #include "segments.hpp"
 #include "targets.hpp"
@@ -98,6 +99,7 @@ extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_huge(in
                          gw.floats(),
                          false,
                          false};
+  simt::current_device() = 0;
   auto& only = simt::Machine::here().only;
   only = {0, -1};
   Status bad = prox1d<float>(simt::kStream, s, op, solver, scratch.data);
@@ -111,5 +113,33 @@ extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_huge(in
     if (g.floats()[at] != 0 || g.floats()[last] != 4) return "wrong adjoint";
   }
   if (gw.floats()[0] != -4 || gw.floats()[signals - 1] != -4) return "wrong adjoint in the weight";
+  return "";
+}
+
+// The mean over each of `batch` images of which all samples are joined, of more samples than are
+// done at once: the first image of the batch, the last of the first part, and the last of all. Only
+// the first and the last block of each launch run. Returns what is wrong.
+extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_huge_components(
+    std::int64_t batch, std::int64_t rows, std::int64_t columns) {
+  using namespace jaxtv::cuda;
+  const std::int64_t size = rows * columns, samples = batch * size;
+  const Grid grid{batch, size, 2, {{1, 1, rows, columns}, {1, rows, columns, 1}}};
+  const bool per_edge[2] = {};
+  const Sparse x(4 * samples), y(4 * samples), masks(samples), gw0(4 * batch * columns),
+      gw1(4 * batch * rows), scratch(8 + components_workspace(grid, per_edge));
+  for (const Sparse* a : {&x, &y, &masks, &gw0, &gw1, &scratch})
+    if (!a->ok()) return "no address space";
+  const std::int64_t images[] = {0, 2147483647 / size - 1, batch - 1};
+  for (std::int64_t i : images) x.floats()[i * size] = float(size);
+  simt::current_device() = 0;
+  auto& only = simt::Machine::here().only;
+  only = {0, -1};
+  const Status bad = components_pull<float>(
+      simt::kStream, grid, static_cast<const std::uint8_t*>(masks.data), x.floats(), y.floats(),
+      {{gw0.floats(), gw1.floats()}, {false, false}}, scratch.data);
+  only.clear();
+  if (bad) return bad;
+  for (std::int64_t i : images)
+    if (y.floats()[i * size] != 1 || y.floats()[(i + 1) * size - 1] != 1) return "wrong mean";
   return "";
 }
