@@ -1,5 +1,4 @@
-"""Converged N-D prox and its derivative in plain JAX, over a 1D prox and component means that the
-caller hands in.
+"""Converged N-D prox and its derivative in plain JAX, over 1D passes that the caller hands in.
 
 **Solver.** With one dual p_a per axis the prox is y = x - sum_a p_a at the minimum of
 |x - sum_a p_a|^2 / 2. The first axis is eliminated (its pass gives p_0 for all others exactly) and
@@ -190,9 +189,10 @@ def solve(
     """`jaxtv_accelerated`: (y, gap, iterations, converged, *duals).
 
     `operands` are the starting duals of all axes but the first (any values: they are projected),
-    then one weight array per axis. `means` is P, from the joined edges. An element is done when its polished y has a gap of at most
-    `tol` times the optimal value and the plain iterate, up to round-off, has too. A finished
-    element is frozen. Where that is not reached, y is the better of the two, and `converged` False.
+    then one weight array per axis; `means` is P, given the joined edges. An element is done when
+    its polished y has a gap of at most `tol` times the optimal value and the plain iterate, up to
+    round-off, has too. A finished element is frozen. Where that is not reached, y is the better of
+    the two, and `converged` False.
     """
     d = len(axes)
     total = lambda v: jnp.sum(v, axes, keepdims=True)

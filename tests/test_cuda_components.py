@@ -205,7 +205,7 @@ def test_more_than_2_31_samples(simt, request):
     kernels = simt_platform.library(request.config.cache.mkdir("simt"))
     kernels.jaxtv_simt_huge_components.restype = ctypes.c_char_p
     kernels.jaxtv_simt_huge_components.argtypes = [ctypes.c_int64] * 3
-    assert kernels.jaxtv_simt_huge_components(2**26 + 5, 4, 8) == b""
+    assert kernels.jaxtv_simt_huge_components(2**26 + 20, 4, 8) == b""
     refused = kernels.jaxtv_simt_huge_components(1, 2**16, 2**15)
     assert b"more than 2^31 - 1 samples" in refused
 
