@@ -137,7 +137,7 @@ def test_launches_depend_on_shapes_only(simt, kernels, plan):
         (1, 1, 1, 70_000, "invalid argument"),
         (2, 2, 0, 60_000, "may not have here"),
         (2, 2, 0, 40_000, ""),
-        (0, 2, 0, 100, "another stream"),
+        (0, 2, 0, 1000, "another stream"),
     ],
 )
 def test_the_machine_has_devices(selftest, device, stream, asked, size, message):
