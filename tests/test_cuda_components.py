@@ -10,7 +10,7 @@ import pytest
 import simt_platform
 from inputs import rng
 
-from jaxtv import _ffi, _primitive
+from jaxtv import _primitive
 
 pytestmark = pytest.mark.once
 JOINED, UP, DOWN, CUT = range(4)
@@ -234,15 +234,3 @@ def test_wrong_calls_are_errors(simt, change, message):
     masks, axes = change.get("masks", np.zeros((1, 4, 5), np.uint8)), change.get("axes", [0, 1])
     with pytest.raises(Exception, match=message):
         jax.block_until_ready(call(masks, x, *tws, axes=np.asarray(axes, np.int64)))
-
-
-@pytest.mark.parametrize(("shape", "axes"), ARRAYS)
-@pytest.mark.parametrize("edge", [(False, False), (True, False), (True, True)])
-def test_workspace_formula_is_that_of_the_kernels(simt, request, shape, axes, edge):
-    """Python's bytes suffice; the handlers refuse fewer (test_wrong_calls_are_errors)."""
-    edge = edge + (True,) * (len(axes) - 2)
-    shapes = [(), shape]
-    pull = _ffi.WORKSPACES["jaxtv_components_vjp"](shapes, axes=axes, edge=edge)
-    push = _ffi.WORKSPACES["jaxtv_components_jvp"](shapes, axes=axes)
-    samples = int(np.prod(shape[min(axes) :]))
-    assert 28 * samples <= push <= pull <= 8 + 40 * samples
