@@ -29,18 +29,14 @@ inline int ImageTiling::threads() const {
   return warps < kImageThreads ? warps : kImageThreads;
 }
 
-// Shared memory that a block may ask for on this device.
+// Shared memory that a block may ask for on the current device, which is that of the stream.
 inline std::size_t max_shared() {
-#if defined(JAXTV_SIMT)
-  return ::simt::kMaxShared;
-#else
   int device = 0, bytes = 0;
   if (cudaGetDevice(&device) != cudaSuccess ||
       cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
           cudaSuccess)
     return kPortableShared;
   return std::size_t(bytes);
-#endif
 }
 
 // No tiles where images do not fit. More channels than one only as long as two blocks fit on a

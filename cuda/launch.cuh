@@ -59,13 +59,13 @@ Status launch(const char* name, void (*kernel)(P...), std::int64_t grid, int blo
               std::size_t shared_bytes, cudaStream_t stream, A... args) {
   if (grid <= 0) return nullptr;
   if (grid > kMaxGrid) grid = kMaxGrid;
-#if !defined(JAXTV_SIMT)
-  (void)name;
-  if (shared_bytes > kPortableShared) {
+  if (shared_bytes > kPortableShared) {  // every time: the permission is for the current device
     const cudaError_t error = cudaFuncSetAttribute(
         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
     if (error != cudaSuccess) return cudaGetErrorString(error);
   }
+#if !defined(JAXTV_SIMT)
+  (void)name;
   kernel<<<unsigned(grid), unsigned(block), shared_bytes, stream>>>(P(args)...);
   const cudaError_t error = cudaGetLastError();
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);

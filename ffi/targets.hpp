@@ -12,13 +12,12 @@
   X(jaxtv_dykstra)        \
   X(jaxtv_dykstra_masked) \
   X(jaxtv_dykstra_jvp)    \
-  X(jaxtv_dykstra_vjp)
+  X(jaxtv_dykstra_vjp)    \
+  X(jaxtv_components_jvp) \
+  X(jaxtv_components_vjp)
 
 // Targets that only the CPU module has: elsewhere these primitives are plain JAX.
-#define JAXTV_CPU_HANDLERS(X) \
-  X(jaxtv_accelerated)        \
-  X(jaxtv_components_jvp)     \
-  X(jaxtv_components_vjp)
+#define JAXTV_CPU_HANDLERS(X) X(jaxtv_accelerated)
 
 #define JAXTV_DECLARE(name) extern "C" XLA_FFI_Error* name(XLA_FFI_CallFrame*);
 JAXTV_HANDLERS(JAXTV_DECLARE)

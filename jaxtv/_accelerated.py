@@ -1,4 +1,4 @@
-"""Converged N-D prox and its derivative in plain JAX, over a 1D prox that the caller hands in.
+"""Converged N-D prox and its derivative in plain JAX, over 1D passes that the caller hands in.
 
 **Solver.** With one dual p_a per axis the prox is y = x - sum_a p_a at the minimum of
 |x - sum_a p_a|^2 / 2. The first axis is eliminated (its pass gives p_0 for all others exactly) and
@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxtv._fallback import _codes, _load, _sanitise, _segment_mean, _store
+from jaxtv._fallback import _CUT, _JOINED, _codes, _load, _sanitise, _segment_mean, _store
 
 # ---------------------------------------------------------------------- connected components
 
@@ -102,14 +102,29 @@ def component_means(v: Array, joined: Sequence[Array], axes: Sequence[int]) -> A
     return _unflat(jnp.take_along_axis(means, back, axis=-1), v, axes)
 
 
-def edge_codes(y: Array, ws: Sequence[Array], axes: Sequence[int]) -> Array:
-    """Masks of the solution y as of a single Dykstra sweep: 2 bits per sample and axis."""
+def _packed(codes: Sequence[Array], axes: Sequence[int]) -> Array:
+    """Masks as of a single Dykstra sweep: 2 bits per sample and axis."""
     first = min(axes)
     planes = -(-len(axes) // 4)
-    masks = jnp.repeat(jnp.zeros_like(jnp.expand_dims(y, first), jnp.uint8), planes, axis=first)
-    for i, (w, axis) in enumerate(zip(ws, axes, strict=True)):
-        masks = _store(masks, jnp.int32(i), _codes(y, w, axis), first)
+    masks = jnp.repeat(jnp.zeros_like(jnp.expand_dims(codes[0], first)), planes, axis=first)
+    for i, code in enumerate(codes):
+        masks = _store(masks, jnp.int32(i), code, first)
     return masks
+
+
+def edge_codes(y: Array, ws: Sequence[Array], axes: Sequence[int]) -> Array:
+    """Masks of the solution y."""
+    return _packed([_codes(y, w, axis) for w, axis in zip(ws, axes, strict=True)], axes)
+
+
+def joined_codes(joined: Sequence[Array], axes: Sequence[int]) -> Array:
+    """Masks of joined edges (size n - 1 along their axis), all others cut."""
+    codes = []
+    for edges, axis in zip(joined, axes, strict=True):
+        pad = [(0, int(a == axis)) for a in range(edges.ndim)]
+        code = jnp.where(edges, jnp.uint8(_JOINED), jnp.uint8(_CUT))
+        codes.append(jnp.pad(code, pad, constant_values=_CUT))
+    return _packed(codes, axes)
 
 
 def _edges(masks: Array, axes: Sequence[int], dtype) -> tuple[list[Array], list[Array]]:
@@ -166,6 +181,7 @@ def solve(
     x: Array,
     *operands: Array,
     prox1d: Callable[[Array, Array, int], Array],
+    means: Callable[[Array, Sequence[Array]], Array],
     axes: tuple[int, ...],
     tol: float,
     max_iterations: int,
@@ -173,9 +189,10 @@ def solve(
     """`jaxtv_accelerated`: (y, gap, iterations, converged, *duals).
 
     `operands` are the starting duals of all axes but the first (any values: they are projected),
-    then one weight array per axis. An element is done when its polished y has a gap of at most
-    `tol` times the optimal value and the plain iterate, up to round-off, has too. A finished
-    element is frozen. Where that is not reached, y is the better of the two, and `converged` False.
+    then one weight array per axis; `means` is P, given the joined edges. An element is done when
+    its polished y has a gap of at most `tol` times the optimal value and the plain iterate, up to
+    round-off, has too. A finished element is frozen. Where that is not reached, y is the better of
+    the two, and `converged` False.
     """
     d = len(axes)
     total = lambda v: jnp.sum(v, axes, keepdims=True)
@@ -208,7 +225,7 @@ def solve(
         joined = [
             (jnp.diff(z, axis=axis) == 0) & (w > 0) for (z, _), w, axis in zip(passes, ws, axes)
         ]
-        smooth = component_means(y, joined, axes)
+        smooth = means(y, joined)
         return smooth, jnp.maximum(excess(smooth, passes) + total((smooth - y) ** 2) / 2, 0)
 
     def iterate(state):

@@ -243,6 +243,20 @@ def _dykstra_workspace(
     return 16 + max(per_axis) + _states(x, axes, itemsize)
 
 
+def _components_workspace(
+    shapes: Sequence[tuple[int, ...]],
+    *,
+    axes: tuple[int, ...],
+    edge: tuple[bool, ...] | None = None,
+    **_,
+) -> int:
+    """A sum of 24 bytes per sample and per summed signal, and labels (cuda/components.cu)."""
+    x = shapes[1]
+    size = math.prod(x[min(axes) :])
+    summed = [a for a, per_edge in zip(axes, edge or ()) if not per_edge and x[a] > 1]
+    return 8 + 28 * size + 24 * max((size // x[a] for a in summed), default=0)
+
+
 WORKSPACES: dict[str, Callable[..., int]] = {
     "jaxtv_prox1d": _prox1d_workspace,
     "jaxtv_prox1d_info": _prox1d_workspace,
@@ -252,6 +266,8 @@ WORKSPACES: dict[str, Callable[..., int]] = {
     "jaxtv_dykstra_masked": _dykstra_workspace,
     "jaxtv_dykstra_jvp": _dykstra_derivative_workspace,
     "jaxtv_dykstra_vjp": _dykstra_derivative_workspace,
+    "jaxtv_components_jvp": _components_workspace,
+    "jaxtv_components_vjp": _components_workspace,
 }
 
 

@@ -347,8 +347,13 @@ def _accelerated_fallback(x, *operands, axes, gap_tol, sweeps, inner):
     def prox(x, w, axis):
         return prox1d(x, w, axis=axis, solver=inner)
 
+    def means(y, joined):
+        masks = _accelerated.joined_codes(joined, axes)
+        still = [jnp.zeros_like(jax.lax.slice_in_dim(y, 0, 1, axis=a)) for a in axes]
+        return _bind(_components_jvp_p, masks, y, *still, axes=axes)[0]
+
     return _accelerated.solve(
-        x, *operands, prox1d=prox, axes=axes, tol=gap_tol, max_iterations=sweeps
+        x, *operands, prox1d=prox, means=means, axes=axes, tol=gap_tol, max_iterations=sweeps
     )
 
 
@@ -361,7 +366,7 @@ def _components_attributes(*, axes, **_) -> dict[str, Any]:
     return {"axes": np.asarray(axes, np.int64)}
 
 
-# On CUDA these three are plain JAX too; the 1D passes in it are the CUDA kernels.
+# On CUDA it is plain JAX too; what that binds are the CUDA kernels.
 _accelerated_p = _make(
     "accelerated",
     _accelerated_abstract,
@@ -374,14 +379,12 @@ _components_jvp_p = _make(
     lambda masks, tx, *tws, **_: [_like(tx)],
     fallback=_accelerated.components_jvp,
     attributes=_components_attributes,
-    platforms=("cpu",),
 )
 _components_vjp_p = _make(
     "components_vjp",
     _dykstra_vjp_abstract,
     fallback=_accelerated.components_vjp,
     attributes=_components_attributes,
-    platforms=("cpu",),
 )
 _def_linear_pair(_components_jvp_p, _components_vjp_p, 1, _with_edge)
 

@@ -18,10 +18,12 @@ stage() { # stage NAME SECONDS COMMAND...
   local name=$1 limit=$2 start=$SECONDS status=0 verdict=ok
   shift 2
   # Interrupted rather than killed: pytest then still says what failed.
-  timeout -s INT -k 10 "$limit" env --default-signal=INT "$@" > "$logs/$name.txt" 2>&1 || status=$?
+  { timeout -v -s INT -k 10 "$limit" env --default-signal=INT "$@"; } > "$logs/$name.txt" 2>&1 || status=$?
   case $status in
     0) ;;
-    124 | 137) verdict="OUT OF TIME" ;;
+    124) verdict="OUT OF TIME" ;;
+    137) # by timeout, which says so, or by the system, for memory
+      grep -q 'timeout: sending signal KILL' "$logs/$name.txt" && verdict="OUT OF TIME" || verdict=KILLED ;;
     *) verdict="FAILED ($status)" ;;
   esac
   printf '%-11s %-12s %4d s\n' "$name" "$verdict" $((SECONDS - start)) | tee "$outcomes/$name"

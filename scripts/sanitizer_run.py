@@ -32,6 +32,11 @@ def run(prox, shape, lam, dtype=np.float32):
     jax.block_until_ready(everything(x, lam, t))
 
 
+def per_edge(shape, axis):
+    """λ of the edges along an axis, one for all signals."""
+    return np.full([n - (a == axis) for a, n in enumerate(shape)], 0.3, np.float32)
+
+
 def main() -> None:
     """Every solver by every kernel, λ per signal and per edge; 2D and 3D."""
     lam = np.float32(0.3)
@@ -61,6 +66,10 @@ def main() -> None:
         jax.block_until_ready(jaxtv.prox_tv1d(x, lam, return_info=True))
     for shape, axes in IMAGES:
         run(lambda x, w, a=axes: jaxtv.prox_tv(x, w, axes=a), shape, lam)
+    converged = jaxtv.AcceleratedDykstra(max_iterations=4)
+    for shape in ((2, 9, 8, 5), (2, 30, 1), (1, 33, 40)):
+        for w in (lam, tuple(per_edge(shape, a) for a in (1, 2))):
+            run(lambda x, w: jaxtv.prox_tv(x, w, axes=(1, 2), solver=converged), shape, w)
     for shape in (*SHORT, *LONG):
         run(lambda x, w: jaxtv.prox_tv1d(x, w), shape, lam, jnp.bfloat16)
         jax.block_until_ready(jaxtv.prox_tv1d(jnp.ones(shape, jnp.bfloat16), lam))  # no derivative

@@ -125,6 +125,47 @@ def test_launches_depend_on_shapes_only(simt, kernels, plan):
     assert launches.pop()
 
 
+# ---------------------------------------------------------------------------- devices
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("device", "stream", "asked", "size", "message"),
+    [
+        (0, 0, 0, 200_000, ""),
+        (1, 1, 1, 60_000, ""),
+        (1, 1, 1, 70_000, "invalid argument"),
+        (2, 2, 0, 60_000, "may not have here"),
+        (2, 2, 0, 40_000, ""),
+        (0, 2, 0, 1000, "another stream"),
+    ],
+)
+def test_the_machine_has_devices(selftest, device, stream, asked, size, message):
+    """Two kinds; more than 48 KiB must be asked for on each; a stream belongs to one."""
+    selftest.on_device.restype = ctypes.c_char_p
+    got = selftest.on_device(device, stream, asked, size).decode()
+    assert message in got
+    assert bool(got) == bool(message)
+
+
+@pytest.mark.host
+@pytest.mark.once
+def test_every_call_asks_the_device_that_it_runs_on(simt, kernels):
+    """An image that fits into the shared memory of even devices only, on one after the other."""
+    x = rng().normal(size=(1, 110, 111)).astype(np.float32)
+    f = jax.jit(jax.value_and_grad(lambda x: jnp.sum(jaxtv.prox_tv2d(x, 0.3) ** 2)))
+    expected = f(x)
+    with simt_platform.using(simt):
+        for device in (0, 1, 2, 0, 3):
+            kernels.jaxtv_simt_record()
+            got = jax.block_until_ready(f(jax.device_put(x, jax.devices("cpu")[device])))
+            ran = {line.split()[0] for line in kernels.jaxtv_simt_recorded().decode().splitlines()}
+            assert ("image_dykstra" in ran) == (device % 2 == 0)
+            assert ("image_pull" in ran) == (device % 2 == 0)
+            for a, b in zip(got, expected, strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
 METHODS = {"direct": 0, "taut string": 1, "decomposition": 2, "newton": 3}
 HUGE = 1 << 31
 
@@ -534,6 +575,8 @@ def every_primitive():
         "dykstra_masked": (both, (x, *ws)),
         "dykstra_jvp": (sweeps, (masks, x, *ws)),
         "dykstra_vjp": ({**sweeps, "edge": (False, False)}, (masks, x)),
+        "components_jvp": ({"axes": (2, 1)}, (masks, x, *ws)),
+        "components_vjp": ({"axes": (2, 1), "edge": (False, False)}, (masks, x)),
     }
 
 

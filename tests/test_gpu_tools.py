@@ -85,10 +85,10 @@ def test_require_cuda_fails_without_the_kernels(monkeypatch, registered, fallbac
 # ---------------------------------------------------------------------------- gpu_check.sh
 
 STAND_IN = """#!/bin/bash
-# Every tool that gpu_check.sh calls; $FAIL and $HANG name a stage.
+# Every tool that gpu_check.sh calls; $FAIL, $HANG, $STUCK and $KILL name a stage.
 stage=none
 case "${0##*/} $*" in
-  timeout*) exec "$TIMEOUT" -s INT -k 1 "$([ "$HANG" ] && echo 1 || echo 60)" "${@:6}" ;;
+  timeout*) exec "$TIMEOUT" "${@:1:4}" 1 "$([ "$HANG$STUCK" ] && echo 1 || echo 60)" "${@:7}" ;;
   nvidia-smi*name*) echo "NVIDIA H100 80GB" ;;
   nvidia-smi*) echo 9.0 ;;
   cmake*--install*) mkdir -p build/gpu/site ;;
@@ -101,8 +101,11 @@ esac
 case "$stage" in
   "$FAIL") echo "FAILED $stage: the reason"; exit 3 ;;
   "$HANG") exec sleep 60 ;;
+  "$STUCK") trap '' INT; exec sleep 60 ;;
+  "$KILL") kill -KILL $$ ;;
 esac
 """
+VERDICTS = {"FAIL": "FAILED (3)", "HANG": "OUT OF TIME", "STUCK": "OUT OF TIME", "KILL": "KILLED"}
 STAGES = ["build", "tests", "memcheck", "racecheck", "initcheck", "synccheck", "benchmark"]
 
 
@@ -118,13 +121,12 @@ def gpu_check(tmp_path):
         (tools / name).chmod(0o755)
     (tmp_path / "logs/benchmark.txt").write_text("of an earlier run")
 
-    def run(fail="", hang=""):
+    def run(how="", stage=""):
         environment = os.environ | {
             "PATH": os.pathsep.join([str(tools), os.environ["PATH"]]),
             "TIMEOUT": shutil.which("timeout"),
             "OUT": str(tmp_path / "logs"),
-            "FAIL": fail,
-            "HANG": hang,
+            **{name: stage if name == how else "" for name in VERDICTS},
         }
         command = ["bash", root / "scripts/gpu_check.sh"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -149,18 +151,18 @@ def test_gpu_check_says_ok_and_leaves_the_json(gpu_check):
     assert "-- NVIDIA_H100_80GB\nwhat benchmark says\nbuild " in done.stdout
 
 
-@pytest.mark.parametrize("how", ["fail", "hang"])
+@pytest.mark.parametrize("how", VERDICTS)
 @pytest.mark.parametrize("stage", ["build", "tests", "racecheck", "benchmark"])
 def test_gpu_check_says_what_went_wrong_and_goes_on(gpu_check, stage, how):
-    done, json = gpu_check(**{how: stage})
+    done, json = gpu_check(how, stage)
     assert done.returncode == 1
     assert f"what {stage} says" in done.stdout
-    assert ("FAILED build: the reason" in done.stdout) == ((how, stage) == ("fail", "build"))
+    assert ("FAILED build: the reason" in done.stdout) == ((how, stage) == ("FAIL", "build"))
     assert json == (stage != "build")
     assert "of an earlier run" not in done.stdout
     for name, verdict in verdicts(done.stdout).items():
         if name == stage:
-            assert verdict.startswith("FAILED (3)" if how == "fail" else "OUT OF TIME")
+            assert verdict.startswith(VERDICTS[how])
         else:
             assert verdict.startswith("NOT RUN" if stage == "build" else "ok ")
 
@@ -190,25 +192,15 @@ def test_rounds_of_the_decomposition():
 # ---------------------------------------------------------------------------- lowering
 
 
-@pytest.mark.parametrize("name", ["accelerated", "components_jvp", "components_vjp"])
-def test_primitives_without_cuda_kernels_lower_to_jax_around_the_others(monkeypatch, name):
+def test_the_accelerated_solver_lowers_to_jax_around_kernels(monkeypatch):
     monkeypatch.setitem(_ffi.REGISTERED, "cuda", _ffi.REGISTERED["cpu"])
-    x, w = (
-        jnp.ones((3, 4)),
-        jnp.ones((3, 1)),
-    )
-    axes, masks = {"axes": (0, 1)}, jnp.zeros((1, 3, 4), jnp.uint8)
-    options = {"gap_tol": 1e-6, "sweeps": 5, "inner": jaxtv.Direct()}
-    params, args = {
-        "accelerated": (axes | options, (x, x, jnp.ones((1, 4)), w)),
-        "components_jvp": (axes, (masks, x, jnp.ones((1, 4)), w)),
-        "components_vjp": (axes | {"edge": (False, False)}, (masks, x)),
-    }[name]
-    bind = getattr(_primitive, f"_{name}_p").bind
-    traced = jax.jit(lambda *a: bind(*a, **params)).trace(*args)
+    x, ws = jnp.ones((3, 4)), (jnp.ones((1, 4)), jnp.ones((3, 1)))
+    params = {"axes": (0, 1), "gap_tol": 1e-6, "sweeps": 5, "inner": jaxtv.Direct()}
+    bind = _primitive._accelerated_p.bind
+    traced = jax.jit(lambda *a: bind(*a, **params)).trace(x, x, *ws)
     calls = re.findall(r"@(jaxtv_\w+)", traced.lower(lowering_platforms=("cuda",)).as_text())
-    assert set(calls) == ({"jaxtv_prox1d"} if name == "accelerated" else set())
-    assert f"@jaxtv_{name}" in traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert set(calls) == {"jaxtv_prox1d", "jaxtv_components_jvp"}
+    assert "@jaxtv_accelerated" in traced.lower(lowering_platforms=("cpu",)).as_text()
 
 
 # ---------------------------------------------------------------------------- build

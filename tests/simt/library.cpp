@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <string>
 
+#include "components.hpp"
 #include "prox1d.hpp"
 #include "segments.hpp"
 #include "targets.hpp"
@@ -98,6 +99,7 @@ extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_huge(in
                          gw.floats(),
                          false,
                          false};
+  simt::current_device() = 0;
   auto& only = simt::Machine::here().only;
   only = {0, -1};
   Status bad = prox1d<float>(simt::kStream, s, op, solver, scratch.data);
@@ -112,4 +114,44 @@ extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_huge(in
   }
   if (gw.floats()[0] != -4 || gw.floats()[signals - 1] != -4) return "wrong adjoint in the weight";
   return "";
+}
+
+// Both derivatives of `batch` images, of more samples than are done at once. All samples of an
+// image are joined, but in the last the first lies below both of its neighbours. Looked at are the
+// first image, the last of the first part, and the last of all; only the first and the last block
+// of each launch run. Returns what is wrong.
+extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_huge_components(
+    std::int64_t batch, std::int64_t rows, std::int64_t columns) {
+  using namespace jaxtv::cuda;
+  const std::int64_t size = rows * columns, samples = batch * size, last = batch - 1;
+  const Grid grid{batch, size, 2, {{1, 1, rows, columns}, {1, rows, columns, 1}}};
+  const bool per_edge[2] = {};
+  const Sparse x(4 * samples), y(4 * samples), masks(samples), w0(4 * batch * columns),
+      w1(4 * batch * rows), scratch(8 + components_workspace(grid, per_edge));
+  for (const Sparse* a : {&x, &y, &masks, &w0, &w1, &scratch})
+    if (!a->ok()) return "no address space";
+  for (std::int64_t i : {std::int64_t(0), 2147483647 / size - 1, last})
+    x.floats()[i * size] = float(size);
+  auto* codes = static_cast<std::uint8_t*>(masks.data);
+  codes[last * size] = kJumpUp | kJumpUp << 2;
+  float &first0 = w0.floats()[last * columns], &first1 = w1.floats()[last * rows];
+  const auto wrong = [&](float alone, float rest) {
+    for (std::int64_t i : {std::int64_t(0), 2147483647 / size - 1})
+      if (y.floats()[i * size] != 1 || y.floats()[(i + 1) * size - 1] != 1) return true;
+    return y.floats()[last * size] != alone || y.floats()[samples - 1] != rest;
+  };
+  simt::current_device() = 0;
+  auto& only = simt::Machine::here().only;
+  only = {0, -1};
+  Status bad = components_pull<float>(simt::kStream, grid, codes, x.floats(), y.floats(),
+                                      {{w0.floats(), w1.floats()}, {}}, scratch.data);
+  if (!bad && (wrong(float(size), 0) || first0 != float(size) || first1 != float(size)))
+    bad = "wrong adjoint";
+  first0 = first1 = float(size - 1);
+  if (!bad)
+    bad = components_push<float>(simt::kStream, grid, codes, x.floats(),
+                                 {{w0.floats(), w1.floats()}, {}}, y.floats(), scratch.data);
+  only.clear();
+  if (bad) return bad;
+  return wrong(float(3 * size - 2), -2) ? "wrong tangent" : "";
 }

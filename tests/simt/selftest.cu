@@ -133,6 +133,23 @@ extern "C" __attribute__((visibility("default"))) const char* selftest(const cha
   return "no such case";
 }
 
+// A launch on the stream of `stream` and on `device`, with shared memory that was allowed on
+// `asked`.
+extern "C" __attribute__((visibility("default"))) const char* on_device(int device, int stream,
+                                                                        int asked, int bytes) {
+  simt::allowed().bytes.clear();
+  simt::current_device() = asked;
+  int out[32];
+  Status bad = launch("reverse", reverse<true>, 1, 32, std::size_t(bytes), simt::stream_of(asked),
+                      static_cast<int*>(out));
+  simt::current_device() = device;
+  if (!bad)
+    bad = simt::launch("reverse", reverse<true>, 1, 32, std::size_t(bytes), simt::stream_of(stream),
+                       static_cast<int*>(out));
+  simt::current_device() = 0;
+  return bad ? bad : "";
+}
+
 // i / d for many i and d.
 extern "C" __attribute__((visibility("default"))) int divider_errors() {
   int errors = 0;

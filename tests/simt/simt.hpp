@@ -6,9 +6,10 @@
 // What is reported (launch() returns the message): two threads of a block that touch one byte of
 // shared memory between barriers, at least one writing; shared memory out of the bounds of its
 // array, or read before it was written in this block; threads that wait at different barriers; a
-// block or a grid that CUDA would refuse; a launch on another stream than that of the call. Global
-// memory is the host's: build with -fsanitize=address for its bounds. Launches can be recorded, and
-// cut down to some blocks, for sizes that no test can run whole.
+// block or a grid that CUDA would refuse; a launch on another stream than that of the call, or with
+// more shared memory than the kernel was allowed on this device, of which there are two kinds.
+// Global memory is the host's: build with -fsanitize=address for its bounds. Launches can be
+// recorded, and cut down to some blocks, for sizes that no test can run whole.
 #pragma once
 
 #include <sys/mman.h>
@@ -20,10 +21,12 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 #if !defined(__x86_64__)
 #include <ucontext.h>
@@ -45,10 +48,34 @@ namespace simt {
 constexpr int kWarp = 32;
 constexpr int kMaxBlock = 1024;
 constexpr std::size_t kMaxShared = 232448;  // of one block: compute capability 9.0
+constexpr std::size_t kPortableShared = 49152;
 constexpr std::size_t kStackBytes = 256 * 1024;
 
-// The stream that handlers get: not the default one.
-inline const cudaStream_t kStream = reinterpret_cast<cudaStream_t>(0x57);
+// ---- devices ----
+
+// As XLA does before it calls a handler: its device is the current one of this thread.
+inline int& current_device() {
+  static thread_local int device = 0;
+  return device;
+}
+// Odd devices are smaller: 7.5 instead of 9.0.
+inline std::size_t max_shared(int device) { return device % 2 == 0 ? kMaxShared : 65536; }
+
+// The stream that handlers get on a device: not the default one.
+inline cudaStream_t stream_of(int device) {
+  return reinterpret_cast<cudaStream_t>(std::uintptr_t(0x57 + 0x100 * device));
+}
+inline const cudaStream_t kStream = stream_of(0);
+
+// Shared memory that a kernel may have on a device, where more was asked for than all have.
+struct Allowed {
+  std::mutex mutex;
+  std::map<std::pair<int, const void*>, std::size_t> bytes;
+};
+inline Allowed& allowed() {
+  static Allowed a;
+  return a;
+}
 
 struct Index {
   unsigned x = 0, y = 0, z = 0;
@@ -146,7 +173,8 @@ class Machine {
                   std::size_t shared) {
     if (grid < 1 || grid > 2147483647) return "bad grid of " + std::to_string(grid) + " blocks";
     if (threads < 1 || threads > kMaxBlock) return "bad block of " + std::to_string(threads);
-    if (shared > kMaxShared) return "too much shared memory: " + std::to_string(shared);
+    if (shared > max_shared(current_device()))
+      return "too much shared memory: " + std::to_string(shared);
     body_ = &kernel;
     error_.clear();
     shared_bytes = shared;
@@ -176,6 +204,9 @@ class Machine {
     f.mask = mask;
     leave();
   }
+
+  // Lets the other lanes of the warp go on first.
+  void yield() { leave(); }
 
   int vote(int value, int kind) {  // 0: or, 1: and, 2: count
     const int me = current_;
@@ -307,13 +338,16 @@ class Machine {
   // Runs the warp until all its lanes are at a block barrier or done.
   void run_warp(int w) {
     const int first = w * kWarp, lanes = lanes_of(w);
+    bool ran;
     do {
+      ran = false;
       for (int l = 0; l < lanes; ++l) {
         if (fibers_[first + l].wait != Wait::kNone) continue;
+        ran = true;
         enter(first + l);
         if (!error_.empty()) return;
       }
-    } while (release_warp(w));
+    } while (ran || release_warp(w));
     for (int l = 0; l < lanes; ++l)
       if (fibers_[first + l].wait == Wait::kWarp) {
         error_ = "lanes of warp " + std::to_string(w) + " of block " + std::to_string(block.x) +
@@ -503,7 +537,13 @@ inline Record& record() {
 template <class... P, class... A>
 const char* launch(const char* name, void (*kernel)(P...), std::int64_t grid, int block,
                    std::size_t shared, cudaStream_t stream, A... args) {
-  if (stream != kStream) return "launched on another stream than that of the call";
+  if (stream != stream_of(current_device()))
+    return "launched on another stream than that of the call";
+  if (shared > kPortableShared) {
+    const std::lock_guard<std::mutex> lock(allowed().mutex);
+    const auto key = std::pair(current_device(), reinterpret_cast<const void*>(kernel));
+    if (allowed().bytes[key] < shared) return "shared memory that the kernel may not have here";
+  }
   record().add(name, grid, block, shared);
   const std::function<void()> body = [&] { kernel(args...); };
   std::string& error = last_error();
@@ -569,6 +609,31 @@ T reduce(unsigned mask, T v, F f) {
 
 }  // namespace simt
 
+// ---- the runtime's functions that launches need ----
+
+using cudaError_t = int;
+constexpr cudaError_t cudaSuccess = 0, cudaErrorInvalidValue = 1;
+enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+
+inline const char* cudaGetErrorString(cudaError_t) { return "invalid argument"; }
+inline cudaError_t cudaGetDevice(int* device) {
+  *device = simt::current_device();
+  return cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device) {
+  *value = int(simt::max_shared(device));
+  return cudaSuccess;
+}
+template <class... P>
+cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute, int bytes) {
+  const int device = simt::current_device();
+  if (std::size_t(bytes) > simt::max_shared(device)) return cudaErrorInvalidValue;
+  const std::lock_guard<std::mutex> lock(simt::allowed().mutex);
+  simt::allowed().bytes[{device, reinterpret_cast<const void*>(kernel)}] = std::size_t(bytes);
+  return cudaSuccess;
+}
+
 #define threadIdx (::simt::Machine::here().thread)
 #define blockIdx (::simt::Machine::here().block)
 #define blockDim (::simt::Machine::here().block_dim)
@@ -629,6 +694,30 @@ inline unsigned __brev(unsigned v) {
   unsigned r = 0;
   for (int i = 0; i < 32; ++i) r |= (v >> i & 1) << (31 - i);
   return r;
+}
+
+// Atomics of global memory. Where a lane comes to one, the others of its warp overtake it: what it
+// has read before may be old by then.
+template <class T>
+T atomicCAS(T* at, T expected, T desired) {
+  simt::Machine::here().yield();
+  const T old = *at;
+  if (old == expected) *at = desired;
+  return old;
+}
+template <class T>
+T atomicAdd(T* at, T v) {
+  simt::Machine::here().yield();
+  const T old = *at;
+  *at = old + v;
+  return old;
+}
+template <class T>
+T atomicMax(T* at, T v) {
+  simt::Machine::here().yield();
+  const T old = *at;
+  *at = std::max(old, v);
+  return old;
 }
 template <class T>
 T __ldg(const T* p) {
