@@ -1,6 +1,7 @@
 """The CUDA kernels against those of the CPU, in units in the last place of max|x|.
 
-The kernels are those of cuda/, compiled as C++ and emulated (tests/simt), or run where JAX has a GPU.
+The kernels are those of cuda/, compiled as C++ and emulated (tests/simt), or run on a GPU where JAX
+has one.
 """
 
 from __future__ import annotations

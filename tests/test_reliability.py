@@ -11,7 +11,7 @@ import oracles
 import pytest
 
 from benchmarks import scalar
-from reliability import ROOT, accuracy, bits, draws, hostile
+from reliability import ROOT, accuracy, bits, draws, hostile, platforms
 
 pytestmark = [pytest.mark.once, pytest.mark.host]  # they set their own precisions, on the CPU
 
@@ -86,6 +86,16 @@ def test_bits_are_the_same_and_a_last_bit_is_noticed(monkeypatch):
     assert any("two runs" in text for text in bits.differences(drifting, arrays, 0))
     monkeypatch.setattr(bits, "digests", lambda cases, threads: [str(threads)] * cases)
     assert bits.bitwise(1).failures == ["seed 0: threads"]
+
+
+def test_platforms_agree_and_an_ulp_is_noticed():
+    assert platforms.platforms(2).failures == []
+    for dtype, bits_of in (("float32", np.float32), ("float64", np.float64)):
+        y = np.array([[1.5, 0.25, 0.0]])
+        b = draws.Batch(dtype, y, np.zeros((1, 1)), -1)
+        assert platforms.ulps(b, y, y) == 0
+        assert platforms.ulps(b, y, np.nextafter(y.astype(bits_of), 2).astype(float)) == 1
+        assert platforms.ulps(b, y, y * np.nan) == np.inf
 
 
 def test_hostile_calls_are_errors_and_the_library_lives():
