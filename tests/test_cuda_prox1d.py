@@ -127,7 +127,7 @@ def test_sums_beyond_the_range(simt, n, name, dtype):
     _, (y, gap, *_) = solve_both(simt, x, w, 1, SOLVERS[name])
     scale = x.dtype.type(small)
     _, (y_small, *_) = solve_both(simt, x * scale, w * scale, 1, SOLVERS[name])
-    error = np.asarray(y, np.float64) * small - y_small
+    error = np.asarray(y, np.float64) * small - np.asarray(y_small, np.float64)
     assert np.abs(error).max() <= 2 * np.finfo(dtype).eps * largest * small
     assert not np.isnan(gap).any()
 
