@@ -23,9 +23,9 @@ of `Dykstra` keep sums of samples, and give NaN for images with samples beyond a
 largest number; the CPU's do not.
 
 Not done yet: the sizes that `python -m reliability` has by default, wherever the table has fewer
-cases; sanitizer builds
-(ASan, UBSan, TSan) of the native code under the suite; coverage-guided fuzzing (AFL, libFuzzer) of
-the FFI entry points; allocation failure; sizes of 2^31 samples; all of these on a GPU.
+cases; sanitizer builds (ASan, UBSan, TSan) of the native code under the suite; coverage-guided
+fuzzing (AFL, libFuzzer) of the FFI entry points; allocation failure; sizes of 2^31 samples; all of
+these on a GPU.
 """
 
 
