@@ -15,12 +15,13 @@ import time
 
 import jax
 
-from reliability import ROOT, accuracy, bits, hostile, page
+from reliability import ROOT, accuracy, bits, hostile, page, platforms
 
 CHECKS = {
     "random": (accuracy.random, 1_000_000),
     "segments": (accuracy.segments, 100_000),
     "bitwise": (bits.bitwise, 400),
+    "platforms": (platforms.platforms, 500),
     "hostile": (hostile.hostile, 2000),
     "converged": (accuracy.converged, 1000),
 }

@@ -49,7 +49,8 @@ def errors(b: Batch, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         info = jnp.finfo(b.dtype)
         ulp = np.maximum(np.abs(best) * float(info.eps), float(info.smallest_subnormal))
         return np.max(np.maximum(miss - ulp / 2, 0) / b.scale, 1), np.zeros(len(y))
-    x, y, w = b.x / b.scale, y / b.scale, np.minimum(b.w / b.scale, 4.0 * b.x.shape[1])
+    with np.errstate(over="ignore"):
+        x, y, w = b.x / b.scale, y / b.scale, np.minimum(b.w / b.scale, 4.0 * b.x.shape[1])
     return np.max(miss / b.scale, 1), np.abs(oracles.gap(x, y, w)) / b.x.shape[1]
 
 

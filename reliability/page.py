@@ -15,14 +15,17 @@ TAIL = """
 would notice a broken result.
 
 Errors in `random` are relative to max|x|, but at least to tiny / eps (1e-31 in float32): XLA's
-threads take numbers below tiny, the least normal number, for zero. Where the sum Σ|x| of a signal
-is beyond the range of its arithmetic (3.4e38 in float32 and the half types), the kernels may give
-inf for a finite signal; such signals are counted apart and are failures all the same.
+threads take numbers below tiny, the least normal number, for zero. It counts the signals whose sum
+Σ|x| is beyond the range of their arithmetic (3.4e38 in float32 and the half types, 1.8e308 in
+float64). They are solved like all others; what is itself beyond the range is not: a gap of such
+signals may be inf, and so may a derivative in a direction whose sum is beyond it. The CUDA kernels
+of `Dykstra` keep sums of samples, and give NaN for images with samples beyond about a tenth of the
+largest number; the CPU's do not.
 
 Not done yet: the sizes that `python -m reliability` has by default, wherever the table has fewer
-cases; negative λ, and NaN and infinite samples, in `random` (the tests have them); sanitizer builds
-(ASan, UBSan, TSan) of the native code under the suite; coverage-guided fuzzing (AFL, libFuzzer) of
-the FFI entry points; allocation failure; sizes of 2^31 samples; all of these on a GPU.
+cases; sanitizer builds (ASan, UBSan, TSan) of the native code under the suite; coverage-guided
+fuzzing (AFL, libFuzzer) of the FFI entry points; allocation failure; sizes of 2^31 samples; all of
+these on a GPU.
 """
 
 

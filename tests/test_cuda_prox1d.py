@@ -115,6 +115,35 @@ def test_zero_weights_return_x_and_huge_ones_the_mean(simt, n, name, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["direct", "taut string", "decomposition", "newton"])
+@pytest.mark.parametrize("n", [16, 150, 600, 1200, 33_000])
+def test_sums_beyond_the_range(simt, n, name, dtype):
+    """Samples up to the largest number: solved as a small copy is, with a gap that is no NaN."""
+    if n > 1200 and name != "direct":
+        n = 2000
+    largest, small = float(np.finfo(dtype).max), 0.5 ** (np.finfo(dtype).maxexp - 4)
+    x = (largest * rng(8).choice([-1.0, -0.25, 0.7, 1.0], size=(4, n))).astype(dtype)
+    w = np.array([[0], [0.03 * largest], [0.9 * largest], [np.inf]], dtype)
+    _, (y, gap, *_) = solve_both(simt, x, w, 1, SOLVERS[name])
+    scale = x.dtype.type(small)
+    _, (y_small, *_) = solve_both(simt, x * scale, w * scale, 1, SOLVERS[name])
+    error = np.asarray(y, np.float64) * small - np.asarray(y_small, np.float64)
+    assert np.abs(error).max() <= 2 * np.finfo(dtype).eps * largest * small
+    assert not np.isnan(gap).any()
+
+
+@pytest.mark.parametrize("name", ["direct", "taut string", "decomposition"])
+@pytest.mark.parametrize("n", [50, 150, 600, 1200])
+def test_edges_of_weight_zero_are_cuts(simt, n, name):
+    """Parts with the same mean but for round-off: each is solved alone, so as on the CPU."""
+    x = rng(12).permuted(np.broadcast_to(rng(13).normal(size=(5, 1, 5)), (5, n // 5, 5)), axis=2)
+    w = np.where(np.arange(1, n) % 5 == 0, 0, 9.0) * np.ones((5, 1))
+    operands = x.reshape(5, n).astype("float32"), w.astype("float32")
+    (y0, *_), (y, *_) = solve_both(simt, *operands, 1, SOLVERS[name])
+    assert np.array_equal(y, y0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", ["direct", "taut string"])
 @pytest.mark.parametrize(("n", "lam"), [(1024, 1e4), (1500, 1e3)])
 def test_ramps_are_handed_over(simt, n, lam, name, dtype):
