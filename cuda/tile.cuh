@@ -19,7 +19,7 @@ struct Tiling {
   int pitch;
   std::int64_t chunks;  // tiles along a signal
   std::int64_t tiles;
-  Divider by_across, by_rows, by_lanes, by_chunks, by_groups, by_columns;
+  Divider by_across, by_rows, by_parts, by_lanes, by_chunks, by_groups, by_columns;
 
   JAXTV_HD int lanes() const { return group * across; }
   int threads() const { return (lanes() * parts + kWarp - 1) / kWarp * kWarp; }
