@@ -141,6 +141,7 @@ template <class G, class P>
 JAXTV_DEVICE void move_run(int count, G get, P put) {
   constexpr int kBatch = 8;
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
+#pragma unroll 1  // few rounds; copies of it only fill the instruction cache
   for (int m = warp * kBatch * kWarp + lane; m < count; m += warps * kBatch * kWarp) {
     if (m + (kBatch - 1) * kWarp < count) {
       decltype(get(m)) values[kBatch];
