@@ -19,7 +19,7 @@ struct Tiling {
   int pitch;
   std::int64_t chunks;  // tiles along a signal
   std::int64_t tiles;
-  Divider by_across, by_rows, by_lanes, by_chunks, by_groups, by_columns;
+  Divider by_across, by_rows, by_parts, by_lanes, by_chunks, by_groups, by_columns;
 
   JAXTV_HD int lanes() const { return group * across; }
   int threads() const { return (lanes() * parts + kWarp - 1) / kWarp * kWarp; }
@@ -189,28 +189,5 @@ JAXTV_DEVICE void move_whole(const Tiling& t, const Tile& tile, G get, P put) {
     });
   }
 }
-
-// Calls f(lane, outer, inner) for the tile's signals.
-template <class F>
-JAXTV_DEVICE void for_lanes(const Tiling& t, const Tile& tile, F f) {
-  for (int lane = threadIdx.x; lane < t.lanes(); lane += blockDim.x) {
-    const int g = int(t.by_across.div(lane)), i = lane - g * t.across;
-    if (g < tile.group && i < tile.across) f(lane, tile.first + g, tile.column + i);
-  }
-}
-
-// The rows [begin, end) of a lane that this thread works on; empty for threads that have none.
-struct Share {
-  int lane, part, begin, end;
-  bool active;  // the lane is a signal; its parts may still be empty
-  JAXTV_DEVICE Share(const Tiling& t, const Tile& tile) {
-    const int thread = threadIdx.x;
-    part = int(t.by_lanes.div(thread));
-    lane = thread - part * t.lanes();
-    active = part < t.parts && tile.inside(t, lane);
-    begin = active ? min_of(part * t.part_rows, tile.rows) : 0;
-    end = active ? min_of(begin + t.part_rows, tile.rows) : 0;
-  }
-};
 
 }  // namespace jaxtv::cuda

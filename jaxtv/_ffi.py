@@ -170,14 +170,14 @@ def sharding_rule(
 
 
 def _segment_workspace(shapes: Sequence[tuple[int, ...]], *, axis: int, **_) -> int:
-    """One link of 56 bytes (cuda/segments.cu) per chunk of at least 256 samples (cuda/tile.cuh)."""
+    """One link of 40 bytes per chunk of at least 256 samples (cuda/segments.cu)."""
     y = shapes[0]
     return 8 + _links(math.prod(y[axis + 1 :]), y[axis])
 
 
 def _links(signals: int, n: int) -> int:
     # Twice the chunks but one: that is none for short signals, without asking which are.
-    return signals * ((n + 255) // 256 - 1) * 2 * 56
+    return signals * ((n + 255) // 256 - 1) * 2 * 40
 
 
 def _in_shared_memory(x: tuple[int, ...], axes: tuple[int, ...], pixel: int) -> bool:

@@ -24,8 +24,8 @@ PATTERN = re.compile(
     r".*Used (?P<registers>\d+) registers"
 )
 # Registers that docs/gpu.md's occupancy needs and __launch_bounds__ does not ask for, by the start
-# of the name: 4 blocks of 256 threads of the derivative on a multiprocessor.
-LIMITS = {"apply<": 64}
+# of the name: 32 warps of the derivative of the 1D prox on a multiprocessor.
+LIMITS = {"apply<float, false": 64}
 
 
 class Kernel(NamedTuple):

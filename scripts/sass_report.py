@@ -434,26 +434,29 @@ def image_cost(kernel: Kernel, n: int, trips: float, segments: float, passes: in
     return [(loop, passes * n * times) for loop, times in per_sample]
 
 
-def apply_cost(kernel: Kernel, rows: int, parts: int = 1) -> Cost:
+# Of apply: what is not done, whichever way a tile is read, and with one λ per signal.
+BESIDE = ("cut_weightless", "add_slopes", "slope_of")
+IN_MEMORY = ("load_y", "load_values", "load", "write_memory")
+IN_RUNS = ("stage_run", "move_run", "read_y", "read_values", "write_run")
+
+
+def apply_cost(kernel: Kernel, rows: int, parts: int, *, contiguous: bool) -> Cost:
     """Of a warp: each thread has `rows` of a signal that `parts` threads share."""
+
+    def of(loop: Loop, *functions: str) -> int:
+        return sum(_function(*i.place) in functions for i in loop.body)
+
     body = next(x for x in loops_of(kernel) if x.depth == 1)
-    loops = [x for x in loops_of(kernel) if x.depth == 2]
-
-    def of(function: str, marker: str) -> Loop:
-        return max((x for x in loops if x.function == function and count(x, marker)), key=size)
-
-    def size(loop: Loop) -> int:
-        return len(loop.body)
-
-    codes = min((x for x in loops if x.function == "code_of" and count(x, "LDG") > 1), key=size)
-    values = min((x for x in loops if x.function == "load_values" and count(x, "LDG")), key=size)
-    means, spread = of("means", "MUFU"), loop_at(kernel, 2, "means", "STS")[0]
-    slope = next(x for x in loops if x.function == "load_values" and count(x, "F2F.F64") == 8)
-    cost: Cost = [(body, 1), (codes, rows), (values, rows), (of("load_values", "STG"), rows)]
-    cost += [(means, rows / 4), (spread, rows / 4), (slope, rows / 4)]
-    if parts > 1:
-        cost.append((loop_at(kernel, 2, "ends_of", "LDS")[0], rows / 4))
-        cost += [(x, np.ceil(np.log2(parts))) for x in loops if x.function == "scan"]
+    other = BESIDE + (IN_MEMORY if contiguous else IN_RUNS)
+    taken = [i for i in body.body if _function(*i.place) not in other]
+    cost: Cost = [(Loop(body.function, 1, taken), 1)]
+    for loop in (x for x in loops_of(kernel) if x.depth == 2):
+        if of(loop, "move_run"):  # a batch of 8
+            cost += [(loop, rows / 8)] if contiguous else []
+        elif of(loop, "flow_in"):  # of two, towards either side
+            cost.append((loop, parts / 2))
+        elif loop.function != "cut_weightless":  # sums over the parts, in batches
+            cost.append((loop, parts / count(loop, "LDS")))
     return cost
 
 
@@ -527,7 +530,7 @@ KERNELS = {  # kernel: its file
     "prox_rows<float, false>": "prox1d",
     "prox_group<float, 4>": "prox1d",
     "image_dykstra<float, false>": "dykstra",
-    "apply<float, PullTile<float>": "segments",
+    "apply<float, false, Pulling<float,": "segments",
 }
 # Of prox_grid, which has no data-dependent launches (Launcher in cuda/prox1d_grid.cu).
 GRID_ROUNDS, GRID_LAUNCHES, LAUNCH = 8, 85, 2e-6  # seconds each
@@ -545,7 +548,7 @@ def others_markdown(group: Kernel, image: Kernel, pull: Kernel) -> list[str]:
         for loop, samples in (loop_at(group, depth, *step) for step in steps):
             grid.append((loop, times / samples))
     # shape, kernel, samples, bytes of each, samples of a warp, cost of a warp, launches
-    # (rows and parts of the backward: tiling_of in cuda/tile.cuh)
+    # (rows and parts of the backward: split_of in cuda/segments.cu)
     table = [
         (f"{name}, {r:.1f} rounds", group, size, 8, 256, group_cost(group, 1024, r), 1)
         for name, size, r in (
@@ -556,12 +559,25 @@ def others_markdown(group: Kernel, image: Kernel, pull: Kernel) -> list[str]:
         )
     ]
     sweeps = image_cost(image, 64, trips, cuts, passes=8)
+
+    def apply_of(rows: int, parts: int, contiguous: bool = True) -> Cost:
+        return apply_cost(pull, rows, parts, contiguous=contiguous)
+
     name = f"64x64x64x64 2D K = 4, {trips:.2f} trips, {cuts:.2f} cuts"
     table += [
         (name, image, 64**4, 8, 2048, sweeps, 1),
-        ("64x64x64x64 backward", pull, 64**4, 12, 32 * 8, apply_cost(pull, 8, 8), 1),
-        ("32x256x56x56 backward", pull, 2**13 * 56**2, 12, 32 * 56, apply_cost(pull, 56), 1),
-        ("8x3x1024x1024 backward", pull, 24 << 20, 12, 32 * 13, apply_cost(pull, 13, 79), 1),
+        ("64x64x64x64 backward", pull, 64**4, 12, 32 * 12.8, apply_of(13, 5), 1),
+        (
+            "64x64x64x64 NHWC backward, axis -3",
+            pull,
+            64**4,
+            12,
+            32 * 12.8,
+            apply_of(13, 5, False),
+            1,
+        ),
+        ("32x256x56x56 backward", pull, 2**13 * 56**2, 12, 32 * 14, apply_of(14, 4), 1),
+        ("8x3x1024x1024 backward", pull, 24 << 20, 12, 32 * 14.8, apply_of(15, 69), 1),
         ("one signal of 1e6", group, 10**6, 8, 32, grid, GRID_LAUNCHES),
         ("one signal of 1e8", group, 10**8, 8, 32, grid, GRID_LAUNCHES),
     ]
@@ -600,7 +616,7 @@ GLOBAL = 600
 
 def latency_markdown(rows: Kernel, pull: Kernel) -> list[str]:
     """Bounds of the time of 256x32x32, where a scheduler has one warp, or two backward."""
-    n, parts = 32, 4  # threads of a signal backward, 9 rows each (tiling_of in cuda/tile.cuh)
+    n, parts = 32, 3  # threads of a signal backward, 11 rows each (split_of in cuda/segments.cu)
     trips, _ = trips_of(n, 1.0)
     lines = [
         "",
@@ -616,9 +632,9 @@ def latency_markdown(rows: Kernel, pull: Kernel) -> list[str]:
     ]
     phases = phases_of(rows, True).items()
     forward = [(p, n * (trips if name == "trip" else 1) / each) for name, (p, each) in phases]
-    backward = apply_cost(pull, 9, parts)
-    # Loads come in batches of 8 there, one sample after the other here (edges, then values).
-    passes = (("forward", forward, 1, n / 8), ("backward", backward, 2, 2 * n / parts))
+    backward = apply_cost(pull, 11, parts, contiguous=True)
+    # Loads come in batches of 8: y, then the cotangent; n samples by `parts` threads backward.
+    passes = (("forward", forward, 1, n / 8), ("backward", backward, 2, 2 * np.ceil(n / parts / 8)))
     for name, cost, warps, waits in passes:
         chain = sum(t * sum(LATENCY[i.pipe] for i in loop.body) for loop, t in cost)
         least, most = (

@@ -245,6 +245,9 @@ SHAPES = [  # shape, axis: contiguous and strided, one tile and several chunks, 
     ((20_000,), 0),
     ((1300, 3), 0),
     ((1300, 20), 0),
+    ((1500, 9), 0),
+    ((7, 15), 1),
+    ((3, 45, 2), 1),
     ((0, 5), 1),
 ]
 TOLERANCE = {"float64": 1e-12, "float32": 1e-6}
