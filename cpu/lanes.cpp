@@ -705,9 +705,7 @@ struct Tile {
     gather<kChunk>(source, bases_of(rows), rows, tile);
     return tile;
   }
-  T* output(T* target, std::int64_t rows) {
-    return direct ? target + offset(rows) : take<T>(rows);
-  }
+  T* output(T* target, std::int64_t rows) { return direct ? target + offset(rows) : take<T>(rows); }
   void flush(T* target, const T* tile, std::int64_t rows) {
     if (direct) return;
     scatter(bases_of(rows), rows,

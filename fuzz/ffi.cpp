@@ -12,6 +12,17 @@ namespace {
 
 [[noreturn]] void fail(const Call& call, const char* what, const std::string& detail = "") {
   std::fprintf(stderr, "%s: %s %s\n", call.name, what, detail.c_str());
+  const auto shapes = [](const std::vector<Array>& arrays) {
+    for (const Array& a : arrays) {
+      std::fprintf(stderr, " %d(", int(a.dtype));
+      for (std::int64_t d : a.dims) std::fprintf(stderr, "%lld,", static_cast<long long>(d));
+      std::fprintf(stderr, ")");
+    }
+  };
+  shapes(call.ins);
+  std::fprintf(stderr, " ->");
+  shapes(call.outs);
+  std::fprintf(stderr, "\n");
   std::abort();
 }
 

@@ -41,9 +41,7 @@ void* operator new(std::size_t bytes, std::align_val_t align) {
   const std::size_t a = std::size_t(align);
   return checked(std::aligned_alloc(a, (bytes + a - 1) / a * a));
 }
-void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
-  return std::malloc(bytes);
-}
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept { return std::malloc(bytes); }
 void operator delete(void* p) noexcept { std::free(p); }
 void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
