@@ -116,8 +116,8 @@ def test_wrong_calls_of_the_dykstra_target_are_errors(axes, masks, message):
 
 
 def test_an_empty_axis_is_an_error():
+    empty = jnp.zeros((3, 0), jnp.float32)
     with pytest.raises(Exception, match="axis is empty"):
-        empty = jnp.zeros((3, 0), jnp.float32)
         call("jaxtv_prox1d", like(empty), empty, W, axis=1, **SOLVER).block_until_ready()
 
 
