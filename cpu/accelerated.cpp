@@ -1,5 +1,6 @@
 // The converged N-D prox, one element at a time. The method, the polish and the stop are those of
 // jaxtv/_accelerated.py, where they are explained; names are the same.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -185,8 +186,11 @@ class Problem {
       }
       edges += total * (op_.w[a].per_edge ? 1.0 : double(shapes_[a].n - 1));
     }
+    // Nor does a state, the difference of two duals, exceed twice that: a start may be anything.
     for (auto& dual : dual_)
-      for (T& v : dual) v = v - v == 0 ? T(std::ldexp(double(v), -exponent_)) : T(0);
+      for (T& v : dual)
+        v = v - v == 0 ? T(std::clamp(std::ldexp(double(v), -exponent_), -2 * spread, 2 * spread))
+                       : T(0);
     roundoff_ = double(std::numeric_limits<T>::epsilon()) * spread / double(size_) * edges;
   }
 

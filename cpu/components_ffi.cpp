@@ -34,7 +34,7 @@ ffi::Error accelerated_impl(ffi::ThreadPool pool, Buffer x, ffi::RemainingArgs a
     const Elements elements = elements_of(x, axes);
     const std::size_t d = axes.size();
     require(args.size() == 2 * d - 1 && duals.size() == d - 1, "wrong number of operands");
-    require(gap_tol >= 0 && sweeps >= 1 && sweeps < std::int64_t(1) << 31, "bad solver options");
+    require(gap_tol >= 0 && sweeps >= 1 && sweeps < kMostIterations, "bad solver options");
     const std::size_t count = elements.count();
     require(gap->element_type() == x.element_type() &&
                 iterations->element_type() == ffi::DataType::S32 &&

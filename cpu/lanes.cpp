@@ -890,6 +890,8 @@ struct Tile {
         direct(bases.contiguous() && bases.count == kChunk),
         scratch(static_cast<T*>(scratch)) {}
   std::int64_t stride() const { return direct ? shape.inner : kChunk; }
+  // The weights of single samples have no rows, and their memory may be null.
+  std::int64_t offset(std::int64_t rows) const { return rows ? shape.offset(first, rows) : 0; }
   Bases bases_of(std::int64_t length) const {
     return Bases(shape, length, first, first + bases.count, kChunk);
   }
@@ -901,14 +903,12 @@ struct Tile {
   }
   template <class U>
   const U* read(const U* source, std::int64_t rows) {
-    if (direct) return source + shape.offset(first, rows);
+    if (direct) return source + offset(rows);
     U* tile = take<U>(rows);
     gather<kChunk>(source, bases_of(rows), rows, tile);
     return tile;
   }
-  T* output(T* target, std::int64_t rows) {
-    return direct ? target + shape.offset(first, rows) : take<T>(rows);
-  }
+  T* output(T* target, std::int64_t rows) { return direct ? target + offset(rows) : take<T>(rows); }
   void flush(T* target, const T* tile, std::int64_t rows) {
     if (direct) return;
     scatter<kChunk>(tile, bases_of(rows), rows, target);

@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <new>
 
 namespace jaxtv::cpu {
 
@@ -50,7 +51,10 @@ void parallel_for(const Pool& pool, std::int64_t chunks, F f) {
     }
   };
   const auto state = std::make_shared<State>(chunks, std::move(f));
-  for (std::int64_t i = 0; i < helpers; ++i) pool.schedule([state] { state->work(); });
+  try {
+    for (std::int64_t i = 0; i < helpers; ++i) pool.schedule([state] { state->work(); });
+  } catch (const std::bad_alloc&) {  // fewer helpers then; those begun use what the caller owns
+  }
   state->work();
   std::unique_lock<std::mutex> lock(state->mutex);
   state->finished.wait(lock, [&] { return state->done.load() == chunks; });

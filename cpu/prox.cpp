@@ -201,6 +201,7 @@ void dykstra_pull(const Pool& pool, const Iteration& it, const std::uint8_t* mas
                   T* gx, const std::vector<T*>& gw, const std::vector<bool>& per_edge) {
   const std::int64_t size = it.core_size();
   const int d = int(it.axes.size());
+  if (size == 0) return;  // by a dim that is no axis: the weights are empty too
   for_batch(pool, it.batch, [=, &it, &gw, &per_edge](std::int64_t b, const Pool& inside) {
     std::vector<T> adjoint(std::size_t(d) * size, T(0)), h(size);
     T* out = gx + b * size;

@@ -161,7 +161,7 @@ void solve_lane(const LaneProblem<T>& p) {
   }
   const Strided<T> y{p.y, p.stride};
   Signal s = inspect(n, 0, n);
-  const bool bad_weight = n == 1 && !(p.w[0] >= 0);
+  const bool bad_weight = n == 1 && !p.per_edge && !(p.w[0] >= 0);
   if (!s.valid || bad_weight) return fill_nan<T>(n, y);
   solve_scaled(s, {Method::kTautString, 0, 0, 0});
   write_values<T>(s, y, [&](std::int64_t k) { return p.x[k * p.stride]; });
@@ -179,7 +179,8 @@ void prox_serial(const Sweep<T>& sweep, const Solver& solver, std::int64_t begin
     for (std::int64_t e = 0; e + 1 < n; ++e) workspace.w[e] = double(at.weight(e));
     Signal s = inspect(n, 0, n);
     NewtonReport report{0, false};
-    if (!s.valid || (n == 1 && !(at.weight(0) >= 0))) {
+    const bool bad_weight = n == 1 && !sweep.w.per_edge && !(at.weight(0) >= 0);
+    if (!s.valid || bad_weight) {
       fill_nan<T>(n, z.data());
     } else {
       report = solve_scaled(s, solver);

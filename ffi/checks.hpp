@@ -21,6 +21,8 @@ using Result = ffi::Result<Buffer>;
 using Dims = ffi::AnyBuffer::Dimensions;
 using Axes = ffi::Span<const std::int64_t>;
 
+constexpr std::int64_t kMostIterations = std::int64_t(1) << 31;  // their counts are int32
+
 // Thrown by the checks below, returned to XLA as an InvalidArgument error.
 struct Invalid {
   std::string message;
@@ -90,6 +92,7 @@ struct Extents {
 inline Extents extents_of(Buffer x, std::int64_t axis, std::int64_t first = 0) {
   const Dims d = x.dimensions();
   require(axis >= 0 && axis < std::int64_t(d.size()), "axis out of range");
+  require(d[axis] >= 1, "the prox axis is empty");
   Extents e{1, d[axis], 1};
   for (std::int64_t i = first; i < std::int64_t(d.size()); ++i) {
     if (i < axis) e.outer *= d[i];
@@ -124,11 +127,12 @@ inline void check_info(Result gap, Result iterations, Result converged, Buffer x
 inline std::int64_t lead_of(Buffer x, Axes axes, std::int64_t iterations) {
   const std::int64_t rank = x.dimensions().size();
   require(axes.size() >= 1 && axes.size() <= std::size_t(kMaxAxes), "bad number of axes");
-  require(iterations >= 1, "iterations must be positive");
+  require(iterations >= 1 && iterations < kMostIterations, "bad number of iterations");
   for (std::size_t i = 0; i < axes.size(); ++i) {
     require(axes[i] >= 0 && axes[i] < rank, "axis out of range");
     require(std::find(axes.begin(), axes.begin() + i, axes[i]) == axes.begin() + i,
             "axes must differ");
+    require(x.dimensions()[axes[i]] >= 1, "a prox axis is empty");
   }
   return *std::min_element(axes.begin(), axes.end());
 }
@@ -144,7 +148,8 @@ inline Solver solver_of(std::int64_t method, double tol, std::int64_t max_iterat
                         std::int64_t line_search) {
   require(method >= 0 && method <= 3, "unknown method");
   require(line_search == 0 || line_search == 1, "unknown line search");
-  require(tol >= 0 && max_iterations >= 1, "bad solver options");
+  require(tol >= 0 && max_iterations >= 1 && max_iterations < kMostIterations,
+          "bad solver options");
   return {Method(method), tol, max_iterations, int(line_search)};
 }
 

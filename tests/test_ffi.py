@@ -73,6 +73,7 @@ W = jnp.ones((3, 1), jnp.float32)
         (W, 1, {"method": 9}, "unknown method"),
         (W, 1, {"line_search": 2}, "unknown line search"),
         (W, 1, {"max_iterations": 0}, "bad solver options"),
+        (W, 1, {"max_iterations": 2**31}, "bad solver options"),
     ],
 )
 def test_wrong_calls_of_the_1d_target_are_errors(w, axis, solver, message):
@@ -112,3 +113,45 @@ def test_wrong_calls_of_the_dykstra_target_are_errors(axes, masks, message):
                 **SOLVER,
             )
         )
+
+
+def test_an_empty_axis_is_an_error():
+    """Its weight would have no gradient; XLA does not even make calls without any result."""
+    empty = jnp.zeros((3, 0), jnp.float32)
+    out = (like(empty), like(W))
+    with pytest.raises(Exception, match="axis is empty"):
+        jax.block_until_ready(call("jaxtv_segment_vjp", out, empty, W, empty, axis=1))
+
+
+@pytest.mark.parametrize("method", range(4))
+def test_signals_of_one_sample_have_no_edges(method):
+    """No weight is read where there is none."""
+    x, w = jnp.ones((3, 1), jnp.float32), jnp.ones((3, 0), jnp.float32)
+    y = call("jaxtv_prox1d", like(x), x, w, axis=1, **(SOLVER | {"method": method}))
+    np.testing.assert_array_equal(y, x)
+
+
+def test_a_start_beyond_all_reason_does_no_harm():
+    """In float32 it overflows when it is scaled as the samples are."""
+    x = jnp.asarray([[1.0, 3.0], [2.0, 5.0]], jnp.float32) * 1e-20
+    lam = jnp.full((1, 1), 1e-21, jnp.float32)
+    ones = lambda *shape: jnp.ones(shape, jnp.float32) * lam[0, 0]
+    out = (
+        like(x),
+        *(jax.ShapeDtypeStruct((), t) for t in (jnp.float32, jnp.int32, jnp.bool_)),
+        like(x),
+    )
+    y, gap, *_ = call(
+        "jaxtv_accelerated",
+        out,
+        x,
+        jnp.full_like(x, 1e30),
+        ones(1, 2),
+        ones(2, 1),
+        axes=np.asarray((0, 1)),
+        gap_tol=np.float64(1e-6),
+        sweeps=np.int64(50),
+        **SOLVER,
+    )
+    assert np.isfinite(y).all()
+    assert np.isfinite(gap)
