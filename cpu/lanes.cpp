@@ -134,6 +134,16 @@ constexpr int kBlock = 16;  // rows that are transposed together, so that they s
 template <int I>
 using Count = std::integral_constant<int, I>;
 
+// f(l) for all l < count, where no two of them touch the same memory.
+template <class N, class F>
+JAXTV_INLINE void each(N count, F f) {
+  if constexpr (std::is_same_v<N, int>) {
+    _Pragma("GCC ivdep") for (int l = 0; l < count; ++l) f(l);
+  } else {
+    for (int l = 0; l < count; ++l) f(l);
+  }
+}
+
 // Calls f(row element, memory offset, count) for every run of samples that lie side by side in
 // memory and in rows of L. Whole rows and single samples have a count that the compiler knows.
 template <int L, class F>
@@ -160,14 +170,20 @@ JAXTV_INLINE void for_runs(const Bases& b, std::int64_t n, F f) {
   }
 }
 
-// rows[k * L + l] = source[lane l, sample k]; lanes beyond the last signal repeat it.
+// Lanes beyond the last signal repeat it.
+template <int L, class T>
+void repeat_last(const Bases& b, std::int64_t n, T* rows) {
+  for (std::int64_t k = 0; k < n && b.count < L; ++k)
+    for (int l = b.count; l < L; ++l) rows[k * L + l] = rows[k * L + b.count - 1];
+}
+
+// rows[k * L + l] = source[lane l, sample k].
 template <int L, class T>
 void gather(const T* source, const Bases& b, std::int64_t n, T* rows) {
   for_runs<L>(b, n, [=](std::int64_t row, std::int64_t at, auto count) {
     std::memcpy(rows + row, source + at, count * sizeof(T));
   });
-  for (std::int64_t k = 0; k < n && b.count < L; ++k)
-    for (int l = b.count; l < L; ++l) rows[k * L + l] = rows[k * L + b.count - 1];
+  repeat_last<L>(b, n, rows);
 }
 
 // The samples of A = x - sum(minus).
@@ -177,11 +193,10 @@ void gather_input(const Sweep<T>& s, const Bases& b, T* rows) {
   for (int j = 0; j < s.num_minus; ++j) {
     const T* minus = s.minus[j];
     for_runs<L>(b, s.shape.n, [=](std::int64_t row, std::int64_t at, auto count) {
-      for (int l = 0; l < count; ++l) rows[row + l] -= minus[at + l];
+      each(count, [=](int l) { rows[row + l] -= minus[at + l]; });
     });
   }
-  for (std::int64_t k = 0; k < s.shape.n && b.count < L; ++k)
-    for (int l = b.count; l < L; ++l) rows[k * L + l] = rows[k * L + b.count - 1];
+  repeat_last<L>(b, s.shape.n, rows);
 }
 
 // Finds lanes that need the serial solver, and moves lanes whose samples lie within a factor of two
@@ -534,13 +549,13 @@ void store(const Sweep<T>& s, const Bases& b, const Group<T, G>& group, const T*
     });
   if (residual)
     for_runs<L>(b, group.n, [=](std::int64_t row, std::int64_t at, auto count) {
-      for (int l = 0; l < count; ++l) residual[at + l] = input[row + l] - z[row + l];
+      each(count, [=](int l) { residual[at + l] = input[row + l] - z[row + l]; });
     });
   if (std::uint8_t* mask = s.mask) {
     std::uint8_t* codes = reinterpret_cast<std::uint8_t*>(group.c);  // the values have been spread
     for (std::int64_t k = 0; k < group.n; ++k) row_codes(group, k, s.shift, codes + k * L);
     for_runs<L>(b, group.n, [=](std::int64_t row, std::int64_t at, auto count) {
-      for (int l = 0; l < count; ++l) mask[at + l] |= codes[row + l];
+      each(count, [=](int l) { mask[at + l] |= codes[row + l]; });
     });
   }
 }
@@ -608,8 +623,8 @@ void prox(const Sweep<T>& s, std::int64_t begin, std::int64_t end, void* scratch
 
 // ---- derivatives: segment means (Eq. 8 in O(n)) ----
 
-// Signals that are done together: two interleaved vectors of double.
-constexpr int kPair = 2;
+// Signals that are done together: interleaved vectors of double, a cache line of floats.
+constexpr int kPair = kBytes == 64 ? 2 : 4;
 constexpr int kChunk = kPair * kDoubleLanes;
 
 template <class T>
@@ -627,11 +642,11 @@ struct Lanes {  // one vector of kDoubleLanes signals
 };
 
 // An edge of kDoubleLanes signals: whether it lies inside a segment, and the sign of its jump.
-template <class T>
 struct Edge {
-  typename Lanes<T>::M joined;
-  typename Lanes<T>::V sign;
+  DoubleMask joined;
+  Double sign;
 };
+JAXTV_INLINE Double only(Double v, DoubleMask where) { return (Double)((DoubleMask)v & where); }
 
 // Signals side by side: sample k of lane l at k * stride + l. Edges come from values and weights,
 // or from a mask.
@@ -639,34 +654,35 @@ template <class T>
 struct FromValues {
   const T *y, *w;
   std::int64_t stride, w_stride;
-  Edge<T> operator()(std::int64_t k, int l) const {
+  Edge operator()(std::int64_t k, int l) const {
     using L = Lanes<T>;
     const auto a = L::load(y + k * stride + l), b = L::load(y + (k + 1) * stride + l);
     const typename L::V zero = {}, one = zero + T(1);
-    return {(a == b) & (L::load(w + k * w_stride + l) > zero),
-            (b > a ? one : zero) - (b < a ? one : zero)};
+    return {widen<DoubleMask>((a == b) & (L::load(w + k * w_stride + l) > zero)),
+            L::wide((b > a ? one : zero) - (b < a ? one : zero))};
   }
 };
-template <class T>
 struct FromMask {
   const std::uint8_t* mask;
   std::int64_t stride;
-  int shift;
-  Edge<T> operator()(std::int64_t k, int l) const {
-    typedef std::uint8_t Bytes __attribute__((vector_size(kDoubleLanes)));
-    using M = typename Lanes<T>::M;
-    Bytes bytes;
-    std::memcpy(&bytes, mask + k * stride + l, sizeof bytes);
-    const M code = (__builtin_convertvector(bytes, M) >> shift) & 3;
-    const typename Lanes<T>::V zero = {}, one = zero + T(1);
-    return {code == 0, (code == 1 ? one : zero) - (code == 2 ? one : zero)};
+  DoubleMask bits;  // of each lane's byte in a word of kDoubleLanes bytes
+  FromMask(const std::uint8_t* mask, std::int64_t stride, int shift) : mask(mask), stride(stride) {
+    for (int i = 0; i < kDoubleLanes; ++i)
+      bits[i] = std::int64_t(std::uint64_t(3) << (8 * i + shift));
+  }
+  Edge operator()(std::int64_t k, int l) const {
+    std::int64_t word = 0;
+    std::memcpy(&word, mask + k * stride + l, kDoubleLanes);
+    const DoubleMask zero = {}, low = bits & ~(bits << 1), code = (zero + word) & bits;
+    const Double one = Double{} + 1.0;
+    return {code == zero, only(one, code == low) - only(one, code == (bits ^ low))};
   }
 };
 
 // out = segment means of v(k, l), summed from the right in double; visit(k, l, edge, before, after)
 // sees every edge k with the means on both sides. `out` may be what v reads.
 template <class T, class Edges, class Value, class Visit>
-inline void segment_means(std::int64_t n, std::int64_t stride, const Edges& edges, Value v, T* out,
+inline void segment_means(std::int64_t n, std::int64_t stride, Edges edges, Value v, T* out,
                           Visit visit) {
   using L = Lanes<T>;
   const Double zero = {}, one = zero + 1.0;
@@ -680,21 +696,21 @@ inline void segment_means(std::int64_t n, std::int64_t stride, const Edges& edge
       L::store(out + k * stride + l,
                L::narrow(sum[g]) / L::narrow(count[g]));  // the mean at starts
       if (k == 0) continue;
-      const DoubleMask joined = widen<DoubleMask>(edges(k - 1, l).joined);
-      sum[g] = joined ? sum[g] : zero;
-      count[g] = joined ? count[g] : zero;
+      const DoubleMask joined = edges(k - 1, l).joined;
+      sum[g] = only(sum[g], joined);
+      count[g] = only(count[g], joined);
     }
   }
-  typename L::V mean[kPair];
-  for (int g = 0; g < kPair; ++g) mean[g] = L::load(out + g * kDoubleLanes);
+  Double mean[kPair];
+  for (int g = 0; g < kPair; ++g) mean[g] = load_wide(out + g * kDoubleLanes);
   for (std::int64_t k = 1; k < n; ++k) {
     JAXTV_UNROLL
     for (int g = 0; g < kPair; ++g) {
       const int l = g * kDoubleLanes;
-      const Edge<T> edge = edges(k - 1, l);
-      const auto before = mean[g];
-      mean[g] = edge.joined ? before : L::load(out + k * stride + l);
-      L::store(out + k * stride + l, mean[g]);
+      const Edge edge = edges(k - 1, l);
+      const Double before = mean[g], after = load_wide(out + k * stride + l);
+      mean[g] = edge.joined ? before : after;
+      L::store(out + k * stride + l, L::narrow(mean[g]));
       visit(k - 1, l, edge, before, mean[g]);
     }
   }
@@ -759,14 +775,13 @@ void for_tiles(const Segments<T>& s, std::int64_t begin, std::int64_t end, void*
       const T* w = tile.read(s.w.data, s.w.length(n));
       f(tile, FromValues<T>{y, w, tile.stride(), s.w.per_edge ? tile.stride() : 0});
     } else {
-      f(tile, FromMask<T>{tile.read(s.mask, n), tile.stride(), s.shift});
+      f(tile, FromMask(tile.read(s.mask, n), tile.stride(), s.shift));
     }
   }
 }
 
 template <class T>
 void push(const Pushforward<T>& op, std::int64_t begin, std::int64_t end, void* scratch) {
-  using L = Lanes<T>;
   const std::int64_t n = op.segments.shape.n;
   for_tiles(op.segments, begin, end, scratch, [&](Tile<T>& tile, const auto& edges) {
     const std::int64_t stride = tile.stride(), step = op.tw.per_edge ? stride : 0;
@@ -774,7 +789,7 @@ void push(const Pushforward<T>& op, std::int64_t begin, std::int64_t end, void* 
     const T* tw = tile.read(op.tw.data, op.tw.length(n));
     T* out = tile.output(op.out, n);
     const auto force = [&](std::int64_t e, int l) {  // s_e tw_e
-      return L::wide(edges(e, l).sign) * load_wide(tw + e * step + l);
+      return edges(e, l).sign * load_wide(tw + e * step + l);
     };
     segment_means<T>(
         n, stride, edges,
@@ -789,40 +804,77 @@ void push(const Pushforward<T>& op, std::int64_t begin, std::int64_t end, void* 
   });
 }
 
+// out = P g on a tile; g and out have sample k at k * stride and may be the same. Weight gradients
+// go to gw, as in Pullback.
+template <class T, class Edges>
+void pull_tile(Tile<T>& tile, const Edges& edges, const T* g, T* out, std::int64_t stride, T* gw,
+               bool per_edge, bool accumulate) {
+  using L = Lanes<T>;
+  const std::int64_t n = tile.shape.n, rows = per_edge ? n - 1 : 1, step = tile.stride();
+  const T* before = accumulate ? tile.read(gw, rows) : nullptr;
+  T* sums = tile.output(gw, rows);
+  const auto save = [=](std::int64_t at, Double v) {
+    if (before) v += load_wide(before + at);
+    L::store(sums + at, L::narrow(v));
+  };
+  Double total[kPair] = {};
+  segment_means<T>(
+      n, stride, edges, [=](std::int64_t k, int l) { return load_wide(g + k * stride + l); }, out,
+      [&](std::int64_t e, int l, const Edge& edge, Double left, Double right) {
+        const Double term = edge.sign * (left - right);
+        if (per_edge)
+          save(e * step + l, term);
+        else
+          total[l / kDoubleLanes] += term;
+      });
+  if (!per_edge)
+    for (int i = 0; i < kPair; ++i) save(i * kDoubleLanes, total[i]);
+  tile.flush(gw, sums, rows);
+}
+
 template <class T>
 void pull(const Pullback<T>& op, std::int64_t begin, std::int64_t end, void* scratch) {
-  using L = Lanes<T>;
-  const std::int64_t n = op.segments.shape.n, rows = op.per_edge ? n - 1 : 1;
+  const std::int64_t n = op.segments.shape.n;
   for_tiles(op.segments, begin, end, scratch, [&](Tile<T>& tile, const auto& edges) {
-    const std::int64_t stride = tile.stride();
     const T* g = tile.read(op.g, n);
-    const T* before = op.accumulate ? tile.read(op.gw, rows) : nullptr;
     T* gx = tile.output(op.gx, n);
-    T* gw = tile.output(op.gw, rows);
-    const auto save = [&](std::int64_t at, Double v) {
-      if (before) v += load_wide(before + at);
-      L::store(gw + at, L::narrow(v));
-    };
-    Double total[kPair] = {};
-    segment_means<T>(
-        n, stride, edges, [&](std::int64_t k, int l) { return load_wide(g + k * stride + l); }, gx,
-        [&](std::int64_t e, int l, const Edge<T>& edge, auto left, auto right) {
-          const Double term = -L::wide(edge.sign) * (L::wide(right) - L::wide(left));
-          if (op.per_edge)
-            save(e * stride + l, term);
-          else
-            total[l / kDoubleLanes] += term;
-        });
-    if (!op.per_edge)
-      for (int i = 0; i < kPair; ++i) save(i * kDoubleLanes, total[i]);
+    pull_tile(tile, edges, g, gx, tile.stride(), op.gw, op.per_edge, op.accumulate);
     tile.flush(op.gx, gx, n);
-    tile.flush(op.gw, gw, rows);
+  });
+}
+
+template <class T>
+void adjoint(const Adjoint<T>& op, std::int64_t begin, std::int64_t end, void* scratch) {
+  const std::int64_t n = op.segments.shape.n;
+  for_tiles(op.segments, begin, end, scratch, [&](Tile<T>& tile, const auto& edges) {
+    T* c = tile.template take<T>(n);
+    const T* g = op.g;
+    T *state = op.state, *gx = op.gx;
+    for_runs<kChunk>(tile.bases, n, [=](std::int64_t row, std::int64_t at, auto count) {
+      each(count, [=](int l) { c[row + l] = (g ? g[at + l] : T(0)) - state[at + l]; });
+    });
+    repeat_last<kChunk>(tile.bases, n, c);
+    pull_tile<T>(tile, edges, c, c, kChunk, op.gw, op.per_edge, true);
+    const bool swap = op.swap;
+    for_runs<kChunk>(tile.bases, n, [=, &op](std::int64_t row, std::int64_t at, auto count) {
+      each(count, [=](int l) {
+        const T a = c[row + l] + state[at + l];
+        c[row + l] = a;
+        gx[at + l] += a;
+        state[at + l] = swap ? T(0) - a : T(0);
+      });
+      for (int j = 0; j < op.num_others; ++j) {
+        T* other = op.others[j];
+        each(count, [=](int l) { other[at + l] -= c[row + l]; });
+      }
+    });
   });
 }
 
 template <class T>
 constexpr LaneKernels<T> kernels() {
-  return {group_size<T>, scratch_bytes<T>, prox<T>, derivative_scratch_bytes<T>, push<T>, pull<T>};
+  return {group_size<T>, scratch_bytes<T>, prox<T>,   derivative_scratch_bytes<T>,
+          push<T>,       pull<T>,          adjoint<T>};
 }
 
 }  // namespace

@@ -10,20 +10,47 @@ namespace jaxtv::cpu {
 struct Free {
   void operator()(void* p) const { std::free(p); }
 };
+using Memory = std::unique_ptr<void, Free>;
+
+inline Memory allocate(std::size_t bytes) {
+  Memory memory(std::aligned_alloc(64, (bytes + 4095) / 4096 * 4096));
+  if (!memory) throw std::bad_alloc();
+  return memory;
+}
+
+// A thread has one buffer for a kernel and one for the operation that calls kernels.
+enum class Use { kKernel, kOperation };
 
 // 64-byte aligned scratch of one thread; it grows and stays.
-inline void* thread_scratch(std::size_t bytes) {
-  thread_local std::unique_ptr<void, Free> buffer;
+template <Use kUse = Use::kKernel>
+void* thread_scratch(std::size_t bytes) {
+  thread_local Memory buffer;
   thread_local std::size_t size = 0;
   if (size < bytes) {
-    size = (bytes + 4095) / 4096 * 4096;
-    buffer.reset(std::aligned_alloc(64, size));
-    if (!buffer) {
-      size = 0;
-      throw std::bad_alloc();
-    }
+    size = 0;
+    buffer.reset();
+    buffer = allocate(bytes);
+    size = bytes;
   }
   return buffer.get();
 }
+
+// Scratch of an operation: the thread's, so that it stays in cache from one call to the next, but
+// for arrays that no cache holds.
+class OperationScratch {
+ public:
+  explicit OperationScratch(std::size_t bytes)
+      : own_(bytes > kKeep ? allocate(bytes) : nullptr),
+        data_(own_ ? own_.get() : thread_scratch<Use::kOperation>(bytes)) {}
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
+
+ private:
+  static constexpr std::size_t kKeep = 16 << 20;
+  Memory own_;
+  void* data_;
+};
 
 }  // namespace jaxtv::cpu
