@@ -69,7 +69,7 @@ int main(int, char** arguments) {
     prox1d(kAlone, sweep_of(shape, x.data(), lam.data(), y.data()), kDirect);
     std::vector<float> g(x), gw(rows);
     const Segments<float> segments{shape, y.data(), {lam.data(), false}, nullptr, 0};
-    counted_pull({segments, g.data(), g.data(), gw.data(), false, false});
+    counted_pull({segments, g.data(), g.data(), gw.data(), false});
     std::printf("%g\n", g[1]);
   } else {
     counted_prox(sweep_of(shape, x.data(), lam.data(), y.data()));

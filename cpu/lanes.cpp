@@ -224,6 +224,16 @@ struct Quads {
 template <int I>
 using Count = std::integral_constant<int, I>;
 
+// f(l) for all l < count, where no two of them touch the same memory.
+template <class N, class F>
+JAXTV_INLINE void each(N count, F f) {
+  if constexpr (std::is_same_v<N, int>) {
+    _Pragma("GCC ivdep") for (int l = 0; l < count; ++l) f(l);
+  } else {
+    for (int l = 0; l < count; ++l) f(l);
+  }
+}
+
 // Calls f(row element, memory offset, count) for every run of samples, from sample `first` on, that
 // lie side by side in memory and in rows of L. Whole rows and single samples have a count that the
 // compiler knows.
@@ -263,6 +273,13 @@ JAXTV_INLINE std::int64_t for_quads(const Bases& b, std::int64_t n, F f) {
   return end;
 }
 
+// Lanes beyond the last signal repeat it, from sample `first` on.
+template <int L, class T>
+void repeat_last(const Bases& b, std::int64_t first, std::int64_t n, T* rows) {
+  for (std::int64_t k = first; k < n && b.count < L; ++k)
+    for (int l = b.count; l < L; ++l) rows[k * L + l] = rows[k * L + b.count - 1];
+}
+
 // op(row element or vector, value) for rows[k * L + l] and the sample k of lane l of source.
 template <int L, class T, class Op>
 void gather(const T* source, const Bases& b, std::int64_t n, T* rows, Op op) {
@@ -277,10 +294,9 @@ void gather(const T* source, const Bases& b, std::int64_t n, T* rows, Op op) {
     });
   }
   for_runs<L>(b, done, n, [=](std::int64_t row, std::int64_t at, auto count) {
-    for (int l = 0; l < count; ++l) op(rows[row + l], source[at + l]);
+    each(count, [=](int l) { op(rows[row + l], source[at + l]); });
   });
-  for (std::int64_t k = done; k < n && b.count < L; ++k)
-    for (int l = b.count; l < L; ++l) rows[k * L + l] = rows[k * L + b.count - 1];
+  repeat_last<L>(b, done, n, rows);
 }
 template <int L, class T>
 void gather(const T* source, const Bases& b, std::int64_t n, T* rows) {
@@ -707,7 +723,7 @@ void store(const Sweep<T>& s, const Bases& b, const Group<T, G>& group, T* input
     std::uint8_t* codes = reinterpret_cast<std::uint8_t*>(group.c);  // the values have been spread
     for (std::int64_t k = 0; k < n; ++k) row_codes(group, k, s.shift, codes + k * L);
     for_runs<L>(b, 0, n, [=](std::int64_t row, std::int64_t at, auto count) {
-      for (int l = 0; l < count; ++l) mask[at + l] |= codes[row + l];
+      each(count, [=](int l) { mask[at + l] |= codes[row + l]; });
     });
   }
 }
@@ -782,8 +798,8 @@ void prox(const Sweep<T>& s, std::int64_t begin, std::int64_t end, void* scratch
 
 // ---- derivatives: segment means (Eq. 8 in O(n)) ----
 
-// Signals that are done together: two interleaved vectors of double.
-constexpr int kPair = 2;
+// Signals that are done together: interleaved vectors of double, a cache line of floats.
+constexpr int kPair = kBytes == 64 ? 2 : 4;
 constexpr int kChunk = kPair * kDoubleLanes;
 
 template <class T>
@@ -801,11 +817,11 @@ struct Lanes {  // one vector of kDoubleLanes signals
 };
 
 // An edge of kDoubleLanes signals: whether it lies inside a segment, and the sign of its jump.
-template <class T>
 struct Edge {
-  typename Lanes<T>::M joined;
-  typename Lanes<T>::V sign;
+  DoubleMask joined;
+  Double sign;
 };
+JAXTV_INLINE Double only(Double v, DoubleMask where) { return (Double)((DoubleMask)v & where); }
 
 // Signals side by side: sample k of lane l at k * stride + l. Edges come from values and weights,
 // or from a mask.
@@ -813,34 +829,35 @@ template <class T>
 struct FromValues {
   const T *y, *w;
   std::int64_t stride, w_stride;
-  Edge<T> operator()(std::int64_t k, int l) const {
+  Edge operator()(std::int64_t k, int l) const {
     using L = Lanes<T>;
     const auto a = L::load(y + k * stride + l), b = L::load(y + (k + 1) * stride + l);
     const typename L::V zero = {}, one = zero + T(1);
-    return {(a == b) & (L::load(w + k * w_stride + l) > zero),
-            (b > a ? one : zero) - (b < a ? one : zero)};
+    return {widen<DoubleMask>((a == b) & (L::load(w + k * w_stride + l) > zero)),
+            L::wide((b > a ? one : zero) - (b < a ? one : zero))};
   }
 };
-template <class T>
 struct FromMask {
   const std::uint8_t* mask;
   std::int64_t stride;
-  int shift;
-  Edge<T> operator()(std::int64_t k, int l) const {
-    typedef std::uint8_t Bytes __attribute__((vector_size(kDoubleLanes)));
-    using M = typename Lanes<T>::M;
-    Bytes bytes;
-    std::memcpy(&bytes, mask + k * stride + l, sizeof bytes);
-    const M code = (__builtin_convertvector(bytes, M) >> shift) & 3;
-    const typename Lanes<T>::V zero = {}, one = zero + T(1);
-    return {code == 0, (code == 1 ? one : zero) - (code == 2 ? one : zero)};
+  DoubleMask bits;  // of each lane's byte in a word of kDoubleLanes bytes
+  FromMask(const std::uint8_t* mask, std::int64_t stride, int shift) : mask(mask), stride(stride) {
+    for (int i = 0; i < kDoubleLanes; ++i)
+      bits[i] = std::int64_t(std::uint64_t(3) << (8 * i + shift));
+  }
+  Edge operator()(std::int64_t k, int l) const {
+    std::int64_t word = 0;
+    std::memcpy(&word, mask + k * stride + l, kDoubleLanes);
+    const DoubleMask zero = {}, low = bits & ~(bits << 1), code = (zero + word) & bits;
+    const Double one = Double{} + 1.0;
+    return {code == zero, only(one, code == low) - only(one, code == (bits ^ low))};
   }
 };
 
 // out = segment means of v(k, l), summed from the right in double; visit(k, l, edge, before, after)
 // sees every edge k with the means on both sides. `out` may be what v reads.
 template <class T, class Edges, class Value, class Visit>
-inline void segment_means(std::int64_t n, std::int64_t stride, const Edges& edges, Value v, T* out,
+inline void segment_means(std::int64_t n, std::int64_t stride, Edges edges, Value v, T* out,
                           Visit visit) {
   using L = Lanes<T>;
   const Double zero = {}, one = zero + 1.0;
@@ -854,21 +871,21 @@ inline void segment_means(std::int64_t n, std::int64_t stride, const Edges& edge
       L::store(out + k * stride + l,
                L::narrow(sum[g]) / L::narrow(count[g]));  // the mean at starts
       if (k == 0) continue;
-      const DoubleMask joined = widen<DoubleMask>(edges(k - 1, l).joined);
-      sum[g] = joined ? sum[g] : zero;
-      count[g] = joined ? count[g] : zero;
+      const DoubleMask joined = edges(k - 1, l).joined;
+      sum[g] = only(sum[g], joined);
+      count[g] = only(count[g], joined);
     }
   }
-  typename L::V mean[kPair];
-  for (int g = 0; g < kPair; ++g) mean[g] = L::load(out + g * kDoubleLanes);
+  Double mean[kPair];
+  for (int g = 0; g < kPair; ++g) mean[g] = load_wide(out + g * kDoubleLanes);
   for (std::int64_t k = 1; k < n; ++k) {
     JAXTV_UNROLL
     for (int g = 0; g < kPair; ++g) {
       const int l = g * kDoubleLanes;
-      const Edge<T> edge = edges(k - 1, l);
-      const auto before = mean[g];
-      mean[g] = edge.joined ? before : L::load(out + k * stride + l);
-      L::store(out + k * stride + l, mean[g]);
+      const Edge edge = edges(k - 1, l);
+      const Double before = mean[g], after = load_wide(out + k * stride + l);
+      mean[g] = edge.joined ? before : after;
+      L::store(out + k * stride + l, L::narrow(mean[g]));
       visit(k - 1, l, edge, before, mean[g]);
     }
   }
@@ -931,14 +948,13 @@ void for_tiles(const Segments<T>& s, std::int64_t begin, std::int64_t end, void*
       const T* w = tile.read(s.w.data, s.w.length(n));
       f(tile, FromValues<T>{y, w, tile.stride(), s.w.per_edge ? tile.stride() : 0});
     } else {
-      f(tile, FromMask<T>{tile.read(s.mask, n), tile.stride(), s.shift});
+      f(tile, FromMask(tile.read(s.mask, n), tile.stride(), s.shift));
     }
   }
 }
 
 template <class T>
 void push(const Pushforward<T>& op, std::int64_t begin, std::int64_t end, void* scratch) {
-  using L = Lanes<T>;
   const std::int64_t n = op.segments.shape.n;
   for_tiles(op.segments, begin, end, scratch, [&](Tile<T>& tile, const auto& edges) {
     const std::int64_t stride = tile.stride(), step = op.tw.per_edge ? stride : 0;
@@ -946,7 +962,7 @@ void push(const Pushforward<T>& op, std::int64_t begin, std::int64_t end, void* 
     const T* tw = tile.read(op.tw.data, op.tw.length(n));
     T* out = tile.output(op.out, n);
     const auto force = [&](std::int64_t e, int l) {  // s_e tw_e
-      return L::wide(edges(e, l).sign) * load_wide(tw + e * step + l);
+      return edges(e, l).sign * load_wide(tw + e * step + l);
     };
     segment_means<T>(
         n, stride, edges,
@@ -961,40 +977,77 @@ void push(const Pushforward<T>& op, std::int64_t begin, std::int64_t end, void* 
   });
 }
 
+// out = P g on a tile; g and out have sample k at k * stride and may be the same. Weight gradients
+// go to gw, as in Pullback.
+template <class T, class Edges>
+void pull_tile(Tile<T>& tile, const Edges& edges, const T* g, T* out, std::int64_t stride, T* gw,
+               bool per_edge, bool accumulate) {
+  using L = Lanes<T>;
+  const std::int64_t n = tile.shape.n, rows = per_edge ? n - 1 : 1, step = tile.stride();
+  const T* before = accumulate ? tile.read(gw, rows) : nullptr;
+  T* sums = tile.output(gw, rows);
+  const auto save = [=](std::int64_t at, Double v) {
+    if (before) v += load_wide(before + at);
+    L::store(sums + at, L::narrow(v));
+  };
+  Double total[kPair] = {};
+  segment_means<T>(
+      n, stride, edges, [=](std::int64_t k, int l) { return load_wide(g + k * stride + l); }, out,
+      [&](std::int64_t e, int l, const Edge& edge, Double left, Double right) {
+        const Double term = edge.sign * (left - right);
+        if (per_edge)
+          save(e * step + l, term);
+        else
+          total[l / kDoubleLanes] += term;
+      });
+  if (!per_edge)
+    for (int i = 0; i < kPair; ++i) save(i * kDoubleLanes, total[i]);
+  tile.flush(gw, sums, rows);
+}
+
 template <class T>
 void pull(const Pullback<T>& op, std::int64_t begin, std::int64_t end, void* scratch) {
-  using L = Lanes<T>;
-  const std::int64_t n = op.segments.shape.n, rows = op.per_edge ? n - 1 : 1;
+  const std::int64_t n = op.segments.shape.n;
   for_tiles(op.segments, begin, end, scratch, [&](Tile<T>& tile, const auto& edges) {
-    const std::int64_t stride = tile.stride();
     const T* g = tile.read(op.g, n);
-    const T* before = op.accumulate ? tile.read(op.gw, rows) : nullptr;
     T* gx = tile.output(op.gx, n);
-    T* gw = tile.output(op.gw, rows);
-    const auto save = [&](std::int64_t at, Double v) {
-      if (before) v += load_wide(before + at);
-      L::store(gw + at, L::narrow(v));
-    };
-    Double total[kPair] = {};
-    segment_means<T>(
-        n, stride, edges, [&](std::int64_t k, int l) { return load_wide(g + k * stride + l); }, gx,
-        [&](std::int64_t e, int l, const Edge<T>& edge, auto left, auto right) {
-          const Double term = -L::wide(edge.sign) * (L::wide(right) - L::wide(left));
-          if (op.per_edge)
-            save(e * stride + l, term);
-          else
-            total[l / kDoubleLanes] += term;
-        });
-    if (!op.per_edge)
-      for (int i = 0; i < kPair; ++i) save(i * kDoubleLanes, total[i]);
+    pull_tile(tile, edges, g, gx, tile.stride(), op.gw, op.per_edge, false);
     tile.flush(op.gx, gx, n);
-    tile.flush(op.gw, gw, rows);
+  });
+}
+
+template <class T>
+void adjoint(const Adjoint<T>& op, std::int64_t begin, std::int64_t end, void* scratch) {
+  const std::int64_t n = op.segments.shape.n;
+  for_tiles(op.segments, begin, end, scratch, [&](Tile<T>& tile, const auto& edges) {
+    T* c = tile.template take<T>(n);
+    const T* g = op.g;
+    T *state = op.state, *gx = op.gx;
+    for_runs<kChunk>(tile.bases, 0, n, [=](std::int64_t row, std::int64_t at, auto count) {
+      each(count, [=](int l) { c[row + l] = (g ? g[at + l] : T(0)) - state[at + l]; });
+    });
+    repeat_last<kChunk>(tile.bases, 0, n, c);
+    pull_tile<T>(tile, edges, c, c, kChunk, op.gw, op.per_edge, true);
+    const bool swap = op.swap;
+    for_runs<kChunk>(tile.bases, 0, n, [=, &op](std::int64_t row, std::int64_t at, auto count) {
+      each(count, [=](int l) {
+        const T a = c[row + l] + state[at + l];
+        c[row + l] = a;
+        gx[at + l] += a;
+        state[at + l] = swap ? T(0) - a : T(0);
+      });
+      for (int j = 0; j < op.num_others; ++j) {
+        T* other = op.others[j];
+        each(count, [=](int l) { other[at + l] -= c[row + l]; });
+      }
+    });
   });
 }
 
 template <class T>
 constexpr LaneKernels<T> kernels() {
-  return {group_size<T>, scratch_bytes<T>, prox<T>, derivative_scratch_bytes<T>, push<T>, pull<T>};
+  return {group_size<T>, scratch_bytes<T>, prox<T>,   derivative_scratch_bytes<T>,
+          push<T>,       pull<T>,          adjoint<T>};
 }
 
 }  // namespace

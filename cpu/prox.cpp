@@ -138,6 +138,14 @@ Weights<T> at_element(const Weights<T>& w, const Shape& s, std::int64_t b) {
   return {w.data ? w.data + b * s.outer * w.length(s.n) * s.inner : nullptr, w.per_edge};
 }
 
+// The segments that a pass over batch element b left in the mask.
+template <class T>
+Segments<T> segments_of(const Iteration& it, const std::uint8_t* mask, std::int64_t b,
+                        std::int64_t pass) {
+  const std::uint8_t* plane = mask + (b * it.planes() + pass / 4) * it.core_size();
+  return {it.shape(pass % it.axes.size()), nullptr, {}, plane, int(2 * (pass % 4))};
+}
+
 }  // namespace
 
 // A NaN spreads by itself: one sweep takes it to all samples that its axes connect, and no others.
@@ -148,7 +156,8 @@ void dykstra(const Pool& pool, const Iteration& it, const Solver& inner, const T
   const int d = int(it.axes.size());
   if (size == 0) return;
   for_batch(pool, it.batch, [=, &it, &inner, &w](std::int64_t b, const Pool& inside) {
-    std::vector<T> states(std::size_t(d) * size, T(0));  // p_i of each axis: A_i - prox(A_i)
+    const OperationScratch scratch(std::size_t(d) * size * sizeof(T));
+    T* states = scratch.as<T>();  // p_i of each axis: A_i - prox(A_i); 0 in its first sweep
     std::uint8_t* planes = mask ? mask + b * it.planes() * size : nullptr;
     if (planes) std::memset(planes, 0, it.planes() * size);
     for (std::int64_t pass = 0; pass < it.passes(); ++pass) {
@@ -157,11 +166,11 @@ void dykstra(const Pool& pool, const Iteration& it, const Solver& inner, const T
       s.shape = it.shape(axis);
       s.x = x + b * size;
       for (int j = 0; j < d; ++j)
-        if (j != axis && (pass >= d || j < axis)) s.minus[s.num_minus++] = &states[j * size];
+        if (j != axis && (pass >= d || j < axis)) s.minus[s.num_minus++] = states + j * size;
       s.w = at_element(w[axis], s.shape, b);
       const bool last = pass + 1 == it.passes();
       s.y = last ? y + b * size : nullptr;
-      s.residual = last ? nullptr : &states[axis * size];
+      s.residual = last ? nullptr : states + axis * size;
       s.mask = planes ? planes + pass / 4 * size : nullptr;
       s.shift = int(2 * (pass % 4));
       prox1d(inside, s, inner);
@@ -177,18 +186,17 @@ void dykstra_push(const Pool& pool, const Iteration& it, const std::uint8_t* mas
   const int d = int(it.axes.size());
   if (size == 0) return;
   for_batch(pool, it.batch, [=, &it, &tw](std::int64_t b, const Pool& inside) {
-    std::vector<T> states(std::size_t(d) * size, T(0)), a(size);
-    T* z = ty + b * size;
+    const OperationScratch scratch(std::size_t(d + 1) * size * sizeof(T));
+    T *a = scratch.as<T>(), *states = a + size, *z = ty + b * size;
     for (std::int64_t pass = 0; pass < it.passes(); ++pass) {
       const int axis = int(pass % d);
       const Shape shape = it.shape(axis);
-      std::copy(tx + b * size, tx + (b + 1) * size, a.begin());
+      std::copy(tx + b * size, tx + (b + 1) * size, a);
       for (int j = 0; j < d; ++j)
-        if (j != axis)
+        if (j != axis && (pass >= d || j < axis))
           for (std::int64_t i = 0; i < size; ++i) a[i] -= states[j * size + i];
-      const Segments<T> segments{
-          shape, nullptr, {}, mask + (b * it.planes() + pass / 4) * size, int(2 * (pass % 4))};
-      segment_push<T>(inside, {segments, a.data(), at_element(tw[axis], shape, b), z});
+      segment_push<T>(inside,
+                      {segments_of<T>(it, mask, b, pass), a, at_element(tw[axis], shape, b), z});
       for (std::int64_t i = 0; i < size; ++i) states[axis * size + i] = a[i] - z[i];
     }
   });
@@ -196,36 +204,34 @@ void dykstra_push(const Pool& pool, const Iteration& it, const std::uint8_t* mas
 
 // The adjoint, passes in reverse. Of z = P(a - D^T(s tw)), p_i = a - z, a = tx - sum_{j != i} p_j:
 //   h = [last] g - gp_i;  c = P h;  gw -= s Dc;  ga = c + gp_i;  gp_i = 0;  gx += ga;  gp_j -= ga.
+// With two axes gp_j is 0 until then, so that one array holds whichever is not.
 template <class T>
 void dykstra_pull(const Pool& pool, const Iteration& it, const std::uint8_t* mask, const T* g,
                   T* gx, const std::vector<T*>& gw, const std::vector<bool>& per_edge) {
   const std::int64_t size = it.core_size();
-  const int d = int(it.axes.size());
+  const int d = int(it.axes.size()), arrays = d == 2 ? 1 : d;
   if (size == 0) return;  // by a dim that is no axis: the weights are empty too
   for_batch(pool, it.batch, [=, &it, &gw, &per_edge](std::int64_t b, const Pool& inside) {
-    std::vector<T> adjoint(std::size_t(d) * size, T(0)), h(size);
-    T* out = gx + b * size;
-    std::fill(out, out + size, T(0));
+    const OperationScratch scratch(std::size_t(arrays) * size * sizeof(T));
+    T* states = scratch.as<T>();
+    std::fill(states, states + arrays * size, T(0));
+    std::fill(gx + b * size, gx + (b + 1) * size, T(0));
     for (std::int64_t pass = it.passes(); pass-- > 0;) {
       const int axis = int(pass % d);
-      const bool last = pass + 1 == it.passes();
-      const Shape shape = it.shape(axis);
-      T* gp = &adjoint[axis * size];
-      for (std::int64_t i = 0; i < size; ++i) h[i] = (last ? g[b * size + i] : T(0)) - gp[i];
-      const std::int64_t length = per_edge[axis] ? shape.n - 1 : 1;
-      const Segments<T> segments{
-          shape, nullptr, {}, mask + (b * it.planes() + pass / 4) * size, int(2 * (pass % 4))};
-      T* weights = gw[axis] + b * shape.outer * length * shape.inner;
-      if (pass >= it.passes() - d)
-        std::fill(weights, weights + shape.outer * length * shape.inner, T(0));
-      segment_pull<T>(inside, {segments, h.data(), h.data(), weights, per_edge[axis], true});
-      for (std::int64_t i = 0; i < size; ++i) {
-        const T ga = h[i] + gp[i];
-        gp[i] = 0;
-        out[i] += ga;
-        for (int j = 0; j < d; ++j)
-          if (j != axis) adjoint[j * size + i] -= ga;
-      }
+      Adjoint<T> op{};
+      op.segments = segments_of<T>(it, mask, b, pass);
+      op.g = pass + 1 == it.passes() ? g + b * size : nullptr;
+      op.swap = d == 2;
+      op.state = states + (op.swap ? 0 : axis * size);
+      for (int j = 0; j < d && !op.swap; ++j)
+        if (j != axis) op.others[op.num_others++] = states + j * size;
+      op.gx = gx + b * size;
+      op.per_edge = per_edge[axis];
+      const Shape& shape = op.segments.shape;
+      const std::int64_t weights = shape.signals() * (op.per_edge ? shape.n - 1 : 1);
+      op.gw = gw[axis] + b * weights;
+      if (pass >= it.passes() - d) std::fill(op.gw, op.gw + weights, T(0));
+      for_derivative(inside, op.segments, lanes<T>().adjoint, op);
     }
   });
 }

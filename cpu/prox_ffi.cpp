@@ -78,7 +78,7 @@ ffi::Error segment_vjp_impl(ffi::ThreadPool pool, Buffer y, Buffer w, Buffer g, 
     check_same(*gx, y);
     check_same(*gw, w);
     segment_pull<T>(pool_of(pool),
-                    {segments, in<T>(g), out<T>(gx), out<T>(gw), segments.w.per_edge, false});
+                    {segments, in<T>(g), out<T>(gx), out<T>(gw), segments.w.per_edge});
   });
 }
 

@@ -10,19 +10,45 @@ namespace jaxtv::cpu {
 struct Delete64 {
   void operator()(void* p) const { ::operator delete(p, std::align_val_t(64)); }
 };
+using Memory = std::unique_ptr<void, Delete64>;
+
+inline Memory allocate(std::size_t bytes) {
+  return Memory(::operator new((bytes + 4095) / 4096 * 4096, std::align_val_t(64)));
+}
+
+// A thread has one buffer for a kernel and one for the operation that calls kernels.
+enum class Use { kKernel, kOperation };
 
 // 64-byte aligned scratch of one thread; it grows and stays.
-inline void* thread_scratch(std::size_t bytes) {
-  thread_local std::unique_ptr<void, Delete64> buffer;
+template <Use kUse = Use::kKernel>
+void* thread_scratch(std::size_t bytes) {
+  thread_local Memory buffer;
   thread_local std::size_t size = 0;
   if (size < bytes) {
     size = 0;  // also where there is not enough memory
     buffer.reset();
-    const std::size_t whole = (bytes + 4095) / 4096 * 4096;
-    buffer.reset(::operator new(whole, std::align_val_t(64)));
-    size = whole;
+    buffer = allocate(bytes);
+    size = bytes;
   }
   return buffer.get();
 }
+
+// Scratch of an operation: the thread's, so that it stays in cache from one call to the next, but
+// for arrays that no cache holds.
+class OperationScratch {
+ public:
+  explicit OperationScratch(std::size_t bytes)
+      : own_(bytes > kKeep ? allocate(bytes) : nullptr),
+        data_(own_ ? own_.get() : thread_scratch<Use::kOperation>(bytes)) {}
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
+
+ private:
+  static constexpr std::size_t kKeep = 16 << 20;
+  Memory own_;
+  void* data_;
+};
 
 }  // namespace jaxtv::cpu

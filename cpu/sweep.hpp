@@ -72,7 +72,7 @@ struct Pushforward {
   T* out;
 };
 
-// gx = P g; gw_e (+)= -s_e (gx_{e+1} - gx_e), summed over a signal unless per_edge. gx may be g.
+// gx = P g; gw_e = -s_e (gx_{e+1} - gx_e), summed over a signal unless per_edge. gx may be g.
 template <class T>
 struct Pullback {
   Segments<T> segments;
@@ -80,7 +80,22 @@ struct Pullback {
   T* gx;
   T* gw;
   bool per_edge;
-  bool accumulate;
+};
+
+// One pass of Dykstra's adjoint along its axis: c = P h with h = g - state, gw as in Pullback and
+// added to; then with a = c + state: gx += a, state = 0, and others -= a. A null g is 0. Of two
+// axes the other state is 0 until then, so with `swap` one array stands for either: state = -a.
+template <class T>
+struct Adjoint {
+  Segments<T> segments;
+  const T* g;
+  T* state;
+  T* others[kMaxAxes];
+  int num_others;
+  bool swap;
+  T* gx;
+  T* gw;
+  bool per_edge;
 };
 
 // One lane of a group that the lanes could not solve, for the serial solver: samples
@@ -105,6 +120,7 @@ struct LaneKernels {
   std::size_t (*derivative_scratch_bytes)(std::int64_t n);
   void (*push)(const Pushforward<T>& op, std::int64_t begin, std::int64_t end, void* scratch);
   void (*pull)(const Pullback<T>& op, std::int64_t begin, std::int64_t end, void* scratch);
+  void (*adjoint)(const Adjoint<T>& op, std::int64_t begin, std::int64_t end, void* scratch);
 };
 
 struct Isa {
