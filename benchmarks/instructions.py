@@ -38,7 +38,7 @@ def build(folder: pathlib.Path) -> pathlib.Path:
     """The driver, from the sources and with the flags of CMakeLists.txt, without AVX-512."""
     text = (ROOT / "CMakeLists.txt").read_text()
     numerics = re.search(r"set\(numerics (.*)\)", text)[1].split()
-    sources = re.search(r"nanobind_add_module\(_cpu .*?STABLE_ABI ([^)]*)\)", text)[1].split()
+    sources = re.search(r"set\(sources ([^)]*)\)", text)[1].split()
     isas = re.findall(r"add_lanes\((\w+) (\d+) ?(.*)\)", text)
     compiler = ["g++", "-std=c++20", "-O3", *numerics]
     compiler += [f"-I{ROOT / 'include'}", f"-I{ROOT / 'cpu'}", "-DJAXTV_X86", "-w"]
