@@ -40,6 +40,36 @@ struct Window {
   T scale = 0;  // NaN when the window has no solution
 };
 
+template <class T>
+struct Range {
+  T low, high;
+  bool finite;
+};
+
+// Of n >= 8 samples. Several at once: one chain of minima would be bound by its latency.
+template <class T>
+Range<T> range_of(const T* x, std::int64_t n) {
+  constexpr int kChains = 8;
+  T low[kChains], high[kChains], nan[kChains] = {};
+  for (int c = 0; c < kChains; ++c) low[c] = high[c] = x[c];
+  const auto take = [&](const T* samples) {
+    for (int c = 0; c < kChains; ++c) {
+      low[c] = samples[c] < low[c] ? samples[c] : low[c];
+      high[c] = samples[c] > high[c] ? samples[c] : high[c];
+      nan[c] += samples[c] - samples[c];
+    }
+  };
+  for (std::int64_t k = 0; k + kChains <= n; k += kChains) take(x + k);
+  take(x + n - kChains);
+  Range<T> range{low[0], high[0], true};
+  for (int c = 0; c < kChains; ++c) {
+    range.low = std::min(range.low, low[c]);
+    range.high = std::max(range.high, high[c]);
+    range.finite &= nan[c] == 0;
+  }
+  return range;
+}
+
 struct OneWeight {
   double value;
   double operator[](std::int64_t) const { return value; }
@@ -143,52 +173,56 @@ class Long {
     std::vector<double> bound;
     std::vector<std::int64_t> solved(end - begin);
     for (std::int64_t j = begin; j < end; ++j) {
-      const T* x = s_.x + j * length_;
-      T low = x[0], high = x[0];
-      bool finite = true;
-      for (std::int64_t k = 0; k < length_; ++k) {
-        low = x[k] < low ? x[k] : low;
-        high = x[k] > high ? x[k] : high;
-        finite &= x[k] - x[k] == 0;
-      }
-      window(j, 0).scale = std::max(-low, high);
-      if (!finite || double(window(j, 0).scale) >= kLarge) return false;
-      const double range = double(high) - double(low);
-      bound.push_back(std::min(double(s_.w.data[0]), double(length_) * range));
+      const Range<T> range = range_of(s_.x + j * length_, length_);
+      window(j, 0).scale = std::max(-range.low, range.high);
+      if (!range.finite || double(window(j, 0).scale) >= kLarge) return false;
+      const double cap = double(length_) * (double(range.high) - double(range.low));
+      bound.push_back(std::min(double(s_.w.data[0]), cap));
     }
     const std::int64_t at = begin * length_;
     if (!strings<T>().cuts(length_, end - begin, s_.x + at, bound.data(), sign + at, solved.data()))
       return false;
-    for (std::int64_t j = begin; j < end; ++j) {
-      const std::int64_t length = solved[j - begin];
-      write_values(j, length, bound[j - begin], sign + j * length_);
-      inspect(j, 0, length);
-    }
+    for (std::int64_t j = begin; j < end; ++j)
+      while (!write_values(j, solved[j - begin], bound[j - begin], sign + j * length_));
     return true;
   }
 
-  // The values of the first samples of window j, which end at a cut, and joins ties. The value of
-  // the segment beyond that cut is not known, nor whether it is a tie: it stays.
-  void write_values(std::int64_t j, std::int64_t length, double bound, signed char* sign) {
-    if (length == 0) return;
-    const T* x = s_.x + j * length_;
-    const OneWeight w{bound};
-    const double slack = 8 * kEps * double(window(j, 0).scale);
-    for (bool joined = true; joined;) {
-      joined = false;
-      double next = 0;
-      for_segments<double>(length + 1, x, w, sign, [&](std::int64_t, std::int64_t b, double value) {
-        if (b + 1 < length && (next - value) * double(sign[b]) <= slack) {
+  // The values of the first samples of window j, which end at a cut, and its jumps. Joins ties, and
+  // whether there were none. The value of the segment beyond the cut at the end is not known, nor
+  // whether that cut is a tie: it stays.
+  bool write_values(std::int64_t j, std::int64_t length, double bound, signed char* sign) {
+    if (length == 0) return true;
+    const std::int64_t begin = j * length_;
+    Window<T>& window = windows_[j];
+    window = {.scale = window.scale};
+    const double slack = 8 * kEps * double(window.scale);
+    bool tie = false;
+    double next = 0;  // value of the segment to the right, not rounded
+    const auto segment = [&](std::int64_t a, std::int64_t b, double ref, double rest,
+                             double count) {
+      if (b == length) return;
+      const double value = ref + rest / count;
+      std::fill(z_ + begin + a, z_ + begin + b + 1, T(ref) + T(rest) / T(count));
+      if (b + 1 < length) {
+        if ((next - value) * double(sign[b]) <= slack) {
           sign[b] = 0;
-          joined = true;
+          tie = true;
         }
-        next = value;
-      });
-    }
-    T* z = z_ + j * length_;
-    for_segments<T>(length + 1, x, w, sign, [&](std::int64_t a, std::int64_t b, T value) {
-      if (b < length) std::fill(z + a, z + b + 1, value);
-    });
+        note_jump(window, begin + b);
+      }
+      next = value;
+    };
+    for_sums(length + 1, s_.x + begin, OneWeight{bound}, sign, segment);
+    return !tie;
+  }
+
+  // Jumps come from the last to the first.
+  void note_jump(Window<T>& window, std::int64_t k) const {
+    const T d = std::abs(value(0, k + 1) - value(0, k));
+    if (d > 0) window.closest = std::min(window.closest, d);
+    if (jump(0, k, window.scale) == 0) return;
+    window.first = k;
+    if (window.last < 0) window.last = k;
   }
 
   void solve_by_lanes() {
@@ -209,18 +243,17 @@ class Long {
         Window<T>& w = window(j, i);
         w.scale = largest_sample(first, first + kWindow, i);
         if (std::isnan(value(i, first))) w.scale = value(i, first);
-        inspect(j, i, kWindow);
+        inspect(j, i);
       }
     });
   }
 
-  // The jumps between the first samples of a window, which are solved.
-  void inspect(std::int64_t j, std::int64_t i, std::int64_t length) {
-    const std::int64_t begin = j * length_, last = begin + length - 1;
+  void inspect(std::int64_t j, std::int64_t i) {
+    const std::int64_t begin = j * kWindow, last = begin + kWindow - 1;
     Window<T>& w = window(j, i);
     std::int64_t k = begin;
     while (k < last && jump(i, k, w.scale) == 0) ++k;
-    if (k >= last) return;
+    if (k == last) return;
     w.first = k;
     for (k = begin; k < last; ++k)
       if (const T d = std::abs(value(i, k + 1) - value(i, k)); d > 0)
