@@ -113,9 +113,27 @@ struct Isa {
   LaneKernels<double> f64;
 };
 
+// The taut strings of up to `lanes` windows of one signal that lie one after the other in x, each
+// of length n and with its bound for the dual. Sets the signs of their cuts in `sign`, zeros
+// before; solved[l] is the first sample of window l that its cuts do not cover. False, and nothing
+// of use, when they take too many trips.
+template <class T>
+struct StringKernel {
+  int lanes;
+  bool (*cuts)(std::int64_t n, std::int64_t windows, const T* x, const double* bound,
+               signed char* sign, std::int64_t* solved);
+};
+
+struct Strings {
+  StringKernel<float> f32;
+  StringKernel<double> f64;
+};
+
 // The best instruction set that this machine has; JAXTV_ISA=baseline|avx2|avx512 forces one.
 const Isa& isa();
 template <class T>
 const LaneKernels<T>& lanes();
+template <class T>
+const StringKernel<T>& strings();
 
 }  // namespace jaxtv::cpu
