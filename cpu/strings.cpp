@@ -1,6 +1,6 @@
-// The taut string of include/jaxtv/taut_string.hpp on several windows at once, a window per lane,
-// in double and with the same operations. One string is bound by the latency of its updates, which
-// the strings of the other lanes fill. Compiled once per instruction set, like lanes.cpp.
+// The taut string of include/jaxtv/taut_string.hpp, several at once on one signal, a string per
+// lane, in double and with the same operations. One string is bound by the latency of its updates,
+// which the other lanes fill. Compiled once per instruction set, like lanes.cpp.
 #include <cstring>
 
 #include "sweep.hpp"
@@ -10,8 +10,7 @@ namespace {
 
 constexpr int kBytes = JAXTV_VECTOR_BYTES;
 constexpr int kVector = kBytes / 8;
-constexpr int kVectors = 2;
-constexpr int kStrings = kVectors * kVector;
+constexpr int kMostVectors = 2;
 typedef double Double __attribute__((vector_size(kBytes)));
 typedef std::int64_t Mask __attribute__((vector_size(kBytes)));
 
@@ -24,23 +23,41 @@ inline bool any(Mask m) {
 
 // Time t counts trips: lane l is at sample t - delay[l], which grows where a segment ends and the
 // lane steps back to its end. start, low and high are times as well.
-template <class T>
+template <class T, int kVectors>
 struct Lanes {
-  std::int64_t n;
-  const T* from[kStrings];  // the window
-  const T* at[kStrings];    // at[t] is the present sample
-  signed char* sign[kStrings];
-  std::int64_t delay[kStrings] = {}, *solved;
-  bool done[kStrings] = {};
+  static constexpr int kStrings = kVectors * kVector;
+  const StringProblem<T>& p;
+  String* strings;
+  int alive = 0;  // strings that have not ended
+  bool failed = false;
+  const T* at[kStrings];          // at[t] is the present sample
+  std::int64_t delay[kStrings];
+  std::int64_t stop[kStrings];    // the last sample to come to
+  bool done[kStrings];
   Double bound[kVectors], vmin[kVectors], vmax[kVectors], umin[kVectors], umax[kVectors];
   Double start[kVectors], low[kVectors], high[kVectors];
+
+  Lanes(const StringProblem<T>& problem, String* strings, int count) : p(problem), strings(strings) {
+    for (int l = 0; l < kStrings; ++l) {
+      if (l >= count) {
+        park(l, 0);
+        continue;
+      }
+      const String& s = strings[l];
+      ++alive;
+      done[l] = false;
+      stop[l] = s.end < p.n ? s.end - 1 : p.n - 2;
+      bound[l / kVector][l % kVector] = p.bound;
+      begin(l, s.begin, 0, -double(s.left) * p.bound);
+    }
+  }
 
   // Lane l begins a segment at sample k, at time t; carry: the dual at its left end.
   void begin(int l, std::int64_t k, std::int64_t t, double carry) {
     const int g = l / kVector, i = l % kVector;
-    const double first = double(from[l][k]) + carry, w = bound[g][i];
+    const double first = double(p.x[k]) + carry, w = bound[g][i];
     delay[l] = t - k;
-    at[l] = from[l] - delay[l];
+    at[l] = p.x - delay[l];
     vmin[g][i] = first - w;
     vmax[g][i] = first + w;
     umin[g][i] = w;
@@ -48,33 +65,73 @@ struct Lanes {
     start[g][i] = low[g][i] = high[g][i] = double(t);
   }
 
-  // Ends the lanes that are before the last sample of their window. They go on, at the first one
-  // and without an effect, until all have ended: false.
-  bool retire(std::int64_t t) {
-    bool alive = false;
-    for (int l = 0; l < kStrings; ++l) {
-      if (t - delay[l] >= n - 2) {
-        if (!done[l]) solved[l] = std::int64_t(start[l / kVector][l % kVector]) - delay[l];
-        done[l] = true;
-        begin(l, 0, t, 0);
-      }
-      alive |= !done[l];
+  // Lane l goes on without an effect: no segment ends at such a bound.
+  void park(int l, std::int64_t t) {
+    done[l] = true;
+    stop[l] = p.n - 2;
+    bound[l / kVector][l % kVector] = 1e300;
+    begin(l, 0, t, 0);
+  }
+
+  void end_string(int l, std::int64_t t) {
+    --alive;
+    park(l, t);
+  }
+
+  // Lane l ends a segment with a jump after the sample at time `last`.
+  void end_segment(int l, std::int64_t t, bool down, double last) {
+    String& s = strings[l];
+    const std::int64_t e = std::int64_t(last) - delay[l];
+    const signed char jump = down ? -1 : 1;
+    if (!s.cuts) {
+      p.sign[e] = jump;
+      s.last = e;
+    } else if (p.sign[e] == jump) {
+      s.last = e;
+      return end_string(l, t);
+    } else if (s.count == kMostCuts) {
+      failed = true;
+    } else {
+      s.cuts[s.count++] = down ? ~e : e;
     }
-    return alive;
+    begin(l, e + 1, t, down ? p.bound : -p.bound);
+    const std::int64_t progress = e + 1 - s.begin, again = t - progress;
+    failed |= again > p.patience + kMostAgain * progress;
+  }
+
+  // Over the last edge of the signal, beyond which the dual is 0. Whether a segment ended.
+  bool end_segment_at_last_edge(int l, std::int64_t t) {
+    const int g = l / kVector, i = l % kVector;
+    const double next = p.x[p.n - 1];
+    const bool down = umin[g][i] + (next - vmin[g][i]) < 0;
+    if (!down && !(umax[g][i] + (next - vmax[g][i]) > 0)) return false;
+    end_segment(l, t, down, down ? low[g][i] : high[g][i]);
+    return true;
+  }
+
+  // Ends the strings that have come to their last sample.
+  void retire(std::int64_t t) {
+    for (int l = 0; l < kStrings; ++l)
+      while (t - delay[l] >= stop[l]) {
+        if (done[l]) {
+          park(l, t);
+          continue;
+        }
+        if (t - delay[l] == p.n - 2 && end_segment_at_last_edge(l, t)) continue;
+        if (strings[l].cuts) strings[l].last = p.n - 1;
+        end_string(l, t);
+      }
   }
 
   // The time at which the first lane has to retire.
   std::int64_t horizon() const {
-    std::int64_t least = delay[0];
-    for (int l = 1; l < kStrings; ++l) least = delay[l] < least ? delay[l] : least;
-    return least + n - 2;
-  }
-
-  void end_segment(int l, std::int64_t t, bool down, double last) {
-    const std::int64_t e = std::int64_t(last) - delay[l];
-    const double w = bound[l / kVector][l % kVector];
-    if (!done[l]) sign[l][e] = down ? -1 : 1;
-    begin(l, e + 1, t, down ? w : -w);
+    if (alive == 0 || failed) return 0;
+    std::int64_t least = delay[0] + stop[0];
+    for (int l = 1; l < kStrings; ++l) {
+      const std::int64_t until = delay[l] + stop[l];
+      least = until < least ? until : least;
+    }
+    return least;
   }
 
   // From time t to t + 1. Whether a segment ended.
@@ -105,37 +162,24 @@ struct Lanes {
     }
     return ended;
   }
+
+  bool run() {
+    for (std::int64_t t = 0; retire(t), alive > 0 && !failed;)
+      for (std::int64_t until = horizon(); t < until; ++t)
+        if (step(t)) until = horizon();
+    return !failed;
+  }
 };
 
-// Sets the signs of the cuts of windows [0, windows), which lie one after the other in x. They are
-// those of any signal that starts as the window does: solved[l] is the first sample that they do
-// not cover. False where the strings take too many trips, as on long smooth ramps.
 template <class T>
-bool taut_strings(std::int64_t n, std::int64_t windows, const T* x, const double* bound,
-                  signed char* sign, std::int64_t* solved) {
-  Lanes<T> s;
-  std::int64_t ends[kStrings];
-  s.n = n;
-  s.solved = ends;
-  for (int l = 0; l < kStrings; ++l) {  // lanes without a window repeat the last one
-    const std::int64_t window = l < windows ? l : windows - 1;
-    s.from[l] = x + window * n;
-    s.sign[l] = sign + window * n;
-    s.bound[l / kVector][l % kVector] = bound[window];
-    s.begin(l, 0, 0, 0);
-  }
-  for (std::int64_t t = 0; s.retire(t);) {
-    if (t > 6 * n) return false;
-    for (std::int64_t until = s.horizon(); t < until; ++t)
-      if (s.step(t)) until = s.horizon();
-  }
-  std::memcpy(solved, ends, windows * sizeof *solved);
-  return true;
+bool run(const StringProblem<T>& problem, String* strings, int count) {
+  if (count <= kVector) return Lanes<T, 1>(problem, strings, count).run();
+  return Lanes<T, kMostVectors>(problem, strings, count).run();
 }
 
 }  // namespace
 
 extern const Strings strings;
-const Strings strings = {{kStrings, taut_strings<float>}, {kStrings, taut_strings<double>}};
+const Strings strings = {{kMostVectors * kVector, run<float>}, {kMostVectors * kVector, run<double>}};
 
 }  // namespace jaxtv::cpu::JAXTV_ISA

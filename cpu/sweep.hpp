@@ -113,15 +113,36 @@ struct Isa {
   LaneKernels<double> f64;
 };
 
-// The taut strings of up to `lanes` windows of one signal that lie one after the other in x, each
-// of length n and with its bound for the dual. Sets the signs of their cuts in `sign`, zeros
-// before; solved[l] is the first sample of window l that its cuts do not cover. False, and nothing
-// of use, when they take too many trips.
+// A taut string from sample `begin` on, over samples before `end`.
+struct String {
+  std::int64_t begin, end;
+  signed char left;  // the sign of the cut before `begin`, 0 at a start of its own
+  // Null: its cuts go into the problem's `sign`. Else it ends where it makes a cut that is there
+  // already, from which on it would repeat the string that made that cut; its own cuts before go
+  // here, of a jump down as ~e.
+  std::int64_t* cuts;
+  std::int64_t count = 0;  // of these
+  // Its last cut, -1 without one. With `cuts`: the one it found, or n - 1 where it came to the end.
+  std::int64_t last = -1;
+};
+constexpr std::int64_t kMostCuts = 256;
+// A string that reads more than `patience` + kMostAgain samples again per sample solved gives up.
+constexpr std::int64_t kMostAgain = 3;
+
+template <class T>
+struct StringProblem {
+  std::int64_t n;
+  const T* x;
+  double bound;       // of the dual
+  signed char* sign;  // of the cuts, 0 where there is none
+  std::int64_t patience;
+};
+
+// Runs up to `most` strings of one problem at once. False when one of them gives up.
 template <class T>
 struct StringKernel {
-  int lanes;
-  bool (*cuts)(std::int64_t n, std::int64_t windows, const T* x, const double* bound,
-               signed char* sign, std::int64_t* solved);
+  int most;
+  bool (*run)(const StringProblem<T>& problem, String* strings, int count);
 };
 
 struct Strings {

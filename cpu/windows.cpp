@@ -1,5 +1,4 @@
-// A long signal is cut into windows that are solved as signals of their own: long ones by taut
-// strings, or, where these would take too long, short ones by the lanes. Where such a
+// A long signal is cut into windows that the lanes solve as signals of their own. Where such a
 // solution jumps, the dual of the edge is at its bound, so the solutions of the two sides of a
 // jump depend on its sign only. Around each seam of two windows the piece between a jump of the
 // left and a jump of the right one is solved again with these duals. If then both jumps keep their
@@ -9,21 +8,18 @@
 #include "windows.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <limits>
 #include <vector>
 
 #include "jaxtv/common.hpp"
-#include "jaxtv/cuts.hpp"
 #include "scratch.hpp"
 #include "serial.hpp"
 
 namespace jaxtv::cpu {
 namespace {
 
-constexpr std::int64_t kWindow = 1024;                      // of the lanes
-constexpr std::int64_t kShortest = 1024, kLongest = 65536;  // of the strings
+constexpr std::int64_t kWindow = 1024;
 
 // A piece of a signal to solve, [begin, end), and whether it has to grow.
 struct Seam : Piece {
@@ -41,41 +37,6 @@ struct Window {
 };
 
 template <class T>
-struct Range {
-  T low, high;
-  bool finite;
-};
-
-// Of n >= 8 samples. Several at once: one chain of minima would be bound by its latency.
-template <class T>
-Range<T> range_of(const T* x, std::int64_t n) {
-  constexpr int kChains = 8;
-  T low[kChains], high[kChains], nan[kChains] = {};
-  for (int c = 0; c < kChains; ++c) low[c] = high[c] = x[c];
-  const auto take = [&](const T* samples) {
-    for (int c = 0; c < kChains; ++c) {
-      low[c] = samples[c] < low[c] ? samples[c] : low[c];
-      high[c] = samples[c] > high[c] ? samples[c] : high[c];
-      nan[c] += samples[c] - samples[c];
-    }
-  };
-  for (std::int64_t k = 0; k + kChains <= n; k += kChains) take(x + k);
-  take(x + n - kChains);
-  Range<T> range{low[0], high[0], true};
-  for (int c = 0; c < kChains; ++c) {
-    range.low = std::min(range.low, low[c]);
-    range.high = std::max(range.high, high[c]);
-    range.finite &= nan[c] == 0;
-  }
-  return range;
-}
-
-struct OneWeight {
-  double value;
-  double operator[](std::int64_t) const { return value; }
-};
-
-template <class T>
 class Long {
  public:
   // The signals of sweep.shape.inner, at sweep.shape.outer = 1.
@@ -84,17 +45,32 @@ class Long {
         s_(sweep),
         n_(sweep.shape.n),
         inner_(sweep.shape.inner),
+        count_(n_ / kWindow),
         z_(sweep.y ? sweep.y : sweep.residual),
+        windows_(count_ * inner_),
         scale_(inner_) {}
 
   void solve() {
-    if (!solve_by_strings()) solve_by_lanes();
+    if (!prox_strings(pool_, s_, z_)) solve_and_join();
+    finish();
+  }
+
+ private:
+  const Pool& pool_;
+  const Sweep<T>& s_;
+  std::int64_t n_, inner_, count_;
+  T* z_;
+  std::vector<Window<T>> windows_;
+  std::vector<T> scale_;  // max |sample| of a signal
+
+  void solve_and_join() {
+    solve_windows();
     for (std::int64_t i = 0; i < inner_; ++i)
       for (std::int64_t j = 0; j < count_; ++j)  // keeps a NaN
         if (!(window(j, i).scale <= scale_[i])) scale_[i] = window(j, i).scale;
     for (std::int64_t i = 0; i < inner_; ++i) {
       if (!std::isnan(scale_[i]))
-        scale_[i] = std::max(scale_[i], largest_sample(count_ * length_, n_, i));
+        scale_[i] = std::max(scale_[i], largest_sample(count_ * kWindow, n_, i));
       drop_doubtful_windows(i);
     }
     std::vector<Seam> seams = first_seams();
@@ -105,16 +81,7 @@ class Long {
       });
       seams = grown(seams);
     }
-    finish();
   }
-
- private:
-  const Pool& pool_;
-  const Sweep<T>& s_;
-  std::int64_t n_, inner_, length_, count_;  // windows: their length and number
-  T* z_;
-  std::vector<Window<T>> windows_;
-  std::vector<T> scale_;  // max |sample| of a signal
 
   Window<T>& window(std::int64_t j, std::int64_t i) { return windows_[j * inner_ + i]; }
   T value(std::int64_t i, std::int64_t k) const { return z_[k * inner_ + i]; }
@@ -146,87 +113,7 @@ class Long {
     return largest;
   }
 
-  void cut_into_windows(std::int64_t length) {
-    length_ = length;
-    count_ = n_ / length;
-    windows_.assign(count_ * inner_, {});
-  }
-
-  // Where the samples lie side by side and one weight holds for all edges. False where the strings
-  // do not solve the windows.
-  bool solve_by_strings() {
-    if (inner_ > 1 || s_.num_minus > 0 || s_.w.per_edge || !(s_.w.data[0] > 0)) return false;
-    const std::int64_t lanes = strings<T>().lanes, at_once = lanes * pool_.threads;
-    const std::int64_t turns = (n_ - 1) / (at_once * kLongest) + 1;
-    cut_into_windows(std::max(kShortest, n_ / (at_once * turns)));
-    std::vector<signed char> sign(n_);
-    std::atomic<bool> solved = true;
-    parallel_for(pool_, (count_ + lanes - 1) / lanes, [&](std::int64_t chunk) {
-      const std::int64_t begin = chunk * lanes, end = std::min(count_, begin + lanes);
-      if (!solve_strings(begin, end, sign.data())) solved = false;
-    });
-    return solved;
-  }
-
-  bool solve_strings(std::int64_t begin, std::int64_t end, signed char* sign) {
-    constexpr double kLarge = 1e280;  // beyond it double overflows
-    std::vector<double> bound;
-    std::vector<std::int64_t> solved(end - begin);
-    for (std::int64_t j = begin; j < end; ++j) {
-      const Range<T> range = range_of(s_.x + j * length_, length_);
-      window(j, 0).scale = std::max(-range.low, range.high);
-      if (!range.finite || double(window(j, 0).scale) >= kLarge) return false;
-      const double cap = double(length_) * (double(range.high) - double(range.low));
-      bound.push_back(std::min(double(s_.w.data[0]), cap));
-    }
-    const std::int64_t at = begin * length_;
-    if (!strings<T>().cuts(length_, end - begin, s_.x + at, bound.data(), sign + at, solved.data()))
-      return false;
-    for (std::int64_t j = begin; j < end; ++j)
-      while (!write_values(j, solved[j - begin], bound[j - begin], sign + j * length_));
-    return true;
-  }
-
-  // The values of the first samples of window j, which end at a cut, and its jumps. Joins ties, and
-  // whether there were none. The value of the segment beyond the cut at the end is not known, nor
-  // whether that cut is a tie: it stays.
-  bool write_values(std::int64_t j, std::int64_t length, double bound, signed char* sign) {
-    if (length == 0) return true;
-    const std::int64_t begin = j * length_;
-    Window<T>& window = windows_[j];
-    window = {.scale = window.scale};
-    const double slack = 8 * kEps * double(window.scale);
-    bool tie = false;
-    double next = 0;  // value of the segment to the right, not rounded
-    const auto segment = [&](std::int64_t a, std::int64_t b, double ref, double rest,
-                             double count) {
-      if (b == length) return;
-      const double value = ref + rest / count;
-      std::fill(z_ + begin + a, z_ + begin + b + 1, T(ref) + T(rest) / T(count));
-      if (b + 1 < length) {
-        if ((next - value) * double(sign[b]) <= slack) {
-          sign[b] = 0;
-          tie = true;
-        }
-        note_jump(window, begin + b);
-      }
-      next = value;
-    };
-    for_sums(length + 1, s_.x + begin, OneWeight{bound}, sign, segment);
-    return !tie;
-  }
-
-  // Jumps come from the last to the first.
-  void note_jump(Window<T>& window, std::int64_t k) const {
-    const T d = std::abs(value(0, k + 1) - value(0, k));
-    if (d > 0) window.closest = std::min(window.closest, d);
-    if (jump(0, k, window.scale) == 0) return;
-    window.first = k;
-    if (window.last < 0) window.last = k;
-  }
-
-  void solve_by_lanes() {
-    cut_into_windows(kWindow);
+  void solve_windows() {
     Sweep<T> all = s_;
     all.shape = {count_, kWindow, inner_};
     all.w.windows = true;
@@ -238,19 +125,15 @@ class Long {
     parallel_for(pool_, (signals + group - 1) / group, [&](std::int64_t chunk) {
       const std::int64_t begin = chunk * group, end = std::min(signals, begin + group);
       k.prox(all, begin, end, thread_scratch(k.scratch_bytes(kWindow)));
-      for (std::int64_t s = begin; s < end; ++s) {
-        const std::int64_t j = s / inner_, i = s % inner_, first = j * kWindow;
-        Window<T>& w = window(j, i);
-        w.scale = largest_sample(first, first + kWindow, i);
-        if (std::isnan(value(i, first))) w.scale = value(i, first);
-        inspect(j, i);
-      }
+      for (std::int64_t s = begin; s < end; ++s) inspect(s / inner_, s % inner_);
     });
   }
 
   void inspect(std::int64_t j, std::int64_t i) {
     const std::int64_t begin = j * kWindow, last = begin + kWindow - 1;
     Window<T>& w = window(j, i);
+    w.scale = largest_sample(begin, last + 1, i);
+    if (std::isnan(value(i, begin))) w.scale = value(i, begin);
     std::int64_t k = begin;
     while (k < last && jump(i, k, w.scale) == 0) ++k;
     if (k == last) return;
@@ -283,7 +166,8 @@ class Long {
         if (j > 0) add(seams, i, last, w.first);
         last = w.last;
       }
-      add(seams, i, last, n_ - 1);
+      const bool whole = count_ * kWindow == n_ && window(count_ - 1, i).first >= 0;
+      if (!whole) add(seams, i, last, n_ - 1);
     }
     return seams;
   }
