@@ -61,6 +61,12 @@ double variation(const T* x, std::int64_t n) {
   return sum / double(kStretches * kEdges);
 }
 
+// Windows as long as each other, and many.
+std::int64_t window_of(std::int64_t n) {
+  const std::int64_t count = (n - 1) / (16 * kLongest) + 1;
+  return std::max(kShortest, n / (16 * count));
+}
+
 struct OneWeight {
   double value;
   double operator[](std::int64_t) const { return value; }
@@ -72,7 +78,7 @@ class Coupling {
   Coupling(const Pool& pool, std::int64_t n, const T* x, double lam, T* z)
       : pool_(pool),
         n_(n),
-        length_(std::clamp(n / 16, kShortest, kLongest)),
+        length_(window_of(n)),
         count_(n / length_),
         x_(x),
         z_(z),
@@ -130,10 +136,10 @@ class Coupling {
 
   bool run(std::vector<String>& strings) {
     const StringKernel<T>& kernel = jaxtv::cpu::strings<T>();
-    const StringProblem<T> problem{n_, x_, bound_, sign_.data(), length_ / 2};
+    const StringProblem<T> problem{n_, x_, bound_, sign_.data(), length_};
     const std::int64_t size = std::int64_t(strings.size());
     const std::int64_t share = (size + pool_.threads - 1) / pool_.threads;
-    const std::int64_t chunk = std::min<std::int64_t>(kernel.most, share);
+    const std::int64_t chunk = std::min<std::int64_t>(4 * kernel.lanes, share);
     std::atomic<bool> good = true;
     parallel_for(pool_, (size + chunk - 1) / chunk, [&](std::int64_t c) {
       const std::int64_t begin = c * chunk, end = std::min(size, begin + chunk);

@@ -28,28 +28,37 @@ struct Lanes {
   static constexpr int kStrings = kVectors * kVector;
   const StringProblem<T>& p;
   String* strings;
-  int alive = 0;  // strings that have not ended
+  const int count;
+  int taken = 0, alive = 0;  // strings that have begun, and not ended
   bool failed = false;
-  const T* at[kStrings];          // at[t] is the present sample
+  String* string[kStrings];  // of the lane, null when there are no more
+  const T* at[kStrings];     // at[t] is the present sample
   std::int64_t delay[kStrings];
-  std::int64_t stop[kStrings];    // the last sample to come to
-  bool done[kStrings];
+  std::int64_t stop[kStrings];     // the last sample to come to
+  std::int64_t started[kStrings];  // when the string began
   Double bound[kVectors], vmin[kVectors], vmax[kVectors], umin[kVectors], umax[kVectors];
-  Double start[kVectors], low[kVectors], high[kVectors];
+  Double start[kVectors], low[kVectors], high[kVectors], now = {};
 
-  Lanes(const StringProblem<T>& problem, String* strings, int count) : p(problem), strings(strings) {
-    for (int l = 0; l < kStrings; ++l) {
-      if (l >= count) {
-        park(l, 0);
-        continue;
-      }
-      const String& s = strings[l];
-      ++alive;
-      done[l] = false;
-      stop[l] = s.end < p.n ? s.end - 1 : p.n - 2;
-      bound[l / kVector][l % kVector] = p.bound;
-      begin(l, s.begin, 0, -double(s.left) * p.bound);
-    }
+  Lanes(const StringProblem<T>& problem, String* strings, int count)
+      : p(problem), strings(strings), count(count) {
+    for (int l = 0; l < kStrings; ++l) take_string(l, 0);
+  }
+
+  // Lane l takes the next string. Without one it goes on without an effect: no segment ends at such
+  // a bound.
+  void take_string(int l, std::int64_t t) {
+    const bool more = taken < count;
+    string[l] = more ? &strings[taken++] : nullptr;
+    alive += more;
+    started[l] = t;
+    stop[l] = more && string[l]->end < p.n ? string[l]->end - 1 : p.n - 2;
+    bound[l / kVector][l % kVector] = more ? p.bound : 1e300;
+    begin(l, more ? string[l]->begin : 0, t, more ? -double(string[l]->left) * p.bound : 0);
+  }
+
+  void end_string(int l, std::int64_t t) {
+    alive -= string[l] != nullptr;
+    take_string(l, t);
   }
 
   // Lane l begins a segment at sample k, at time t; carry: the dual at its left end.
@@ -65,22 +74,9 @@ struct Lanes {
     start[g][i] = low[g][i] = high[g][i] = double(t);
   }
 
-  // Lane l goes on without an effect: no segment ends at such a bound.
-  void park(int l, std::int64_t t) {
-    done[l] = true;
-    stop[l] = p.n - 2;
-    bound[l / kVector][l % kVector] = 1e300;
-    begin(l, 0, t, 0);
-  }
-
-  void end_string(int l, std::int64_t t) {
-    --alive;
-    park(l, t);
-  }
-
   // Lane l ends a segment with a jump after the sample at time `last`.
   void end_segment(int l, std::int64_t t, bool down, double last) {
-    String& s = strings[l];
+    String& s = *string[l];
     const std::int64_t e = std::int64_t(last) - delay[l];
     const signed char jump = down ? -1 : 1;
     if (!s.cuts) {
@@ -95,7 +91,7 @@ struct Lanes {
       s.cuts[s.count++] = down ? ~e : e;
     }
     begin(l, e + 1, t, down ? p.bound : -p.bound);
-    const std::int64_t progress = e + 1 - s.begin, again = t - progress;
+    const std::int64_t progress = e + 1 - s.begin, again = t - started[l] - progress;
     failed |= again > p.patience + kMostAgain * progress;
   }
 
@@ -113,12 +109,9 @@ struct Lanes {
   void retire(std::int64_t t) {
     for (int l = 0; l < kStrings; ++l)
       while (t - delay[l] >= stop[l]) {
-        if (done[l]) {
-          park(l, t);
-          continue;
-        }
-        if (t - delay[l] == p.n - 2 && end_segment_at_last_edge(l, t)) continue;
-        if (strings[l].cuts) strings[l].last = p.n - 1;
+        String* s = string[l];
+        if (s && t - delay[l] == p.n - 2 && end_segment_at_last_edge(l, t)) continue;
+        if (s && s->cuts) s->last = p.n - 1;
         end_string(l, t);
       }
   }
@@ -134,39 +127,44 @@ struct Lanes {
     return least;
   }
 
-  // From time t to t + 1. Whether a segment ended.
+  // From time t to t + 1. Whether a segment ends there.
   bool step(std::int64_t t) {
-    bool ended = false;
-    const Double now = Double{} + double(t + 1);
+    Mask over = {};
+    now += 1.0;
 #pragma GCC unroll 4
     for (int g = 0; g < kVectors; ++g) {
       Double next;
       for (int i = 0; i < kVector; ++i) next[i] = double(at[g * kVector + i][t + 1]);
-      const Double w = bound[g];
+      const Double w = bound[g], r = 1.0 / (now - start[g] + 1.0);
       const Double a = umin[g] + (next - vmin[g]), b = umax[g] + (next - vmax[g]);
-      const Mask down = a < -w, over = down | (b > w), touch_low = a >= w, touch_high = b <= -w;
-      const Double r = 1.0 / (now - start[g] + 1.0);
-      const Double low_before = low[g], high_before = high[g];
+      const Mask touch_low = a >= w, touch_high = b <= -w;
+      over |= (a < -w) | (b > w);
       vmin[g] = touch_low ? vmin[g] + (a - w) * r : vmin[g];
       vmax[g] = touch_high ? vmax[g] + (b + w) * r : vmax[g];
       low[g] = touch_low ? now : low[g];
       high[g] = touch_high ? now : high[g];
       umin[g] = touch_low ? w : a;
       umax[g] = touch_high ? -w : b;
-      if (!any(over)) continue;
-      ended = true;
-      for (int i = 0; i < kVector; ++i)
-        if (over[i])
-          end_segment(g * kVector + i, t + 1, down[i] != 0,
-                      down[i] ? low_before[i] : high_before[i]);
     }
-    return ended;
+    return any(over);
+  }
+
+  // Of the lanes that are beyond a bound, which the step has left at what it was for them.
+  void end_segments(std::int64_t t) {
+    for (int l = 0; l < kStrings; ++l) {
+      const int g = l / kVector, i = l % kVector;
+      const bool down = umin[g][i] < -bound[g][i];
+      if (down || umax[g][i] > bound[g][i]) end_segment(l, t, down, down ? low[g][i] : high[g][i]);
+    }
   }
 
   bool run() {
     for (std::int64_t t = 0; retire(t), alive > 0 && !failed;)
-      for (std::int64_t until = horizon(); t < until; ++t)
-        if (step(t)) until = horizon();
+      for (std::int64_t until = horizon(); t < until;)
+        if (step(t++)) {
+          end_segments(t);
+          until = horizon();
+        }
     return !failed;
   }
 };

@@ -127,7 +127,7 @@ struct String {
 };
 constexpr std::int64_t kMostCuts = 256;
 // A string that reads more than `patience` + kMostAgain samples again per sample solved gives up.
-constexpr std::int64_t kMostAgain = 3;
+constexpr std::int64_t kMostAgain = 2;
 
 template <class T>
 struct StringProblem {
@@ -138,10 +138,10 @@ struct StringProblem {
   std::int64_t patience;
 };
 
-// Runs up to `most` strings of one problem at once. False when one of them gives up.
+// Runs strings of one problem, `lanes` at once. False when one of them gives up.
 template <class T>
 struct StringKernel {
-  int most;
+  int lanes;
   bool (*run)(const StringProblem<T>& problem, String* strings, int count);
 };
 
