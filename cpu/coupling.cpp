@@ -49,16 +49,21 @@ Range<T> range_of(const T* x, std::int64_t n) {
   return range;
 }
 
-// The mean |x[k + 1] - x[k]| over a sample of the edges.
+// Whether the strings are the fastest method, by a sample of the edges. They are not where segments
+// are short, nor where they are longer than the signal (in noise, about (λ / variation)² samples),
+// nor where the signal is smooth, on whose ramps they read most samples many times.
 template <class T>
-double variation(const T* x, std::int64_t n) {
+bool suits_strings(const T* x, std::int64_t n, double lam) {
   constexpr std::int64_t kStretches = 64, kEdges = 32;
-  double sum = 0;
+  double variation = 0, net = 0;
   for (std::int64_t i = 0; i < kStretches; ++i) {
     const T* from = x + i * (n - kEdges) / kStretches;
-    for (std::int64_t k = 0; k < kEdges; ++k) sum += std::abs(double(from[k + 1]) - double(from[k]));
+    for (std::int64_t k = 0; k < kEdges; ++k)
+      variation += std::abs(double(from[k + 1]) - double(from[k]));
+    net += std::abs(double(from[kEdges]) - double(from[0]));
   }
-  return sum / double(kStretches * kEdges);
+  const double strength = lam * double(kStretches * kEdges) / variation;  // not finite: constant
+  return strength >= 1.5 && strength * strength <= 0.7 * double(n) && net <= 0.5 * variation;
 }
 
 // Windows as long as each other, and many.
@@ -88,8 +93,7 @@ class Coupling {
   bool solve() {
     if (!inspect()) return false;
     sign_.assign(n_, 0);
-    if (!run_windows() || !run_on()) return false;
-    join();
+    if (!run_windows() || !run_on() || !join()) return false;
     while (write_values());
     return true;
   }
@@ -134,16 +138,17 @@ class Coupling {
     return all.finite && scale_ < kLarge;
   }
 
-  bool run(std::vector<String>& strings) {
-    const StringKernel<T>& kernel = jaxtv::cpu::strings<T>();
-    const StringProblem<T> problem{n_, x_, bound_, sign_.data(), length_};
-    const std::int64_t size = std::int64_t(strings.size());
+  StringProblem<T> problem() { return {n_, x_, bound_, sign_.data(), n_ / 4}; }
+
+  bool run(std::vector<String>& all) {
+    const StringKernel<T>& kernel = strings<T>();
+    const std::int64_t size = std::int64_t(all.size());
     const std::int64_t share = (size + pool_.threads - 1) / pool_.threads;
     const std::int64_t chunk = std::min<std::int64_t>(4 * kernel.lanes, share);
     std::atomic<bool> good = true;
     parallel_for(pool_, (size + chunk - 1) / chunk, [&](std::int64_t c) {
       const std::int64_t begin = c * chunk, end = std::min(size, begin + chunk);
-      if (good && !kernel.run(problem, &strings[begin], int(end - begin))) good = false;
+      if (good && !kernel.run(problem(), &all[begin], int(end - begin))) good = false;
     });
     return good;
   }
@@ -154,27 +159,34 @@ class Coupling {
     return run(windows_);
   }
 
-  // The strings from the last cut of each window that has one.
+  // The strings from the last cut of each window that has one. Where cuts are rare they would all
+  // go to the end of the signal: they stop, and join() takes those further that it needs.
   bool run_on() {
+    const std::int64_t furthest = 4 * length_;
     cuts_.resize(count_ * kMostCuts);
     for (std::int64_t j = 0; j < count_; ++j) {
       const std::int64_t last = windows_[j].last;
       if (last < 0 && j > 0) continue;
       const signed char left = last < 0 ? 0 : sign_[last];
-      beyond_.push_back({last + 1, n_, left, &cuts_[j * kMostCuts]});
+      beyond_.push_back({last + 1, std::min(n_, last + 1 + furthest), left, &cuts_[j * kMostCuts]});
     }
     return run(beyond_);
   }
 
   // The cuts of all strings become those of the string from the start.
-  void join() {
-    for (const String* s = beyond_.data();;) {
+  bool join() {
+    for (String* s = beyond_.data();;) {
+      if (s->last < 0) {
+        s->end = n_;
+        s->count = 0;
+        if (!strings<T>().run(problem(), s, 1)) return false;
+      }
       std::fill(sign_.begin() + s->begin, sign_.begin() + s->last, 0);
       for (std::int64_t i = 0; i < s->count; ++i) {
         const std::int64_t cut = s->cuts[i];
         sign_[cut < 0 ? ~cut : cut] = cut < 0 ? -1 : 1;
       }
-      if (s->last == n_ - 1) return;
+      if (s->last == n_ - 1) return true;
       const std::int64_t found = s->last;
       // The first string from a later cut: of the window in which it was found.
       while (s->begin <= found) ++s;
@@ -262,7 +274,7 @@ bool prox_strings(const Pool& pool, const Sweep<T>& s, T* z) {
   const std::int64_t n = s.shape.n;
   if (s.shape.inner > 1 || s.num_minus > 0 || s.w.per_edge) return false;
   const double lam = s.w.data[0];
-  if (!(lam > 0 && lam >= 2 * variation(s.x, n))) return false;
+  if (!(lam > 0 && suits_strings(s.x, n, lam))) return false;
   return Coupling<T>(pool, n, s.x, lam, z).solve();
 }
 

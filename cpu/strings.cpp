@@ -111,7 +111,7 @@ struct Lanes {
       while (t - delay[l] >= stop[l]) {
         String* s = string[l];
         if (s && t - delay[l] == p.n - 2 && end_segment_at_last_edge(l, t)) continue;
-        if (s && s->cuts) s->last = p.n - 1;
+        if (s && s->cuts && s->end == p.n) s->last = p.n - 1;
         end_string(l, t);
       }
   }
@@ -178,6 +178,7 @@ bool run(const StringProblem<T>& problem, String* strings, int count) {
 }  // namespace
 
 extern const Strings strings;
-const Strings strings = {{kMostVectors * kVector, run<float>}, {kMostVectors * kVector, run<double>}};
+const Strings strings = {{kMostVectors * kVector, run<float>},
+                         {kMostVectors * kVector, run<double>}};
 
 }  // namespace jaxtv::cpu::JAXTV_ISA

@@ -122,12 +122,13 @@ struct String {
   // here, of a jump down as ~e.
   std::int64_t* cuts;
   std::int64_t count = 0;  // of these
-  // Its last cut, -1 without one. With `cuts`: the one it found, or n - 1 where it came to the end.
+  // Its last cut, -1 without one. With `cuts`: the one that was there, n - 1 where it came to the
+  // end of the signal, -1 where it came to an `end` before.
   std::int64_t last = -1;
 };
 constexpr std::int64_t kMostCuts = 256;
 // A string that reads more than `patience` + kMostAgain samples again per sample solved gives up.
-constexpr std::int64_t kMostAgain = 2;
+constexpr std::int64_t kMostAgain = 4;
 
 template <class T>
 struct StringProblem {
