@@ -39,15 +39,16 @@ def build(folder: pathlib.Path) -> pathlib.Path:
     text = (ROOT / "CMakeLists.txt").read_text()
     numerics = re.search(r"set\(numerics (.*)\)", text)[1].split()
     sources = re.search(r"set\(sources ([^)]*)\)", text)[1].split()
+    kernels = re.search(r"add_library\(lanes_\S+ OBJECT ([^)]*)\)", text)[1].split()
     isas = re.findall(r"add_lanes\((\w+) (\d+) ?(.*)\)", text)
     compiler = ["g++", "-std=c++20", "-O3", *numerics]
     compiler += [f"-I{ROOT / 'include'}", f"-I{ROOT / 'cpu'}", "-DJAXTV_X86", "-w"]
     objects = []
     for isa, size, flags in isas:
-        objects.append(folder / f"lanes_{isa}.o")
         macros = [f"-DJAXTV_ISA={isa}", f"-DJAXTV_VECTOR_BYTES={size}"]
-        lanes = ROOT / "cpu" / "lanes.cpp"
-        _run(*compiler, *macros, *flags.split(), "-c", lanes, "-o", objects[-1])
+        for kernel in kernels:
+            objects.append(folder / f"{pathlib.Path(kernel).stem}_{isa}.o")
+            _run(*compiler, *macros, *flags.split(), "-c", ROOT / kernel, "-o", objects[-1])
     handlers = ("module.cpp", "_ffi.cpp")  # they need XLA's headers
     rest = [ROOT / source for source in sources if not source.endswith(handlers)]
     driver = folder / "instructions"

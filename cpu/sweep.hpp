@@ -129,9 +129,49 @@ struct Isa {
   LaneKernels<double> f64;
 };
 
+// A taut string from sample `begin` on, over samples before `end`.
+struct String {
+  std::int64_t begin, end;
+  signed char left;  // the sign of the cut before `begin`, 0 at a start of its own
+  // Null: its cuts go into the problem's `sign`. Else it ends where it makes a cut that is there
+  // already, from which on it would repeat the string that made that cut; its own cuts before go
+  // here, of a jump down as ~e.
+  std::int64_t* cuts;
+  std::int64_t count = 0;  // of these
+  // Its last cut, -1 without one. With `cuts`: the one that was there, n - 1 where it came to the
+  // end of the signal, -1 where it came to an `end` before.
+  std::int64_t last = -1;
+};
+constexpr std::int64_t kMostCuts = 256;
+// A string that reads more than `patience` + kMostAgain samples again per sample solved gives up.
+constexpr std::int64_t kMostAgain = 4;
+
+template <class T>
+struct StringProblem {
+  std::int64_t n;
+  const T* x;
+  double bound;       // of the dual
+  signed char* sign;  // of the cuts, 0 where there is none
+  std::int64_t patience;
+};
+
+// Runs strings of one problem, `lanes` at once. False when one of them gives up.
+template <class T>
+struct StringKernel {
+  int lanes;
+  bool (*run)(const StringProblem<T>& problem, String* strings, int count);
+};
+
+struct Strings {
+  StringKernel<float> f32;
+  StringKernel<double> f64;
+};
+
 // The best instruction set that this machine has; JAXTV_ISA=baseline|avx2|avx512 forces one.
 const Isa& isa();
 template <class T>
 const LaneKernels<T>& lanes();
+template <class T>
+const StringKernel<T>& strings();
 
 }  // namespace jaxtv::cpu

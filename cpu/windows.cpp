@@ -51,6 +51,19 @@ class Long {
         scale_(inner_) {}
 
   void solve() {
+    if (!prox_strings(pool_, s_, z_)) solve_and_join();
+    finish();
+  }
+
+ private:
+  const Pool& pool_;
+  const Sweep<T>& s_;
+  std::int64_t n_, inner_, count_;
+  T* z_;
+  std::vector<Window<T>> windows_;
+  std::vector<T> scale_;  // max |sample| of a signal
+
+  void solve_and_join() {
     solve_windows();
     for (std::int64_t i = 0; i < inner_; ++i)
       for (std::int64_t j = 0; j < count_; ++j)  // keeps a NaN
@@ -68,16 +81,7 @@ class Long {
       });
       seams = grown(seams);
     }
-    finish();
   }
-
- private:
-  const Pool& pool_;
-  const Sweep<T>& s_;
-  std::int64_t n_, inner_, count_;
-  T* z_;
-  std::vector<Window<T>> windows_;
-  std::vector<T> scale_;  // max |sample| of a signal
 
   Window<T>& window(std::int64_t j, std::int64_t i) { return windows_[j * inner_ + i]; }
   T value(std::int64_t i, std::int64_t k) const { return z_[k * inner_ + i]; }

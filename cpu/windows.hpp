@@ -13,4 +13,9 @@ bool worth_windows(std::int64_t n, std::int64_t signals);
 template <class T>
 void prox_windows(const Pool& pool, const Sweep<T>& sweep);
 
+// Solves one signal, of samples side by side and one weight, by taut strings into z. False, and
+// nothing of use in z, where they are not the method for this signal.
+template <class T>
+bool prox_strings(const Pool& pool, const Sweep<T>& sweep, T* z);
+
 }  // namespace jaxtv::cpu

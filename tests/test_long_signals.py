@@ -94,6 +94,24 @@ def test_batches_and_edge_weights(shape, axis, dtype):
         _same(x, r.exponential(10, [1 if a == axis else s for a, s in enumerate(shape)]), axis=axis)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [100_000, 1_000_003])
+def test_strings(n, dtype):
+    """λ for which the strings of many windows couple, run on over windows, or give up."""
+    r, k = rng(6), np.arange(n)
+    noise = r.normal(size=n)
+    signals = {
+        "noise": noise,
+        "walk": np.cumsum(noise),
+        "integers": r.integers(0, 4, n).astype(float),
+        "rare jumps": np.cumsum(noise * (r.random(n) < 1e-4)) + 0.1 * noise,
+        "steep at the end": 0.1 * noise + np.maximum(0, k - 0.8 * n),
+    }
+    for x in signals.values():
+        for lam in (3, 20, 80):
+            _same(jnp.asarray(x, dtype), lam)
+
+
 @pytest.mark.parametrize("place", [0, 1023, 1024, 5000, N - 1])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_not_finite_sample(value, place):

@@ -16,11 +16,10 @@ JAXTV_HD R segment_value(double ref, double sum, double count) {
   return is_finite(value) ? value : R(ref + sum / count);
 }
 
-// Calls segment(a, b, value) for the segments that belong to the cuts, from the last to the first.
-// Every path (serial, lanes) sums in this order and in double and rounds the quotient to R, so that
-// all of them give the same bits.
-template <class R, class I, class X, class W, class S, class F>
-JAXTV_HD void for_segments(I n, X x, W w, S sign, F segment) {
+// Calls segment(a, b, ref, rest, count), value = ref + rest / count, for the segments that belong
+// to the cuts, from the last to the first, with sums in double.
+template <class I, class X, class W, class S, class F>
+JAXTV_HD void for_sums(I n, X x, W w, S sign, F segment) {
   double right = 0;  // w_b s_b at the right end of the current segment
   for (I b = n - 1; b >= 0;) {
     const double ref = x[b];
@@ -32,10 +31,19 @@ JAXTV_HD void for_segments(I n, X x, W w, S sign, F segment) {
       count += 1;
     }
     const double left = a > 0 ? double(sign[a - 1]) * double(w[a - 1]) : 0.0;
-    segment(a, b, segment_value<R>(ref, sum + (right - left), count));
+    segment(a, b, ref, sum + (right - left), count);
     right = left;
     b = a - 1;
   }
+}
+
+// Calls segment(a, b, value) for these segments. Every path (serial, lanes) sums in this order and
+// in double and rounds the quotient to R, so that all of them give the same bits.
+template <class R, class I, class X, class W, class S, class F>
+JAXTV_HD void for_segments(I n, X x, W w, S sign, F segment) {
+  for_sums(n, x, w, sign, [&](I a, I b, double ref, double rest, double count) {
+    segment(a, b, segment_value<R>(ref, rest, count));
+  });
 }
 
 // An edge of weight 0 joins nothing: it is a cut, also where it has no jump or a jump of round-off.
