@@ -214,8 +214,8 @@ def _dykstra(x, ws, axes, solver: Dykstra, return_info: bool):
     if not return_info:
         return y, None
     # x - y is dual feasible by construction, and so this is a certificate (see duality_gap).
-    unit, small = without_overflow(axes, x, y, *ws)
-    gap, objective = feasible_gap(*small[:2], small[2:], axes)
+    unit, (small_x, small_y, *small_ws) = without_overflow(axes, x, y, *ws)
+    gap, objective = feasible_gap(small_x, small_y, small_ws, axes)
     finite = jnp.all(jnp.isfinite(y), axis=axes)
     iterations = jnp.where(finite, jnp.int32(solver.iterations), jnp.int32(0))
     return y, Info(gap / unit / unit, iterations, finite & (gap <= 1e-5 * objective))
