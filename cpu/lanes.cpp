@@ -137,6 +137,7 @@ struct Bases {
   bool contiguous() const { return runs == 1; }
 };
 
+constexpr std::size_t kAlign = 64;
 constexpr int kBlock = 16;  // rows that are transposed together, so that they stay in L1
 
 // Signals that are contiguous in memory are transposed in registers, in quads: 16 bytes of a
@@ -913,9 +914,9 @@ struct Tile {
     return Bases(shape, length, first, first + bases.count, kChunk);
   }
   template <class U>
-  U* take(std::int64_t rows) {
+  U* take(std::int64_t rows) {  // aligned for vectors
     U* here = reinterpret_cast<U*>(scratch);
-    scratch += (rows * kChunk * sizeof(U) + sizeof(T) - 1) / sizeof(T);
+    scratch += (rows * kChunk * sizeof(U) + kAlign - 1) / kAlign * (kAlign / sizeof(T));
     return here;
   }
   template <class U>
@@ -934,7 +935,8 @@ struct Tile {
 
 template <class T>
 std::size_t derivative_scratch_bytes(std::int64_t n) {
-  return (6 * n + 8) * kChunk * sizeof(T);
+  constexpr std::size_t kTakes = 6;  // of n rows at most
+  return kTakes * (n * kChunk * sizeof(T) + kAlign);
 }
 
 // Calls f(tile, edges) for every chunk of the signals [begin, end).
