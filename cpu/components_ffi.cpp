@@ -78,9 +78,6 @@ ffi::Error components_vjp_impl(ffi::ThreadPool pool, Buffer masks, Buffer g, Res
     const Elements elements = elements_of(g, axes);
     check_mask_shape(masks, elements);
     const auto [gw, per_edge] = all_weight_results<T>(gws, g, axes);
-    if (g.element_count() == 0)  // of an axis without samples the gradient is zero, not empty
-      for (std::size_t a = 0; a < gw.size(); ++a)
-        std::fill_n(gw[a], gws.get<Buffer>(a).value()->element_count(), T(0));
     components_pull<T>(pool_of(pool), elements, in<std::uint8_t>(masks), in<T>(g),
                        shaped_as<T>(g, gx), gw, per_edge);
   });
