@@ -19,7 +19,7 @@ import numpy as np
 import oracles
 
 import jaxtv
-from reliability import ROOT, calls
+from reliability import ROOT, calls, memory
 from reliability.result import Result
 
 
@@ -112,6 +112,14 @@ def leave(number: int) -> str:
     return f"left with {len(held)} results pending"
 
 
+def exhaust(number: int) -> str:
+    """Calls at `number` limits of the memory; the library is right before and after."""
+    right(0)
+    text = memory.exhaust(number)
+    right(1)
+    return text
+
+
 def resident() -> int:
     """Resident bytes of this process."""
     pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
@@ -139,7 +147,7 @@ def soak(seconds: int) -> str:
     return f"{calls} calls in {seconds} s: {growth:+.1f} MiB resident from {before / 2**20:.0f}"
 
 
-PARTS = {p.__name__: p for p in (target_calls, threads, devices, fork, leave, soak)}
+PARTS = {p.__name__: p for p in (target_calls, threads, devices, fork, leave, exhaust, soak)}
 
 
 def in_process(part: str, number: int, limit: int) -> tuple[str, list[str]]:
@@ -171,7 +179,7 @@ def hostile(cases: int, seconds: int) -> Result:
         said.append(text or f"{part} failed")
         failures += failed
     return Result(
-        "wrong calls at the FFI targets, 16 threads, 8 devices, fork, exit, memory",
+        "wrong calls at the FFI targets, 16 threads, 8 devices, fork, exit, out of memory, leaks",
         f"{cases:,} wrong calls",
         "; ".join(said),
         failures,
