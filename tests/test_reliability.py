@@ -11,7 +11,7 @@ import oracles
 import pytest
 
 from benchmarks import scalar
-from reliability import ROOT, accuracy, bits, calls, draws, hostile, large, memory, platforms
+from reliability import ROOT, accuracy, bits, calls, draws, fuzz, hostile, large, memory, platforms
 
 pytestmark = [pytest.mark.once, pytest.mark.host]  # they set their own precisions, on the CPU
 
@@ -149,6 +149,17 @@ def test_long_arrays_are_right_and_a_wrong_sample_is_noticed(monkeypatch):
     monkeypatch.setattr(large, "available", lambda: 0)
     with pytest.raises(MemoryError):
         large.large(n)
+
+
+def test_findings_of_the_fuzzer_are_noticed(tmp_path):
+    target = tmp_path / "target"
+    for status, count in ((0, 5), (1, 5), (0, 0)):
+        lines = f"#1 INITED cov: 7 ft: 8\\nstat::number_of_executed_units: {count}"
+        target.write_text(f"#!/bin/sh\nprintf '{lines}' >&2\nexit {status}\n")
+        target.chmod(0o755)
+        result = fuzz.fuzz(target, 1, tmp_path)
+        assert bool(result.failures) == (status == 1 or count == 0)
+        assert result.result.startswith(f"{count} calls, 7 edges covered")
 
 
 def test_crashes_hangs_and_wrong_results_are_noticed(monkeypatch):
