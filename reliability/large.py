@@ -11,8 +11,11 @@ import os
 import pathlib
 import re
 import time
+from collections.abc import Callable
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import oracles
 
@@ -52,8 +55,37 @@ def repeated(part: np.ndarray, samples: int) -> np.ndarray:
     return np.frombuffer((ctypes.c_float * samples).from_address(start), np.float32)
 
 
-def expected(part: np.ndarray, rest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The solution of one long signal: on its first tile, on those between, on the last and `rest`.
+def rows(samples: np.ndarray, *shape: int) -> jax.Array:
+    """Signals of `ROW` samples, or of another shape, in the same memory."""
+    return jax.dlpack.from_dlpack(samples.reshape(-1, *(shape or (ROW,))))
+
+
+def one_signal(part: np.ndarray, samples: int) -> jax.Array:
+    """The prox of all samples as one signal."""
+    return jaxtv.prox_tv1d(rows(repeated(part, samples), samples), LAMBDA)
+
+
+def signals(part: np.ndarray, samples: int) -> jax.Array:
+    """The prox of every row."""
+    return jaxtv.prox_tv1d(rows(repeated(part, samples)), LAMBDA)
+
+
+def images(part: np.ndarray, samples: int) -> jax.Array:
+    """The prox of square images, by `Dykstra`."""
+    return jaxtv.prox_tv2d(rows(repeated(part, samples), ROW, ROW), LAMBDA, axes=(1, 2))
+
+
+def gradient(part: np.ndarray, samples: int) -> jax.Array:
+    """The gradient of `signals`, straight at its target: the solution needs no memory then."""
+    solution = np.asarray(signals(part, len(part))).ravel()
+    y, g = rows(repeated(solution, samples)), rows(repeated(part[::-1].copy(), samples))
+    w = jnp.full((len(y), 1), LAMBDA, jnp.float32)
+    outs = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (g, w))
+    return jax.ffi.ffi_call("jaxtv_segment_vjp", outs)(y, w, g, axis=np.int64(1))[0]
+
+
+def optimum(part: np.ndarray, rest: int) -> tuple[np.ndarray, ...]:
+    """The solution of `one_signal`: on its first tile, on those between, on the last and `rest`.
 
     Far from a sample the signal has no influence on it: three tiles are as good as thousands.
     """
@@ -63,14 +95,13 @@ def expected(part: np.ndarray, rest: int) -> tuple[np.ndarray, np.ndarray, np.nd
     return y[:n], y[n : 2 * n], y[2 * n :]
 
 
-def expected_rows(part: np.ndarray, rest: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `expected`, where every `ROW` samples are a signal."""
-    x = part.reshape(-1, ROW).astype(np.float64)
-    y = scalar.optimum_of_edges(x, oracles.full_weights(x, LAMBDA)).ravel()
+def of_one_tile(call: Callable, part: np.ndarray, rest: int) -> tuple[np.ndarray, ...]:
+    """The results of a call in which no signal crosses tiles, which is right for one tile."""
+    y = np.asarray(call(part, len(part))).ravel()
     return y, y, np.concatenate([y, y[:rest]])
 
 
-def error(y: np.ndarray, solution: tuple[np.ndarray, np.ndarray, np.ndarray]) -> float:
+def error(y: np.ndarray, solution: tuple[np.ndarray, ...]) -> float:
     """The largest error of all samples; a NaN is infinite."""
     first, middle, last = solution
     n = len(first)
@@ -86,8 +117,16 @@ def available() -> int:
     return int(re.search(r"MemAvailable: *(\d+) kB", text)[1]) * 1024  # type: ignore[index]
 
 
+CALLS = {
+    "one signal": (one_signal, 1, optimum),
+    f"rows of {ROW}": (signals, ROW, partial(of_one_tile, signals)),
+    "their gradient": (gradient, ROW, partial(of_one_tile, gradient)),
+    f"images of {ROW}²": (images, ROW**2, partial(of_one_tile, images)),
+}
+
+
 def large(cases: int, samples_of_tile: int = TILE) -> Result:
-    """One signal of `cases` samples, and as many in rows of `ROW`, all float32.
+    """Calls with `cases` samples, float32, or with as many as make whole rows or images.
 
     Raises:
         MemoryError: there is no memory for a result.
@@ -95,26 +134,21 @@ def large(cases: int, samples_of_tile: int = TILE) -> Result:
     if available() < 5 * cases:
         raise MemoryError(f"{available():,} bytes are left of {5 * cases:,} that this needs")
     part = tile(samples_of_tile)
-    rest = cases % samples_of_tile
-    in_rows = cases - rest + (rest + ROW - 1) // ROW * ROW
     figures, failures = [], []
-    for name, solve, samples, row in (
-        ("one signal", expected, cases, cases),
-        (f"rows of {ROW}", expected_rows, in_rows, ROW),
-    ):
-        x = jax.dlpack.from_dlpack(repeated(part, samples).reshape(-1, row))
+    for name, (call, unit, solution) in CALLS.items():
+        samples = -(-cases // unit) * unit
         start = time.perf_counter()
-        y = jax.block_until_ready(jaxtv.prox_tv1d(x, LAMBDA))
+        y = np.asarray(jax.block_until_ready(call(part, samples))).ravel()
         took = time.perf_counter() - start
-        off = error(np.asarray(y).ravel(), solve(part, samples - (cases - rest)))
-        off /= float(np.abs(part).max())
+        off = error(y, solution(part, samples % samples_of_tile)) / np.abs(part).max()
         figures.append(f"{name}: {samples:,} samples in {took:.0f} s, error ≤ {off:.1e} max|x|")
         if not off <= TOLERANCE["float32"]:
             failures.append(figures[-1])
-        del x, y
+        del y
     return Result(
-        "1D prox of more samples than an int32 counts, every one against message passing in long "
-        "double",
+        "calls with more samples than an int32 counts; every sample against message passing in "
+        "long double (one signal), or against a call with one of the tiles that the input consists "
+        "of",
         f"{cases:,} samples, float32",
         "; ".join(figures),
         failures,

@@ -23,7 +23,7 @@ of `Dykstra` keep sums of samples, and give NaN for images with samples beyond a
 largest number; the CPU's do not.
 
 Of the random wrong calls at the FFI targets in `hostile`, some are right again by chance (a weight
-that becomes one per edge, another λ method): `reliability/calls.py` tells them apart by what the
+that becomes one per edge, another solver): `reliability/calls.py` tells them apart by what the
 targets promise, and a wrong call that is served is a failure as is a right one that is not. Memory
 runs out under RLIMIT_AS, in programs that are compiled already. `large` needs 9 GiB of memory and
 maps its input again and again from one tile; `AcceleratedDykstra` refuses to differentiate arrays

@@ -135,12 +135,13 @@ def test_memory_that_never_ends_and_results_that_the_limit_changed_are_noticed(m
 
 
 def test_long_arrays_are_right_and_a_wrong_sample_is_noticed(monkeypatch):
-    n = 5 * 1024 + 8
-    assert large.large(n, samples_of_tile=1024).failures == []
-    solution = large.expected(large.tile(1024), 8)
+    size = 1 << 14
+    n = 5 * size + 8
+    assert large.large(n, samples_of_tile=size).failures == []
+    solution = large.optimum(large.tile(size), 8)
     y = np.concatenate([solution[0], *[solution[1]] * 3, solution[2]])
     assert large.error(y, solution) == 0
-    for at in (0, 1023, 1024, 3000, n - 1):
+    for at in (0, size - 1, size, 3 * size, n - 1):
         broken = y.copy()
         broken[at] += 1
         assert large.error(broken, solution) == pytest.approx(1)
