@@ -179,8 +179,8 @@ def hostile(cases: int, seconds: int) -> Result:
         said.append(text or f"{part} failed")
         failures += failed
     return Result(
-        "wrong calls at the FFI targets, 16 threads, 8 devices, fork, exit, out of memory, leaks",
-        f"{cases:,} wrong calls",
+        "changed calls at the FFI targets, 16 threads, 8 devices, fork, exit, out of memory, leaks",
+        f"{cases:,} calls changed at random",
         "; ".join(said),
         failures,
     )
