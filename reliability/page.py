@@ -26,7 +26,7 @@ Of the random wrong calls at the FFI targets in `hostile`, some are right again 
 that becomes one per edge, another solver): `reliability/calls.py` tells them apart by what the
 targets promise, and a wrong call that is served is a failure as is a right one that is not. Memory
 runs out under RLIMIT_AS, in programs that are compiled already. `large` needs 9 GiB of memory and
-maps its input again and again from one tile; `AcceleratedDykstra` refuses to differentiate arrays
+maps its input again and again from one tile; `AcceleratedDykstra` refuses arrays
 of 2^31 samples and more along its axes. `fuzz` needs clang, with its sanitizers and libFuzzer.
 
 Not done yet: the sizes that `python -m reliability` has by default, wherever the table has fewer
