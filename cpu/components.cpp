@@ -1,8 +1,6 @@
 #include "components.hpp"
 
-#include <limits>
 #include <numeric>
-#include <stdexcept>
 
 namespace jaxtv::cpu {
 
@@ -58,8 +56,6 @@ Layout Elements::plane(std::int64_t e, std::int64_t plane) const {
 }
 
 Components::Components(std::int64_t size) {
-  if (size > std::numeric_limits<std::int32_t>::max())
-    throw std::length_error("an array of more than 2^31 - 1 samples along the prox axes");
   parent_.resize(size);
   std::iota(parent_.begin(), parent_.end(), 0);
 }

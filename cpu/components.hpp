@@ -78,7 +78,7 @@ void each_edge(const Shape& s, bool per_edge, F f) {
 // Samples joined by edges; the label of a component is its first sample.
 class Components {
  public:
-  explicit Components(std::int64_t size);  // std::length_error from 2^31 samples on
+  explicit Components(std::int64_t size);  // below 2^31: labels are int32
   void join(std::int64_t a, std::int64_t b) {
     const std::int32_t p = root(std::int32_t(a)), q = root(std::int32_t(b));
     if (p != q) parent_[std::max(p, q)] = std::min(p, q);

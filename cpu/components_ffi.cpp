@@ -1,4 +1,6 @@
 // XLA FFI handlers of the converged N-D prox and its derivative.
+#include <limits>
+
 #include "checks.hpp"
 #include "components.hpp"
 #include "targets.hpp"
@@ -11,7 +13,10 @@ Elements elements_of(Buffer x, Axes axes) {
   require(axes.size() >= 2, "two axes at least");
   lead_of(x, axes, 1);
   const Dims d = x.dimensions();
-  return {{d.begin(), d.end()}, {axes.begin(), axes.end()}};
+  Elements elements{{d.begin(), d.end()}, {axes.begin(), axes.end()}};
+  require(elements.size() <= std::numeric_limits<std::int32_t>::max(),  // labels are int32
+          "more than 2^31 - 1 samples along the prox axes");
+  return elements;
 }
 
 void check_mask_shape(Buffer masks, const Elements& elements) {

@@ -317,7 +317,8 @@ def native_lowering(
     The CPU kernels know no half types: `in_float32` binds the primitive again, in float32.
 
     XLA keeps a batch-sharded call free of collectives only if the target is registered as batch
-    partitionable, and the call has `num_batch_dims`, and it has a sharding rule: all three.
+    partitionable, and the call has `num_batch_dims`, and it has a sharding rule: all three. A rule
+    is text whose sizes are int32, so there is none for a longer axis.
     """
 
     def rule(ctx, *args, **params):
@@ -336,7 +337,8 @@ def native_lowering(
             ctx = ctx.replace(avals_out=[*ctx.avals_out, scratch])
         outs = [aval.shape for aval in ctx.avals_out]
         extra = {}
-        if batch > 0 and all(isinstance(d, int) for shape in (*ins, *outs) for d in shape):
+        sizes = (d for shape in (*ins, *outs) for d in shape)
+        if batch > 0 and all(isinstance(d, int) and d < 2**31 for d in sizes):
             extra["mhlo.frontend_attributes"] = mlir.ir_attribute({"num_batch_dims": str(batch)})
             extra["sdy.sharding_rule"] = ir.Attribute.parse(sharding_rule(ins, outs, batch))
         lower = jax.ffi.ffi_lowering(name, extra_attributes=extra or None)

@@ -2,8 +2,9 @@
 
     python -m reliability [CHECK ...] [--cases N] [--seconds S] [--output FOLDER]
 
-Without --cases, the sizes of the page; --seconds is the length of the soak in `hostile`. Checks
-that are not named stay as they are in reliability.json. The exit status is 1 where one failed.
+Without --cases, the sizes of the page; --seconds is the length of the soak in `hostile` and
+of `fuzz`, which needs clang. Checks that are not named stay as they are in reliability.json. The
+exit status is 1 where one failed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 
 import jax
 
-from reliability import ROOT, accuracy, bits, hostile, page, platforms
+from reliability import ROOT, accuracy, bits, fuzz, hostile, imports, large, page, platforms
 
 CHECKS = {
     "random": (accuracy.random, 1_000_000),
@@ -23,19 +24,23 @@ CHECKS = {
     "bitwise": (bits.bitwise, 400),
     "platforms": (platforms.platforms, 500),
     "hostile": (hostile.hostile, 2000),
+    "large": (large.large, 2**31 + 8),
+    "import": (imports.imports, len(imports.SITUATIONS)),
     "converged": (accuracy.converged, 1000),
+    "fuzz": (fuzz.check, None),
 }
+TIMED = ("hostile", "fuzz")  # take --seconds
 
 
 def run(name: str, cases: int | None, seconds: int) -> dict:
     """The result of one check, with the command that makes it again."""
     check, full = CHECKS[name]
-    size = full if cases is None else cases
-    extra = {"seconds": seconds} if name == "hostile" else {}
+    options = {} if full is None else {"cases": full if cases is None else cases}
+    options |= {"seconds": seconds} if name in TIMED else {}
     start = time.perf_counter()
-    result = check(size, **extra)
-    command = f"python -m reliability {name} --cases {size}"
-    command += f" --seconds {seconds}" if extra else ""
+    result = check(**options)
+    command = f"python -m reliability {name}"
+    command += "".join(f" --{option} {value}" for option, value in options.items())
     took = round(time.perf_counter() - start)
     return result._asdict() | {"command": command, "took_seconds": took}
 

@@ -67,14 +67,8 @@ def fuzz(target: pathlib.Path, seconds: int, folder: pathlib.Path) -> Result:
     )
 
 
-def main() -> None:
-    """`python -m reliability.fuzz SECONDS`: builds, runs, prints; status 1 where it found any."""
+def check(seconds: int) -> Result:
+    """Builds the target and runs it; what it finds stays in a folder whose name is printed."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="jaxtv-fuzz-"))
-    result = fuzz(build(folder / "build"), int(sys.argv[1]), folder)
-    print(f"{result.result}; inputs in {folder}")
-    print(*result.failures, sep="\n")
-    raise SystemExit(bool(result.failures))
-
-
-if __name__ == "__main__":
-    main()
+    print(f"inputs in {folder}", flush=True)
+    return fuzz(build(folder / "build"), seconds, folder)

@@ -22,10 +22,16 @@ signals may be inf, and so may a derivative in a direction whose sum is beyond i
 of `Dykstra` keep sums of samples, and give NaN for images with samples beyond about a tenth of the
 largest number; the CPU's do not.
 
+Of the random wrong calls at the FFI targets in `hostile`, some are right again by chance (a weight
+that becomes one per edge, another solver): `reliability/calls.py` tells them apart by what the
+targets promise, and a wrong call that is served is a failure as is a right one that is not. Memory
+runs out under RLIMIT_AS, in programs that are compiled already. `large` needs 9 GiB of memory and
+maps its input again and again from one tile; `AcceleratedDykstra` refuses arrays
+of 2^31 samples and more along its axes. `fuzz` needs clang, with its sanitizers and libFuzzer.
+
 Not done yet: the sizes that `python -m reliability` has by default, wherever the table has fewer
-cases; sanitizer builds (ASan, UBSan, TSan) of the native code under the suite; coverage-guided
-fuzzing (AFL, libFuzzer) of the FFI entry points; allocation failure; sizes of 2^31 samples; all of
-these on a GPU.
+cases; sanitizer builds (ASan, UBSan, TSan) of the native code under the suite; all of these on a
+GPU.
 """
 
 

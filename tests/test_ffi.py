@@ -48,6 +48,14 @@ def test_sharding_rule_text():
     assert "z_1" in many
 
 
+@pytest.mark.parametrize("shape", [(2, 2**31), (2**31, 2)])
+def test_an_axis_longer_than_an_int32_has_no_sharding_rule_and_lowers(shape):
+    x = jax.ShapeDtypeStruct(shape, jnp.float32)
+    text = jax.jit(lambda x: jaxtv.prox_tv1d(x, 0.5)).lower(x).as_text()
+    assert "jaxtv_" in text
+    assert "sdy.sharding_rule" not in text
+
+
 def call(target, out, *args, **attributes):
     ints = {k: np.int64(v) for k, v in attributes.items() if isinstance(v, int)}
     return jax.ffi.ffi_call(target, out)(*args, **(attributes | ints))

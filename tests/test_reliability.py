@@ -11,7 +11,7 @@ import oracles
 import pytest
 
 from benchmarks import scalar
-from reliability import ROOT, accuracy, bits, draws, hostile, platforms
+from reliability import ROOT, accuracy, bits, calls, draws, fuzz, hostile, large, memory, platforms
 
 pytestmark = [pytest.mark.once, pytest.mark.host]  # they set their own precisions, on the CPU
 
@@ -101,8 +101,66 @@ def test_platforms_agree_and_an_ulp_is_noticed():
 def test_hostile_calls_are_errors_and_the_library_lives():
     result = hostile.hostile(40, seconds=2)
     assert result.failures == []
-    errors = int(result.result.split(" errors")[0])
-    assert errors > 20
+    assert int(result.result.split(" of ")[0]) > 20
+
+
+def test_a_wrong_call_that_is_served_and_a_right_one_that_is_not_are_noticed(monkeypatch):
+    assert all(calls.valid(call, call) for call in calls.good_calls())
+    monkeypatch.setattr(hostile, "make", lambda r, call: True)
+    with pytest.raises(RuntimeError, match="seed 0: wrong, but served"):
+        hostile.target_calls(1)
+    monkeypatch.setattr(hostile, "make", lambda r, call: False)
+    monkeypatch.setattr(calls, "spoiled", lambda r, call: call)
+    with pytest.raises(RuntimeError, match="seed 0: right, but refused"):
+        hostile.target_calls(1)
+
+
+def test_memory_that_never_ends_and_results_that_the_limit_changed_are_noticed(monkeypatch):
+    monkeypatch.setattr(memory, "SIDE", 8)
+    monkeypatch.setattr(memory, "programs", lambda: {"f": lambda x: x})
+    monkeypatch.setattr(memory, "limited", lambda f, x, left: np.asarray(x))
+    with pytest.raises(RuntimeError, match="f: 0 of 3 failed, 0 wrong"):
+        memory.exhaust(3)
+    results = iter([None, 0])
+    monkeypatch.setattr(memory, "limited", lambda f, x, left: next(results))
+    with pytest.raises(RuntimeError, match="f: 1 of 2 failed, 1 wrong"):
+        memory.exhaust(2)
+
+    def fails(x):
+        raise jax.errors.JaxRuntimeError("INTERNAL: not for lack of memory")
+
+    monkeypatch.undo()
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        memory.limited(fails, 0, 1 << 30)
+
+
+def test_long_arrays_are_right_and_a_wrong_sample_is_noticed(monkeypatch):
+    size = 1 << 14
+    n = 5 * size + 8
+    assert large.large(n, samples_of_tile=size).failures == []
+    solution = large.optimum(large.tile(size), 8)
+    y = np.concatenate([solution[0], *[solution[1]] * 3, solution[2]])
+    assert large.error(y, solution) == 0
+    for at in (0, size - 1, size, 3 * size, n - 1):
+        broken = y.copy()
+        broken[at] += 1
+        assert large.error(broken, solution) == pytest.approx(1)
+        broken[at] = np.nan
+        assert large.error(broken, solution) == np.inf
+    monkeypatch.setattr(large, "available", lambda: 0)
+    with pytest.raises(MemoryError):
+        large.large(n)
+
+
+def test_findings_of_the_fuzzer_are_noticed(tmp_path):
+    target = tmp_path / "target"
+    for status, count in ((0, 5), (1, 5), (0, 0)):
+        lines = f"#1 INITED cov: 7 ft: 8\\nstat::number_of_executed_units: {count}"
+        target.write_text(f"#!/bin/sh\nprintf '{lines}' >&2\nexit {status}\n")
+        target.chmod(0o755)
+        result = fuzz.fuzz(target, 1, tmp_path)
+        assert bool(result.failures) == (status == 1 or count == 0)
+        assert result.result.startswith(f"{count} calls, 7 edges covered")
 
 
 def test_crashes_hangs_and_wrong_results_are_noticed(monkeypatch):
