@@ -200,7 +200,8 @@ JAXTV_DEVICE Sum join(const Sum& a, const Sum& b) { return {a.v + b.v}; }
 // jaxtv/gap.hpp by a group, at `factor` of the signal's size.
 template <class G, class T>
 JAXTV_DEVICE double gap_at(double factor, std::int64_t n, const Place<T>& p) {
-  const Scaled x{p.x, factor}, w{p.w, factor}, y{p.y, factor};
+  const Scaled x{p.x, factor}, w{p.w, factor};
+  const Scaled y{p.y, factor};  // of its own: not of const samples
   const std::int64_t each = (n + G::kThreads - 1) / G::kThreads;
   const std::int64_t begin = min_of(G::thread() * each, n), end = min_of(begin + each, n);
   Sum sum;
