@@ -83,24 +83,29 @@ def on_gpu() -> bool:
     return jax.default_backend() == "gpu"
 
 
+_loaded: dict[str, str] = {}  # a process registers a target once
+
+
 def load(folder: pathlib.Path) -> dict[str, str]:
     """Build, register under jaxtv_simt_*; returns CPU target -> SIMT target (on a GPU: itself)."""
     if on_gpu():
         return {target: target for target in _ffi.REGISTERED["cuda"]}
+    if _loaded:
+        return _loaded
     kernels = library(folder)
     kernels.jaxtv_simt_name.restype = ctypes.c_char_p
     kernels.jaxtv_simt_name.argtypes = kernels.jaxtv_simt_handler.argtypes = [ctypes.c_size_t]
     kernels.jaxtv_simt_handler.restype = ctypes.c_void_p
-    targets, i = {}, 0
+    i = 0
     while (name := kernels.jaxtv_simt_name(i)) is not None:
         target = name.decode()
         simt = target.replace("jaxtv_", "jaxtv_simt_")
         handler = jax.ffi.pycapsule(kernels.jaxtv_simt_handler(i))
         jax.ffi.register_ffi_target(simt, handler, platform="cpu")
         jax.ffi.register_ffi_target_as_batch_partitionable(simt)
-        targets[target] = simt
+        _loaded[target] = simt
         i += 1
-    return targets
+    return _loaded
 
 
 @contextlib.contextmanager
