@@ -30,8 +30,8 @@ maps its input again and again from one tile; `AcceleratedDykstra` refuses array
 of 2^31 samples and more along its axes. `fuzz` needs clang, with its sanitizers and libFuzzer.
 
 Not done yet: the sizes that `python -m reliability` has by default, wherever the table has fewer
-cases; sanitizer builds (ASan, UBSan, TSan) of the native code under the suite; all of these on a
-GPU.
+cases; `fuzz` for ten minutes; the suite under the sanitizers of `scripts/sanitize.sh`, as a whole;
+all of these on a GPU.
 """
 
 
