@@ -263,8 +263,8 @@ JAXTV_INLINE void for_runs(const Bases& b, std::int64_t first, std::int64_t n, F
   }
 }
 
-// Calls f(k, lane, quads) for all samples that quads can move, kQuad rows at a time, and returns
-// how many samples of every lane that are.
+// Calls f(k, lane) for every kQuad rows of one vector of lanes that quads can move, and returns how
+// many samples of every lane that are.
 template <int L, class T, class F>
 JAXTV_INLINE std::int64_t for_quads(const Bases& b, std::int64_t n, F f) {
   if (b.stride != 1 || b.by_rows) return 0;
@@ -404,7 +404,7 @@ struct Decomposition {
         m(rows(group.m)),
         c(rows(group.c)),
         h(rows(group.h)) {
-    for (int g = 0; g < G; ++g) uniform[g] = w[g], changed[g] = M{};
+    for (int g = 0; g < G; ++g) uniform[g] = w[g];
   }
   static V* rows(T* a) { return reinterpret_cast<V*>(a); }
   V weight(std::int64_t e, int g) const { return kPerEdge ? w[e * G + g] : uniform[g]; }
@@ -464,7 +464,6 @@ struct Decomposition {
       sum[g] = x[(n - 1) * G + g];
       count[g] = one;
       right[g] = zero;
-      changed[g] = M{};
     }
     for (std::int64_t k = n - 2; k >= 0; --k) {
       JAXTV_UNROLL
@@ -499,10 +498,8 @@ struct Decomposition {
   // Returns whether there was a cut.
   template <bool kFirst>
   bool round() {
-    if (!forward<kFirst>()) {
-      for (int g = 0; g < G; ++g) changed[g] = M{};
-      return false;
-    }
+    for (int g = 0; g < G; ++g) changed[g] = M{};
+    if (!forward<kFirst>()) return false;
     backward<kFirst>();
     return any_of(changed);
   }
