@@ -209,6 +209,8 @@ def solve(
     # No dual exceeds the sum of |x - mean|: with weights cut down to it, λ = inf has a finite gap.
     spread = total(jnp.abs(x))
     ws = [jnp.minimum(w, spread) for w in ws]
+    # Nor does a state, the difference of two duals, exceed twice that: a start may be anything.
+    start = tuple(jnp.clip(v, -2 * spread, 2 * spread) for v in start)
     edges = sum(total(w) * (x.shape[a] - 1 if w.shape[a] == 1 else 1) for w, a in zip(ws, axes))
     # Measured: rounding leaves jumps inside segments that add up to at most half of this.
     roundoff = jnp.finfo(x.dtype).eps * spread / math.prod(x.shape[a] for a in axes) * edges

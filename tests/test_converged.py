@@ -354,6 +354,18 @@ def test_warm_start(axes):
     np.testing.assert_array_equal(solve(x, 0.25, axes, solver, return_dual=True)[1][0], dual[0])
 
 
+def test_warm_start_from_the_largest_numbers(lowering):
+    """No dual is so large: a start is cut down to what one can be, so that no sum is inf."""
+    x = jnp.asarray(data((6, 5, 3), scale=0.1))
+    solver = jaxtv.AcceleratedDykstra(tol=1e-6)
+    largest = jnp.full_like(x, jnp.finfo(x.dtype).max)
+    y = solve(x, 0.025, (0, 1, 2), solver)
+    start = (largest, largest)
+    far, info = solve(x, 0.025, (0, 1, 2), solver, return_info=True, init_dual=start)
+    assert info.converged
+    np.testing.assert_allclose(far, y, atol=2e-4)
+
+
 def test_warm_start_leaves_derivatives_alone():
     x = jnp.asarray(data((9, 8)))
     _, dual = solve(x, 0.25, (0, 1), return_dual=True)
