@@ -139,7 +139,8 @@ struct SweepSignal {
         n(sweep.shape.n),
         base(sweep.shape.offset(signal, n)),
         stride(sweep.shape.inner),
-        w_base(sweep.shape.offset(signal, sweep.w.length(n))),
+        // One sample has no edge, and their array perhaps no address.
+        w_base(sweep.w.length(n) ? sweep.shape.offset(signal, sweep.w.length(n)) : 0),
         w_stride(sweep.w.per_edge ? stride : 0) {}
   T input(std::int64_t k) const {
     T a = s.x[base + k * stride];

@@ -16,7 +16,18 @@ import time
 
 import jax
 
-from reliability import ROOT, accuracy, bits, fuzz, hostile, imports, large, page, platforms
+from reliability import (
+    ROOT,
+    accuracy,
+    bits,
+    fuzz,
+    hostile,
+    imports,
+    large,
+    page,
+    platforms,
+    sanitizers,
+)
 
 CHECKS = {
     "random": (accuracy.random, 1_000_000),
@@ -28,6 +39,7 @@ CHECKS = {
     "import": (imports.imports, len(imports.SITUATIONS)),
     "converged": (accuracy.converged, 1000),
     "fuzz": (fuzz.check, None),
+    "sanitizers": (sanitizers.sanitizers, 20_000),
 }
 TIMED = ("hostile", "fuzz")  # take --seconds
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The native CPU code under a sanitizer; a finding is an error. The checkout is left as it is.
+# The native CPU code under sanitizers; a finding is an error. The checkout is left as it is.
 #
-#   scripts/sanitize.sh address|undefined [TEST ...]
+#   scripts/sanitize.sh address,undefined [TEST ...]
 #     builds the module in a copy under build/sanitize and runs tests there: by default those of
 #     the kernels.
 #   scripts/sanitize.sh thread [RUNS]
@@ -10,7 +10,7 @@
 #     No finding is suppressed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-sanitizer=${1:?address, undefined or thread}
+sanitizer=${1:?address,undefined or thread}
 shift
 build=build/sanitize/$sanitizer
 
@@ -18,11 +18,11 @@ configure() {  # SOURCE [OPTION ...]
   cmake -S "$1" -B "$build" -DCMAKE_BUILD_TYPE=Release -DJAXTV_SANITIZE="$sanitizer" \
     -DJAXTV_CUDA=OFF -DPython_EXECUTABLE="$(command -v python)" \
     -Dnanobind_DIR="$(python -m nanobind --cmake_dir)" "${@:2}" > /dev/null
+  cmake --build "$build" -j2
 }
 
 if [ "$sanitizer" = thread ]; then
   configure . -DJAXTV_FUZZ=ON
-  cmake --build "$build" -j2
   "$build/fuzz_ffi" "${1:-20000}"
   exit
 fi
@@ -31,14 +31,12 @@ tree=$build/tree
 mkdir -p "$tree"
 git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$tree"
 configure "$tree"
-cmake --build "$build" -j2
 cmake --install "$build" --prefix "$tree" > /dev/null
 cd "$tree"
 [ $# -gt 0 ] || set -- tests/test_{prox1d,prox2d,derivatives,converged,ffi,errors,long_signals}.py \
-  tests/test_{half,properties,transforms,sharding,functional}.py
+  tests/test_{half,properties,transforms,sharding,functional,range}.py
 # Python and jaxlib free at exit, if at all; libstdc++ is named so that exceptions are seen.
 export LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so)"
-[ "$sanitizer" = address ] || unset LD_PRELOAD
 export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0
 export UBSAN_OPTIONS=print_stacktrace=1
 python -m pytest -q "$@"

@@ -11,7 +11,19 @@ import oracles
 import pytest
 
 from benchmarks import scalar
-from reliability import ROOT, accuracy, bits, calls, draws, fuzz, hostile, large, memory, platforms
+from reliability import (
+    ROOT,
+    accuracy,
+    bits,
+    calls,
+    draws,
+    fuzz,
+    hostile,
+    large,
+    memory,
+    platforms,
+    sanitizers,
+)
 
 pytestmark = [pytest.mark.once, pytest.mark.host]  # they set their own precisions, on the CPU
 
@@ -206,3 +218,10 @@ def fresh_programs():
     """The other tests' programs are not held beside those of the many shapes here."""
     yield
     jax.clear_caches()
+
+
+def test_a_sanitizer_that_finds_or_runs_nothing_fails():
+    tests, calls = r"(\d+) passed", r"(\d+) runs"
+    assert sanitizers.verdict("thread", "2000 runs", 0, calls) == ("thread: 2,000", [])
+    for log, status in (("12 passed", 1), ("no tests ran", 0), ("ERROR: AddressSanitizer", -6)):
+        assert len(sanitizers.verdict("address,undefined", log, status, tests)[1]) == 1
