@@ -284,16 +284,13 @@ void repeat_last(const Bases& b, std::int64_t first, std::int64_t n, T* rows) {
 // op(row element or vector, value) for rows[k * L + l] and the sample k of lane l of source.
 template <int L, class T, class Op>
 void gather(const T* source, const Bases& b, std::int64_t n, T* rows, Op op) {
-  std::int64_t done = 0;
-  if constexpr (sizeof(T) >= 4) {
-    using V = typename Vectors<T>::V;
-    done = for_quads<L, T>(b, n, [&](std::int64_t k, int l) {
-      V v[kQuad<T>];
-      for (int i = 0; i < kQuad<T>; ++i) v[i] = Quads<T>::load(source + k, b.at + l + i);
-      transpose_quads(v);
-      for (int i = 0; i < kQuad<T>; ++i) op(*reinterpret_cast<V*>(rows + (k + i) * L + l), v[i]);
-    });
-  }
+  using V = typename Vectors<T>::V;
+  const std::int64_t done = for_quads<L, T>(b, n, [&](std::int64_t k, int l) {
+    V v[kQuad<T>];
+    for (int i = 0; i < kQuad<T>; ++i) v[i] = Quads<T>::load(source + k, b.at + l + i);
+    transpose_quads(v);
+    for (int i = 0; i < kQuad<T>; ++i) op(*reinterpret_cast<V*>(rows + (k + i) * L + l), v[i]);
+  });
   for_runs<L>(b, done, n, [=](std::int64_t row, std::int64_t at, auto count) {
     each(count, [=](int l) { op(rows[row + l], source[at + l]); });
   });
@@ -304,18 +301,108 @@ void gather(const T* source, const Bases& b, std::int64_t n, T* rows) {
   gather<L>(source, b, n, rows, [](auto& row, auto value) { row = value; });
 }
 
-// The inverse of gather.
-template <int L, class T>
-void scatter(const T* rows, const Bases& b, std::int64_t n, T* target) {
+// Where in memory samples lie: a vector of quads, one of samples side by side, or one sample.
+template <class T>
+struct QuadPlace {
+  std::int64_t k;
+  const std::int64_t* at;
+  auto load(const T* p) const { return Quads<T>::load(p + k, at); }
+  void store(T* p, typename Vectors<T>::V v) const { Quads<T>::store(p + k, at, v); }
+};
+template <class T, class V>
+struct Place {
+  std::int64_t at;
+  V load(const T* p) const {
+    V v;
+    std::memcpy(&v, p + at, sizeof v);
+    return v;
+  }
+  void store(T* p, V v) const { std::memcpy(p + at, &v, sizeof v); }
+};
+
+// f(value or vector of them, its place) for rows[k * L + l], whose place is sample k of lane l.
+// With kRepeats also for lanes that repeat the last signal, so for places that it has seen.
+template <int L, bool kRepeats, class T, class F>
+void for_places(const T* rows, const Bases& b, std::int64_t n, F f) {
   using V = typename Vectors<T>::V;
-  const std::int64_t done = for_quads<L, T>(b, n, [&](std::int64_t k, int l) {
+  const std::int64_t most = kRepeats || b.count == L ? n : 0;
+  const std::int64_t done = for_quads<L, T>(b, most, [&](std::int64_t k, int l) {
     V v[kQuad<T>];
     for (int i = 0; i < kQuad<T>; ++i) v[i] = *reinterpret_cast<const V*>(rows + (k + i) * L + l);
     transpose_quads(v);
-    for (int i = 0; i < kQuad<T>; ++i) Quads<T>::store(target + k, b.at + l + i, v[i]);
+    for (int i = 0; i < kQuad<T>; ++i) f(v[i], QuadPlace<T>{k, b.at + l + i});
   });
   for_runs<L>(b, done, n, [=](std::int64_t row, std::int64_t at, auto count) {
-    std::memcpy(target + at, rows + row, count * sizeof(T));
+    if constexpr (std::is_same_v<decltype(count), Count<L>>)
+      for (int l = 0; l < L; l += kLanes<T>)
+        f(*reinterpret_cast<const V*>(rows + row + l), Place<T, V>{at + l});
+    else
+      each(count, [=](int l) { f(rows[row + l], Place<T, T>{at + l}); });
+  });
+}
+
+// The inverse of gather.
+template <int L, class T>
+void scatter(const T* rows, const Bases& b, std::int64_t n, T* target) {
+  for_places<L, true>(rows, b, n, [=](auto value, auto place) { place.store(target, value); });
+}
+
+// Mask codes, a byte a sample, by squares of 16 bytes.
+constexpr int kSquare = 16;
+typedef std::uint8_t Codes __attribute__((vector_size(kSquare)));
+
+JAXTV_INLINE void transpose_codes(Codes (&v)[kSquare]) {
+  for (int step = 1; step < kSquare; step *= 2) {
+    Codes shuffled[kSquare];
+    for (int i = 0; i < kSquare / 2; ++i) {
+      shuffled[2 * i] = interleave<std::uint8_t, false>(v[i], v[i + kSquare / 2]);
+      shuffled[2 * i + 1] = interleave<std::uint8_t, true>(v[i], v[i + kSquare / 2]);
+    }
+    for (int i = 0; i < kSquare; ++i) v[i] = shuffled[i];
+  }
+}
+
+// Calls f(k, lane) for squares of kSquare rows that cover all of them, and returns n; 0 where the
+// samples of a signal do not lie side by side or are fewer. Squares may overlap.
+template <int L, class F>
+JAXTV_INLINE std::int64_t for_squares(const Bases& b, std::int64_t n, F f) {
+  if (b.stride != 1 || b.by_rows || n < kSquare) return 0;
+  for (std::int64_t end = kSquare;; end = end + kSquare < n ? end + kSquare : n) {
+    for (int l = 0; l < L; l += kSquare) f(end - kSquare, l);
+    if (end == n) return n;
+  }
+}
+
+template <int L>
+void gather(const std::uint8_t* source, const Bases& b, std::int64_t n, std::uint8_t* rows) {
+  constexpr int kWide = L < kSquare ? L : kSquare;
+  const std::int64_t done = for_squares<L>(b, n, [&](std::int64_t k, int l) {
+    Codes v[kSquare] = {};
+    for (int i = 0; i < kWide; ++i) std::memcpy(&v[i], source + b.at[l + i] + k, kSquare);
+    transpose_codes(v);
+    for (int i = 0; i < kSquare; ++i) std::memcpy(rows + (k + i) * L + l, &v[i], kWide);
+  });
+  for_runs<L>(b, done, n, [=](std::int64_t row, std::int64_t at, auto count) {
+    std::memcpy(rows + row, source + at, count);
+  });
+  repeat_last<L>(b, done, n, rows);
+}
+
+// mask |= rows.
+template <int L>
+void add_codes(const std::uint8_t* rows, const Bases& b, std::int64_t n, std::uint8_t* mask) {
+  constexpr int kWide = L < kSquare ? L : kSquare;
+  const std::int64_t done = for_squares<L>(b, n, [&](std::int64_t k, int l) {
+    Codes v[kSquare] = {};
+    for (int i = 0; i < kSquare; ++i) std::memcpy(&v[i], rows + (k + i) * L + l, kWide);
+    transpose_codes(v);
+    for (int i = 0; i < kWide; ++i) {
+      const Place<std::uint8_t, Codes> place{b.at[l + i] + k};
+      place.store(mask, place.load(mask) | v[i]);
+    }
+  });
+  for_runs<L>(b, done, n, [=](std::int64_t row, std::int64_t at, auto count) {
+    each(count, [=](int l) { mask[at + l] |= rows[row + l]; });
   });
 }
 
@@ -685,22 +772,24 @@ void certify(Group<T, G>& group, int g, typename Vectors<T>::M doubt) {
   spread<T, G, kPerEdge>(group, g);
 }
 
+// The low bytes of the elements of v.
+template <class V, std::size_t... I>
+JAXTV_INLINE auto low_bytes(V v, std::index_sequence<I...>) {
+  typedef std::uint8_t Bytes __attribute__((vector_size(kBytes)));
+  return pick((Bytes)v, (Bytes)v, std::index_sequence<I * sizeof(v[0])...>());
+}
+
 // Mask codes of the edges after row k of the group, whose values are in m.
 template <class T, int G>
 JAXTV_INLINE void row_codes(const Group<T, G>& group, std::int64_t k, int shift,
                             std::uint8_t* codes) {
   using V = typename Vectors<T>::V;
-  using M = typename Vectors<T>::M;
-  typedef std::uint8_t Bytes __attribute__((vector_size(kLanes<T>)));
   const V *z = reinterpret_cast<const V*>(group.m), *w = reinterpret_cast<const V*>(group.w);
   for (int g = 0; g < G; ++g) {
-    M code = M{} + 3;
-    if (k + 1 < group.n) {
-      const V here = z[k * G + g], next = z[(k + 1) * G + g];
-      const M joined = (here == next) & (w[(group.per_edge ? k : 0) * G + g] > V{});
-      code = (next > here ? M{} + 1 : (next < here ? M{} + 2 : code)) & ~joined;
-    }
-    const Bytes bytes = __builtin_convertvector(code << shift, Bytes);
+    const V here = z[k * G + g], next = z[(k + 1) * G + g];
+    const auto joined = (here == next) & (w[(group.per_edge ? k : 0) * G + g] > V{});
+    const auto code = 3 ^ (joined & 3) ^ ((next > here) & 2) ^ ((next < here) & 1);
+    const auto bytes = low_bytes(code << shift, std::make_index_sequence<kLanes<T>>());
     std::memcpy(codes + g * kLanes<T>, &bytes, sizeof bytes);
   }
 }
@@ -719,10 +808,9 @@ void store(const Sweep<T>& s, const Bases& b, const Group<T, G>& group, T* input
   }
   if (std::uint8_t* mask = s.mask) {
     std::uint8_t* codes = reinterpret_cast<std::uint8_t*>(group.c);  // the values have been spread
-    for (std::int64_t k = 0; k < n; ++k) row_codes(group, k, s.shift, codes + k * L);
-    for_runs<L>(b, 0, n, [=](std::int64_t row, std::int64_t at, auto count) {
-      each(count, [=](int l) { mask[at + l] |= codes[row + l]; });
-    });
+    for (std::int64_t k = 0; k + 1 < n; ++k) row_codes(group, k, s.shift, codes + k * L);
+    std::memset(codes + (n - 1) * L, 3 << s.shift, L);
+    add_codes<L>(codes, b, n, mask);
   }
 }
 
@@ -1019,26 +1107,21 @@ template <class T>
 void adjoint(const Adjoint<T>& op, std::int64_t begin, std::int64_t end, void* scratch) {
   const std::int64_t n = op.segments.shape.n;
   for_tiles(op.segments, begin, end, scratch, [&](Tile<T>& tile, const auto& edges) {
-    T* c = tile.template take<T>(n);
-    const T* g = op.g;
-    T *state = op.state, *gx = op.gx;
-    for_runs<kChunk>(tile.bases, 0, n, [=](std::int64_t row, std::int64_t at, auto count) {
-      each(count, [=](int l) { c[row + l] = (g ? g[at + l] : T(0)) - state[at + l]; });
-    });
-    repeat_last<kChunk>(tile.bases, 0, n, c);
+    T *c = tile.template take<T>(n), *state = op.state;
+    if (op.g) {
+      gather<kChunk>(op.g, tile.bases, n, c);
+      gather<kChunk>(state, tile.bases, n, c, [](auto& row, auto value) { row -= value; });
+    } else {
+      gather<kChunk>(state, tile.bases, n, c,
+                     [](auto& row, auto value) { row = decltype(value){} - value; });
+    }
     pull_tile<T>(tile, edges, c, c, kChunk, op.gw, op.per_edge, true);
-    const bool swap = op.swap;
-    for_runs<kChunk>(tile.bases, 0, n, [=, &op](std::int64_t row, std::int64_t at, auto count) {
-      each(count, [=](int l) {
-        const T a = c[row + l] + state[at + l];
-        c[row + l] = a;
-        gx[at + l] += a;
-        state[at + l] = swap ? T(0) - a : T(0);
-      });
-      for (int j = 0; j < op.num_others; ++j) {
-        T* other = op.others[j];
-        each(count, [=](int l) { other[at + l] -= c[row + l]; });
-      }
+    for_places<kChunk, false>(c, tile.bases, n, [&op, state](auto v, auto place) {
+      const decltype(v) zero = {}, a = v + place.load(state);
+      place.store(op.gx, place.load(op.gx) + a);
+      place.store(state, op.swap ? zero - a : zero);
+      for (int j = 0; j < op.num_others; ++j)
+        place.store(op.others[j], place.load(op.others[j]) - a);
     });
   });
 }
