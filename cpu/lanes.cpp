@@ -1,6 +1,5 @@
-// Kernels across vector lanes, one signal per lane. Compiled once per instruction set (JAXTV_ISA
-// names it, JAXTV_VECTOR_BYTES is its register width) with GCC/Clang vector extensions. Nothing
-// with external linkage that another unit could also emit is used here: the linker must not mix
+// Kernels across vector lanes, one signal per lane. Compiled once per instruction set. Nothing with
+// external linkage that another unit could also emit is used here: the linker must not mix
 // instruction sets.
 #include <cstring>
 #include <type_traits>
@@ -8,11 +7,11 @@
 
 #include "jaxtv/common.hpp"
 #include "sweep.hpp"
+#include "vectors.hpp"
 
 namespace jaxtv::cpu::JAXTV_ISA {
 namespace {
 
-constexpr int kBytes = JAXTV_VECTOR_BYTES;
 #define JAXTV_UNROLL _Pragma("GCC unroll 8")
 
 template <class T>
@@ -25,13 +24,10 @@ struct Vectors<float> {
 };
 template <>
 struct Vectors<double> {
-  typedef double V __attribute__((vector_size(kBytes)));
-  typedef std::int64_t M __attribute__((vector_size(kBytes)));
-  typedef V Half;
+  typedef Double V;
+  typedef DoubleMask M;
+  typedef Double Half;
 };
-typedef Vectors<double>::V Double;
-typedef Vectors<double>::M DoubleMask;
-constexpr int kDoubleLanes = kBytes / 8;
 
 // The kDoubleLanes elements of v as a W of wider elements. Spelled out because GCC 12 splits
 // __builtin_convertvector to wider elements into halves.
@@ -74,13 +70,6 @@ inline V vabs(V a) {
   using M = decltype(a == a);
   return (V)((M)a & ~(M)-V{});
 }
-template <class M>
-inline bool any(M m) {
-  std::int64_t bits[kBytes / 8], all = 0;
-  std::memcpy(bits, &m, kBytes);
-  for (int i = 0; i < kBytes / 8; ++i) all |= bits[i];
-  return all != 0;
-}
 
 // Groups of vectors are interleaved in one loop: the passes are bound by latency, not by
 // throughput.
@@ -98,7 +87,7 @@ struct Group {
   T* h;          // dual of edge (k-1, k) where it is cut: plus or minus its weight; else NaN
   T* w;          // weights (1 or n-1)
   bool per_edge;
-  alignas(64) T shift[L], scale[L], reach[L], length[L];  // reach: max |x - shift|
+  alignas(64) T shift[L], scale[L];
   bool hard[L];  // not for the lanes: not finite, huge, a bad weight, too many rounds
 
   Group(std::int64_t n, bool per_edge, void* scratch) : n(n), per_edge(per_edge) {
@@ -437,8 +426,6 @@ T* prepare(Group<T, G>& group, T* copy) {
       group.hard[lane] = hard;
       group.shift[lane] = !hard && near ? x[0][l] : T(0);
       group.scale[lane] = size;
-      const T up = high[l] - group.shift[lane], down = group.shift[lane] - low[l];
-      group.reach[lane] = up > down ? up : down;
       shifted |= hard || near;
     }
   }
@@ -618,14 +605,14 @@ void decompose(Group<T, G>& group) {
 
 // Calls f(k, value) for every sample of kDoubleLanes lanes, from the last one: the mean of what
 // follows it in its segment, so the segment's value at its start. In double, as values_from_cuts;
-// `divide(ref, sum, count)` rounds. Returns the length of the longest segment.
+// `divide(ref, sum, count)` rounds.
 template <class T, int G, class Divide, class F>
-JAXTV_INLINE Double means(const Group<T, G>& group, int lane, Divide divide, F f) {
+JAXTV_INLINE void means(const Group<T, G>& group, int lane, Divide divide, F f) {
   const auto wide = [&](const T* a, std::int64_t k) {
     return load_wide(a + k * Group<T, G>::L + lane);
   };
   const Double zero = {}, one = zero + 1.0, shift = wide(group.shift, 0);
-  Double ref = zero, sum = zero, count = zero, right = zero, longest = zero;
+  Double ref = zero, sum = zero, count = zero, right = zero;
   Double next = zero;  // dual of the edge to the right of k, where that is cut
   for (std::int64_t k = group.n - 1; k >= 0; --k) {
     const Double x = wide(group.x, k) + shift;
@@ -634,11 +621,9 @@ JAXTV_INLINE Double means(const Group<T, G>& group, int lane, Divide divide, F f
     sum = keep(inside, sum) + (x - ref);
     count = keep(inside, count) + one;
     right = inside ? right : next;
-    longest = vmax(longest, count);
     next = wide(group.h, k);
     f(k, divide(ref, sum + (right - next), count));
   }
-  return longest;
 }
 
 // Values from the cuts: sums in double, the quotient in T.
@@ -649,41 +634,46 @@ void values(Group<T, G>& group, int lane) {
   const auto divide = [=](Double ref, Double sum, Double count) {
     return narrow(ref) + narrow(sum) / narrow(count);
   };
-  const Half length = narrow(means(group, lane, divide, [&](std::int64_t k, Half value) {
+  means(group, lane, divide, [&](std::int64_t k, Half value) {
     std::memcpy(group.c + k * Group<T, G>::L + lane, &value, sizeof value);
-  }));
-  std::memcpy(group.length + lane, &length, sizeof length);
+  });
 }
 
 // Spreads the values of vector g over their segments into m (the messages are read just before).
-// Returns the lanes in which a decision was as close as round-off: those are certified in double.
+// Returns the lanes in which a decision was as close as round-off, to be certified in double; c
+// gets a mask of the samples whose segments that concerns.
+//
+// A message of a segment is off by that of the threshold, once for every sample up to it, and by
+// its own rounding, 3 units of the weights in sum: a step is a difference of duals. At the end of
+// the segment the message would be the dual there, so what it is off there bounds the former.
 template <class T, int G, bool kPerEdge>
 typename Vectors<T>::M spread(Group<T, G>& group, int g) {
   using V = typename Vectors<T>::V;
   using M = typename Vectors<T>::M;
   const std::int64_t n = group.n;
-  const V zero = {};
+  const V zero = {}, huge = zero + T(3e38), margin = zero + T(4) * kUnit<T>;
   const auto at = [g](T* a) { return reinterpret_cast<V*>(a) + g; };
   V *m = at(group.m), *c = at(group.c), *h = at(group.h), *w = at(group.w);
-  const V scale = *at(group.scale), reach = *at(group.reach);
-  const V relative = T(4) * kUnit<T> * (*at(group.length) + T(4));
-  const V absolute = relative * reach;  // the messages see the shifted samples
-  const V close = T(8) * kUnit<T> * scale;
+  const V close = T(8) * kUnit<T> * *at(group.scale);
   const auto weight = [&](std::int64_t e) { return w[(kPerEdge ? e : 0) * G]; };
   M doubt = {}, inside = ~M{};
   V value = c[0], force = {};
+  V room = huge, total = zero;  // of the segment: least distance to a bound, sum of its bounds
   for (std::int64_t k = 0; k < n; ++k) {
     const V here = inside < 0 ? value : c[k * G];
     M narrow = ~inside & (times_sign(here - value, force) <= close);
     if (kPerEdge && k > 0) narrow &= weight(k - 1) > zero;
-    doubt |= narrow;
     const V message = m[k * G];
     m[k * G] = value = here;
-    if (k + 1 == n) break;
     force = h[(k + 1) * G];
-    inside = inside_of(force);
+    const M closely = narrow | (room < vabs(message - force) + margin * total);  // NaN: inside
+    c[k * G] = (V)closely;
+    doubt |= closely;
+    if (k + 1 == n) break;
     const V bound = weight(k);
-    doubt |= inside & (vabs(message) > bound - (absolute + relative * bound));
+    inside = inside_of(force);
+    room = inside < 0 ? vmin(room, bound - vabs(message)) : huge;
+    total = keep(inside, total) + bound;
   }
   if (!kPerEdge) doubt &= weight(0) > zero;
   return doubt;
@@ -708,11 +698,11 @@ void own_samples(Group<T, G>& group, int g) {
   }
 }
 
-// certify of include/jaxtv/cuts.hpp on kDoubleLanes lanes, in double. With kMend it mends the cuts
-// of what fails for another round: a cut without a jump of its sign is joined, an edge whose dual
-// leaves its bounds is cut. `y` is scratch: the values at the starts of segments.
-template <class T, int G, bool kPerEdge, bool kMend>
-DoubleMask certify_round(Group<T, G>& group, int lane, DoubleMask pending, Double* y) {
+// certify of include/jaxtv/cuts.hpp on kDoubleLanes lanes, in double. Mends the cuts of what fails
+// for another round: a cut without a jump of its sign is joined, an edge whose dual leaves its
+// bounds is cut. `y` is scratch: the values at the starts of segments.
+template <class T, int G, bool kPerEdge>
+DoubleMask mend(Group<T, G>& group, int lane, DoubleMask pending, Double* y) {
   using Half = typename Vectors<T>::Half;
   constexpr int L = Group<T, G>::L;
   const auto wide = [&](const T* a, std::int64_t k) { return load_wide(a + k * L + lane); };
@@ -735,39 +725,94 @@ DoubleMask certify_round(Group<T, G>& group, int lane, DoubleMask pending, Doubl
     const DoubleMask outside = pending & ~is_cut & (vabs(u) > limit);
     failed |= flat | outside;
     const Double side = u > zero ? bound : -bound;
-    u = is_cut ? force : u;
-    length = is_cut ? one : length;
+    u = outside ? side : (is_cut ? force : u);
+    length = is_cut | outside ? one : length;
     value = is_cut ? y[e + 1] : value;
-    if constexpr (kMend) {
-      const Half mended = __builtin_convertvector(outside ? side : (flat ? none : force), Half);
-      std::memcpy(group.h + (e + 1) * L + lane, &mended, sizeof mended);
-      u = outside ? side : u;
-      length = outside ? one : length;
+    const Half mended = __builtin_convertvector(outside ? side : (flat ? none : force), Half);
+    std::memcpy(group.h + (e + 1) * L + lane, &mended, sizeof mended);
+  }
+  return failed;
+}
+
+// One lane of a group, in double.
+template <class T, int G, bool kPerEdge>
+struct Lane {
+  static constexpr int L = Group<T, G>::L;
+  static constexpr double kSlack = 8 * kUnit<double>;
+  struct Segment {
+    std::int64_t begin, end;
+    double value;
+  };
+  const Group<T, G>& group;
+  const int lane;
+
+  double sample(std::int64_t k) const {
+    return double(group.x[k * L + lane]) + double(group.shift[lane]);
+  }
+  double force(std::int64_t k) const { return double(group.h[k * L + lane]); }
+  double weight(std::int64_t e) const { return double(group.w[(kPerEdge ? e : 0) * L + lane]); }
+
+  Segment segment_of(std::int64_t k) const {
+    std::int64_t begin = k, end = k + 1;
+    while (inside_of(force(begin))) --begin;
+    while (inside_of(force(end))) ++end;
+    const double ref = sample(end - 1);
+    double sum = 0;
+    for (std::int64_t i = end - 1; i >= begin; --i) sum += sample(i) - ref;
+    sum += force(end) - force(begin);
+    return {begin, end, ref + sum / double(end - begin)};
+  }
+
+  // certify of include/jaxtv/cuts.hpp for the segment of sample k and the jump before it.
+  bool certified(std::int64_t k) const {
+    const Segment s = segment_of(k);
+    const double scale = double(group.scale[lane]);
+    double u = force(s.begin), length = 1;
+    for (std::int64_t e = s.begin; e + 1 < s.end; ++e) {
+      u += s.value - sample(e);
+      length += 1;
+      if (abs_of(u) > weight(e) + kSlack * length * (scale + weight(e))) return false;
+    }
+    if (s.begin == 0 || !(weight(s.begin - 1) > 0)) return true;
+    const double jump = s.value - segment_of(s.begin - 1).value;
+    return (force(s.begin) < 0 ? -jump : jump) > kSlack * scale;
+  }
+};
+
+// Of the lanes of vector g that are in doubt, those with a segment that double does not certify.
+template <class T, int G, bool kPerEdge>
+typename Vectors<T>::M uncertified(const Group<T, G>& group, int g, typename Vectors<T>::M doubt) {
+  using M = typename Vectors<T>::M;
+  const M* close = reinterpret_cast<const M*>(group.c) + g;  // from spread
+  M failed = {};
+  if (!any(doubt)) return failed;
+  for (std::int64_t k = 0; k < group.n; ++k) {
+    const M here = close[k * G] & doubt & ~failed;
+    if (!any(here)) continue;
+    for (int l = 0; l < kLanes<T>; ++l) {
+      const int lane = g * kLanes<T> + l;
+      if (here[l] && !group.hard[lane] && !Lane<T, G, kPerEdge>{group, lane}.certified(k))
+        failed[l] = -1;
     }
   }
   return failed;
 }
 
-// Certifies the lanes of vector g that are in doubt and mends their cuts, together in double. Near
-// ties, which float cannot decide, are many where samples and weights are multiples of one number
-// (8 bit images). Lanes that no few rounds mend go to the serial solver.
+// Mends the cuts of lanes of vector g that are not certified, together in double. Near ties, which
+// float cannot decide, are many where samples and weights are multiples of one number (8 bit
+// images). Lanes that no few rounds mend go to the serial solver.
 template <class T, int G, bool kPerEdge>
-void certify(Group<T, G>& group, int g, typename Vectors<T>::M doubt) {
+void mend_lanes(Group<T, G>& group, int g, typename Vectors<T>::M failed) {
   constexpr int kMends = 6;
   Double* y = reinterpret_cast<Double*>(group.c);  // the values have been spread
   const int begin = g * kLanes<T>, end = begin + kLanes<T>;
-  bool mended = false;
   for (int lane = begin; lane < end; lane += kDoubleLanes) {
     DoubleMask pending;
-    for (int l = 0; l < kDoubleLanes; ++l)
-      pending[l] = doubt[lane - begin + l] != 0 && !group.hard[lane + l] ? -1 : 0;
-    pending = certify_round<T, G, kPerEdge, false>(group, lane, pending, y);
-    mended |= any(pending);
+    for (int l = 0; l < kDoubleLanes; ++l) pending[l] = failed[lane - begin + l];
     for (int round = 0; round < kMends && any(pending); ++round)
-      pending = certify_round<T, G, kPerEdge, true>(group, lane, pending, y);
+      pending = mend<T, G, kPerEdge>(group, lane, pending, y);
     for (int l = 0; l < kDoubleLanes; ++l) group.hard[lane + l] |= pending[l] != 0;
   }
-  if (!mended) return;
   for (int lane = begin; lane < end; lane += kDoubleLanes) values(group, lane);
   spread<T, G, kPerEdge>(group, g);
 }
@@ -828,10 +873,11 @@ void prox_group(const Sweep<T>& s, std::int64_t begin, std::int64_t end, void* s
   T* input = prepare(group, group.w + (kPerEdge && n > 1 ? n - 1 : 1) * L);
   decompose<T, G, kPerEdge>(group);
   for (int lane = 0; lane < L; lane += kDoubleLanes) values(group, lane);
-  typename Vectors<T>::M doubt[G];
-  for (int g = 0; g < G; ++g) doubt[g] = spread<T, G, kPerEdge>(group, g);
+  typename Vectors<T>::M failed[G];
   for (int g = 0; g < G; ++g)
-    if (any(doubt[g])) certify<T, G, kPerEdge>(group, g, doubt[g]);
+    failed[g] = uncertified<T, G, kPerEdge>(group, g, spread<T, G, kPerEdge>(group, g));
+  for (int g = 0; g < G; ++g)
+    if (any(failed[g])) mend_lanes<T, G, kPerEdge>(group, g, failed[g]);
   for (int g = 0; g < G; ++g) own_samples<T, G, kPerEdge>(group, g);
   for (int l = 0; l < b.count; ++l) {
     if (!group.hard[l]) continue;
