@@ -109,15 +109,21 @@ struct Bases {
   bool by_rows;           // the runs are long enough to copy row by row
   Bases(const Shape& s, std::int64_t length, std::int64_t begin, std::int64_t end, int width)
       : stride(s.inner), count(int(end - begin)) {
-    std::int64_t next = s.offset(begin, length), left = s.inner - begin % s.inner;
-    const std::int64_t jump = (length - 1) * s.inner;
-    for (int l = 0; l < count; ++l, ++next, --left) {  // no division per lane
-      if (left == 0) {
-        left = s.inner;
-        next += jump;
-      }
-      at[l] = next;
+    std::int64_t next = s.offset(begin, length);
+    const auto add = [&](int l) {
       if (l == 0 || next != at[l - 1] + 1) run[runs++] = std::int16_t(l);
+      at[l] = next;
+    };
+    if (s.inner == 1) {
+      for (int l = 0; l < count; ++l, next += length) add(l);
+    } else {
+      std::int64_t left = s.inner - begin % s.inner;
+      for (int l = 0; l < count; ++l, ++next) {  // no division per lane
+        add(l);
+        if (--left > 0) continue;
+        left = s.inner;
+        next += (length - 1) * s.inner;
+      }
     }
     run[runs] = std::int16_t(count);
     by_rows = count >= 8 * runs;
@@ -1028,22 +1034,23 @@ inline void segment_means(std::int64_t n, std::int64_t stride, Edges edges, Valu
 template <class T>
 struct Tile {
   const Shape& shape;
+  const std::int64_t first, edges;  // weights of a signal
   const Bases bases;
-  std::int64_t first;
-  bool direct;
+  const bool direct;
+  const Bases weight_bases;  // of no signals, where direct
   T* scratch;
-  Tile(const Shape& shape, std::int64_t begin, std::int64_t end, void* scratch)
+  Tile(const Shape& shape, bool per_edge, std::int64_t begin, std::int64_t end, void* scratch)
       : shape(shape),
-        bases(shape, shape.n, begin, end, kChunk),
         first(begin),
+        edges(per_edge ? shape.n - 1 : 1),
+        bases(shape, shape.n, begin, end, kChunk),
         direct(bases.contiguous() && bases.count == kChunk),
+        weight_bases(shape, edges, begin, direct ? begin : end, direct ? 0 : kChunk),
         scratch(static_cast<T*>(scratch)) {}
   std::int64_t stride() const { return direct ? shape.inner : kChunk; }
   // The weights of single samples have no rows, and their memory may be null.
   std::int64_t offset(std::int64_t rows) const { return rows ? shape.offset(first, rows) : 0; }
-  Bases bases_of(std::int64_t length) const {
-    return Bases(shape, length, first, first + bases.count, kChunk);
-  }
+  const Bases& bases_of(std::int64_t rows) const { return rows == shape.n ? bases : weight_bases; }
   template <class U>
   U* take(std::int64_t rows) {  // aligned for vectors
     U* here = reinterpret_cast<U*>(scratch);
@@ -1072,13 +1079,15 @@ std::size_t derivative_scratch_bytes(std::int64_t n) {
 
 // Calls f(tile, edges) for every chunk of the signals [begin, end).
 template <class T, class F>
-void for_tiles(const Segments<T>& s, std::int64_t begin, std::int64_t end, void* scratch, F f) {
+void for_tiles(const Segments<T>& s, bool per_edge, std::int64_t begin, std::int64_t end,
+               void* scratch, F f) {
   const std::int64_t n = s.shape.n;
   for (std::int64_t first = begin; first < end; first += kChunk) {
-    Tile<T> tile(s.shape, first, first + kChunk < end ? first + kChunk : end, scratch);
+    const std::int64_t last = first + kChunk < end ? first + kChunk : end;
+    Tile<T> tile(s.shape, per_edge, first, last, scratch);
     if (s.y) {
       const T* y = tile.read(s.y, n);
-      const T* w = tile.read(s.w.data, s.w.length(n));
+      const T* w = tile.read(s.w.data, tile.edges);
       f(tile, FromValues<T>{y, w, tile.stride(), s.w.per_edge ? tile.stride() : 0});
     } else {
       f(tile, FromMask(tile.read(s.mask, n), tile.stride(), s.shift));
@@ -1089,25 +1098,26 @@ void for_tiles(const Segments<T>& s, std::int64_t begin, std::int64_t end, void*
 template <class T>
 void push(const Pushforward<T>& op, std::int64_t begin, std::int64_t end, void* scratch) {
   const std::int64_t n = op.segments.shape.n;
-  for_tiles(op.segments, begin, end, scratch, [&](Tile<T>& tile, const auto& edges) {
-    const std::int64_t stride = tile.stride(), step = op.tw.per_edge ? stride : 0;
-    const T* tx = tile.read(op.tx, n);
-    const T* tw = tile.read(op.tw.data, op.tw.length(n));
-    T* out = tile.output(op.out, n);
-    const auto force = [&](std::int64_t e, int l) {  // s_e tw_e
-      return edges(e, l).sign * load_wide(tw + e * step + l);
-    };
-    segment_means<T>(
-        n, stride, edges,
-        [&](std::int64_t k, int l) {
-          Double v = load_wide(tx + k * stride + l);
-          if (k + 1 < n) v += force(k, l);
-          if (k > 0) v -= force(k - 1, l);
-          return v;
-        },
-        out, [](auto...) {});
-    tile.flush(op.out, out, n);
-  });
+  for_tiles(op.segments, op.tw.per_edge, begin, end, scratch,
+            [&](Tile<T>& tile, const auto& edges) {
+              const std::int64_t stride = tile.stride(), step = op.tw.per_edge ? stride : 0;
+              const T* tx = tile.read(op.tx, n);
+              const T* tw = tile.read(op.tw.data, tile.edges);
+              T* out = tile.output(op.out, n);
+              const auto force = [&](std::int64_t e, int l) {  // s_e tw_e
+                return edges(e, l).sign * load_wide(tw + e * step + l);
+              };
+              segment_means<T>(
+                  n, stride, edges,
+                  [&](std::int64_t k, int l) {
+                    Double v = load_wide(tx + k * stride + l);
+                    if (k + 1 < n) v += force(k, l);
+                    if (k > 0) v -= force(k - 1, l);
+                    return v;
+                  },
+                  out, [](auto...) {});
+              tile.flush(op.out, out, n);
+            });
 }
 
 // out = P g on a tile; g and out have sample k at k * stride and may be the same. Weight gradients
@@ -1116,9 +1126,9 @@ template <class T, class Edges>
 void pull_tile(Tile<T>& tile, const Edges& edges, const T* g, T* out, std::int64_t stride, T* gw,
                bool per_edge, bool accumulate) {
   using L = Lanes<T>;
-  const std::int64_t n = tile.shape.n, rows = per_edge ? n - 1 : 1, step = tile.stride();
-  const T* before = accumulate ? tile.read(gw, rows) : nullptr;
-  T* sums = tile.output(gw, rows);
+  const std::int64_t n = tile.shape.n, step = tile.stride();
+  const T* before = accumulate ? tile.read(gw, tile.edges) : nullptr;
+  T* sums = tile.output(gw, tile.edges);
   const auto save = [=](std::int64_t at, Double v) {
     if (before) v += load_wide(before + at);
     L::store(sums + at, L::narrow(v));
@@ -1135,13 +1145,13 @@ void pull_tile(Tile<T>& tile, const Edges& edges, const T* g, T* out, std::int64
       });
   if (!per_edge)
     for (int i = 0; i < kPair; ++i) save(i * kDoubleLanes, total[i]);
-  tile.flush(gw, sums, rows);
+  tile.flush(gw, sums, tile.edges);
 }
 
 template <class T>
 void pull(const Pullback<T>& op, std::int64_t begin, std::int64_t end, void* scratch) {
   const std::int64_t n = op.segments.shape.n;
-  for_tiles(op.segments, begin, end, scratch, [&](Tile<T>& tile, const auto& edges) {
+  for_tiles(op.segments, op.per_edge, begin, end, scratch, [&](Tile<T>& tile, const auto& edges) {
     const T* g = tile.read(op.g, n);
     T* gx = tile.output(op.gx, n);
     pull_tile(tile, edges, g, gx, tile.stride(), op.gw, op.per_edge, false);
@@ -1152,7 +1162,7 @@ void pull(const Pullback<T>& op, std::int64_t begin, std::int64_t end, void* scr
 template <class T>
 void adjoint(const Adjoint<T>& op, std::int64_t begin, std::int64_t end, void* scratch) {
   const std::int64_t n = op.segments.shape.n;
-  for_tiles(op.segments, begin, end, scratch, [&](Tile<T>& tile, const auto& edges) {
+  for_tiles(op.segments, op.per_edge, begin, end, scratch, [&](Tile<T>& tile, const auto& edges) {
     T *c = tile.template take<T>(n), *state = op.state;
     if (op.g) {
       gather<kChunk>(op.g, tile.bases, n, c);
