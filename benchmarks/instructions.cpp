@@ -36,7 +36,7 @@ Sweep<float> sweep_of(Shape shape, const float* x, const float* lam, float* y) {
 
 }  // namespace
 
-// Callgrind counts inside of these two only.
+// Callgrind counts inside of these only.
 extern "C" __attribute__((noinline)) void counted_prox(const Sweep<float>& s) {
   prox1d(kAlone, s, kDirect);
 }
@@ -45,9 +45,30 @@ extern "C" __attribute__((noinline)) void counted_pull(const Pullback<float>& op
 }
 extern "C" __attribute__((noinline)) void counted_dykstra(const Iteration& it, const float* x,
                                                           const std::vector<Weights<float>>& w,
-                                                          float* y) {
-  dykstra<float>(kAlone, it, kDirect, x, w, y, nullptr);
+                                                          float* y, std::uint8_t* mask) {
+  dykstra<float>(kAlone, it, kDirect, x, w, y, mask);
 }
+extern "C" __attribute__((noinline)) void counted_adjoint(const Iteration& it,
+                                                          const std::uint8_t* mask, const float* g,
+                                                          float* gx,
+                                                          const std::vector<float*>& gw) {
+  dykstra_pull<float>(kAlone, it, mask, g, gx, gw, {false, false});
+}
+
+namespace {
+
+void run_dykstra(const Iteration& it, const float* x, float* y, bool masked, bool adjoint) {
+  const std::int64_t size = it.core_size();
+  const std::vector<float> lam(size, 0.1f);
+  const std::vector<Weights<float>> w(2, {lam.data(), false});
+  std::vector<std::uint8_t> mask(it.planes() * size);
+  if (!adjoint) return counted_dykstra(it, x, w, y, masked ? mask.data() : nullptr);
+  dykstra<float>(kAlone, it, kDirect, x, w, y, mask.data());
+  std::vector<float> gw(2 * size);
+  counted_adjoint(it, mask.data(), x, y, {gw.data(), gw.data() + size});
+}
+
+}  // namespace
 
 int main(int, char** arguments) {
   const std::string name = arguments[1];
@@ -61,10 +82,13 @@ int main(int, char** arguments) {
   if (strided)
     for (std::int64_t i = 0; i < rows * n; ++i) y[i % n * rows + i / n] = x[i];
   if (strided) x.swap(y);
+  const bool masked = name.find("masks") != name.npos, adjoint = name.find("adjoint") == 0;
   if (name == "image, 4 sweeps") {
-    const std::vector<float> one(side, 0.1f);
-    const Iteration it{1, {side, side}, {1, 0}, 4};
-    counted_dykstra(it, x.data(), {{one.data(), false}, {one.data(), false}}, y.data());
+    run_dykstra({1, {side, side}, {1, 0}, 4}, x.data(), y.data(), false, false);
+  } else if (masked || adjoint) {
+    const bool last = name.find("channels last") != name.npos;
+    const Iteration it{1, {last ? 32 : 16, 32, last ? 16 : 32}, {last ? 1 : 2, last ? 0 : 1}, 4};
+    run_dykstra(it, x.data(), y.data(), masked, adjoint);
   } else if (name == "backward") {
     prox1d(kAlone, sweep_of(shape, x.data(), lam.data(), y.data()), kDirect);
     std::vector<float> g(x), gw(rows);

@@ -22,7 +22,19 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 COUNTS = pathlib.Path(__file__).with_name("instructions.json")
 TOLERANCE = 0.10
 SAMPLES = 16384  # of every case, see instructions.cpp
-CASES = ("rows of 32", "rows of 512", "strided", "ramp", "single", "backward", "image, 4 sweeps")
+CASES = (
+    "rows of 32",
+    "rows of 512",
+    "strided",
+    "ramp",
+    "single",
+    "backward",
+    "image, 4 sweeps",
+    "masks, channels last",
+    "masks, channels first",
+    "adjoint, channels last",
+    "adjoint, channels first",
+)
 
 
 def _run(*command: object, **options) -> str:
@@ -96,7 +108,7 @@ def main() -> None:
         driver = build(pathlib.Path(folder))
         measured = {case: count(driver, case) for case in CASES}
     for case, instructions in measured.items():
-        print(f"{case:18s} {instructions:12,d}  {instructions / SAMPLES:7.2f} per sample")
+        print(f"{case:24s} {instructions:12,d}  {instructions / SAMPLES:7.2f} per sample")
     if options.update:
         cases = {c: {"instructions": i, "samples": SAMPLES} for c, i in measured.items()}
         known = {"compiler": compiler, "isa": "avx2", "tolerance": TOLERANCE, "cases": cases}

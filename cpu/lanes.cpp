@@ -1,6 +1,5 @@
-// Kernels across vector lanes, one signal per lane. Compiled once per instruction set (JAXTV_ISA
-// names it, JAXTV_VECTOR_BYTES is its register width) with GCC/Clang vector extensions. Nothing
-// with external linkage that another unit could also emit is used here: the linker must not mix
+// Kernels across vector lanes, one signal per lane. Compiled once per instruction set. Nothing with
+// external linkage that another unit could also emit is used here: the linker must not mix
 // instruction sets.
 #include <cstring>
 #include <type_traits>
@@ -8,11 +7,11 @@
 
 #include "jaxtv/common.hpp"
 #include "sweep.hpp"
+#include "vectors.hpp"
 
 namespace jaxtv::cpu::JAXTV_ISA {
 namespace {
 
-constexpr int kBytes = JAXTV_VECTOR_BYTES;
 #define JAXTV_UNROLL _Pragma("GCC unroll 8")
 
 template <class T>
@@ -25,13 +24,10 @@ struct Vectors<float> {
 };
 template <>
 struct Vectors<double> {
-  typedef double V __attribute__((vector_size(kBytes)));
-  typedef std::int64_t M __attribute__((vector_size(kBytes)));
-  typedef V Half;
+  typedef Double V;
+  typedef DoubleMask M;
+  typedef Double Half;
 };
-typedef Vectors<double>::V Double;
-typedef Vectors<double>::M DoubleMask;
-constexpr int kDoubleLanes = kBytes / 8;
 
 // The kDoubleLanes elements of v as a W of wider elements. Spelled out because GCC 12 splits
 // __builtin_convertvector to wider elements into halves.
@@ -74,13 +70,6 @@ inline V vabs(V a) {
   using M = decltype(a == a);
   return (V)((M)a & ~(M)-V{});
 }
-template <class M>
-inline bool any(M m) {
-  std::int64_t bits[kBytes / 8], all = 0;
-  std::memcpy(bits, &m, kBytes);
-  for (int i = 0; i < kBytes / 8; ++i) all |= bits[i];
-  return all != 0;
-}
 
 // Groups of vectors are interleaved in one loop: the passes are bound by latency, not by
 // throughput.
@@ -98,7 +87,7 @@ struct Group {
   T* h;          // dual of edge (k-1, k) where it is cut: plus or minus its weight; else NaN
   T* w;          // weights (1 or n-1)
   bool per_edge;
-  alignas(64) T shift[L], scale[L], reach[L], length[L];  // reach: max |x - shift|
+  alignas(64) T shift[L], scale[L];
   bool hard[L];  // not for the lanes: not finite, huge, a bad weight, too many rounds
 
   Group(std::int64_t n, bool per_edge, void* scratch) : n(n), per_edge(per_edge) {
@@ -120,15 +109,21 @@ struct Bases {
   bool by_rows;           // the runs are long enough to copy row by row
   Bases(const Shape& s, std::int64_t length, std::int64_t begin, std::int64_t end, int width)
       : stride(s.inner), count(int(end - begin)) {
-    std::int64_t next = s.offset(begin, length), left = s.inner - begin % s.inner;
-    const std::int64_t jump = (length - 1) * s.inner;
-    for (int l = 0; l < count; ++l, ++next, --left) {  // no division per lane
-      if (left == 0) {
-        left = s.inner;
-        next += jump;
-      }
-      at[l] = next;
+    std::int64_t next = s.offset(begin, length);
+    const auto add = [&](int l) {
       if (l == 0 || next != at[l - 1] + 1) run[runs++] = std::int16_t(l);
+      at[l] = next;
+    };
+    if (s.inner == 1) {
+      for (int l = 0; l < count; ++l, next += length) add(l);
+    } else {
+      std::int64_t left = s.inner - begin % s.inner;
+      for (int l = 0; l < count; ++l, ++next) {  // no division per lane
+        add(l);
+        if (--left > 0) continue;
+        left = s.inner;
+        next += (length - 1) * s.inner;
+      }
     }
     run[runs] = std::int16_t(count);
     by_rows = count >= 8 * runs;
@@ -284,16 +279,13 @@ void repeat_last(const Bases& b, std::int64_t first, std::int64_t n, T* rows) {
 // op(row element or vector, value) for rows[k * L + l] and the sample k of lane l of source.
 template <int L, class T, class Op>
 void gather(const T* source, const Bases& b, std::int64_t n, T* rows, Op op) {
-  std::int64_t done = 0;
-  if constexpr (sizeof(T) >= 4) {
-    using V = typename Vectors<T>::V;
-    done = for_quads<L, T>(b, n, [&](std::int64_t k, int l) {
-      V v[kQuad<T>];
-      for (int i = 0; i < kQuad<T>; ++i) v[i] = Quads<T>::load(source + k, b.at + l + i);
-      transpose_quads(v);
-      for (int i = 0; i < kQuad<T>; ++i) op(*reinterpret_cast<V*>(rows + (k + i) * L + l), v[i]);
-    });
-  }
+  using V = typename Vectors<T>::V;
+  const std::int64_t done = for_quads<L, T>(b, n, [&](std::int64_t k, int l) {
+    V v[kQuad<T>];
+    for (int i = 0; i < kQuad<T>; ++i) v[i] = Quads<T>::load(source + k, b.at + l + i);
+    transpose_quads(v);
+    for (int i = 0; i < kQuad<T>; ++i) op(*reinterpret_cast<V*>(rows + (k + i) * L + l), v[i]);
+  });
   for_runs<L>(b, done, n, [=](std::int64_t row, std::int64_t at, auto count) {
     each(count, [=](int l) { op(rows[row + l], source[at + l]); });
   });
@@ -304,18 +296,108 @@ void gather(const T* source, const Bases& b, std::int64_t n, T* rows) {
   gather<L>(source, b, n, rows, [](auto& row, auto value) { row = value; });
 }
 
-// The inverse of gather.
-template <int L, class T>
-void scatter(const T* rows, const Bases& b, std::int64_t n, T* target) {
+// Where in memory samples lie: a vector of quads, one of samples side by side, or one sample.
+template <class T>
+struct QuadPlace {
+  std::int64_t k;
+  const std::int64_t* at;
+  auto load(const T* p) const { return Quads<T>::load(p + k, at); }
+  void store(T* p, typename Vectors<T>::V v) const { Quads<T>::store(p + k, at, v); }
+};
+template <class T, class V>
+struct Place {
+  std::int64_t at;
+  V load(const T* p) const {
+    V v;
+    std::memcpy(&v, p + at, sizeof v);
+    return v;
+  }
+  void store(T* p, V v) const { std::memcpy(p + at, &v, sizeof v); }
+};
+
+// f(value or vector of them, its place) for rows[k * L + l], whose place is sample k of lane l.
+// With kRepeats also for lanes that repeat the last signal, so for places that it has seen.
+template <int L, bool kRepeats, class T, class F>
+void for_places(const T* rows, const Bases& b, std::int64_t n, F f) {
   using V = typename Vectors<T>::V;
-  const std::int64_t done = for_quads<L, T>(b, n, [&](std::int64_t k, int l) {
+  const std::int64_t most = kRepeats || b.count == L ? n : 0;
+  const std::int64_t done = for_quads<L, T>(b, most, [&](std::int64_t k, int l) {
     V v[kQuad<T>];
     for (int i = 0; i < kQuad<T>; ++i) v[i] = *reinterpret_cast<const V*>(rows + (k + i) * L + l);
     transpose_quads(v);
-    for (int i = 0; i < kQuad<T>; ++i) Quads<T>::store(target + k, b.at + l + i, v[i]);
+    for (int i = 0; i < kQuad<T>; ++i) f(v[i], QuadPlace<T>{k, b.at + l + i});
   });
   for_runs<L>(b, done, n, [=](std::int64_t row, std::int64_t at, auto count) {
-    std::memcpy(target + at, rows + row, count * sizeof(T));
+    if constexpr (std::is_same_v<decltype(count), Count<L>>)
+      for (int l = 0; l < L; l += kLanes<T>)
+        f(*reinterpret_cast<const V*>(rows + row + l), Place<T, V>{at + l});
+    else
+      each(count, [=](int l) { f(rows[row + l], Place<T, T>{at + l}); });
+  });
+}
+
+// The inverse of gather.
+template <int L, class T>
+void scatter(const T* rows, const Bases& b, std::int64_t n, T* target) {
+  for_places<L, true>(rows, b, n, [=](auto value, auto place) { place.store(target, value); });
+}
+
+// Mask codes, a byte a sample, by squares of 16 bytes.
+constexpr int kSquare = 16;
+typedef std::uint8_t Codes __attribute__((vector_size(kSquare)));
+
+JAXTV_INLINE void transpose_codes(Codes (&v)[kSquare]) {
+  for (int step = 1; step < kSquare; step *= 2) {
+    Codes shuffled[kSquare];
+    for (int i = 0; i < kSquare / 2; ++i) {
+      shuffled[2 * i] = interleave<std::uint8_t, false>(v[i], v[i + kSquare / 2]);
+      shuffled[2 * i + 1] = interleave<std::uint8_t, true>(v[i], v[i + kSquare / 2]);
+    }
+    for (int i = 0; i < kSquare; ++i) v[i] = shuffled[i];
+  }
+}
+
+// Calls f(k, lane) for squares of kSquare rows that cover all of them, and returns n; 0 where the
+// samples of a signal do not lie side by side or are fewer. Squares may overlap.
+template <int L, class F>
+JAXTV_INLINE std::int64_t for_squares(const Bases& b, std::int64_t n, F f) {
+  if (b.stride != 1 || b.by_rows || n < kSquare) return 0;
+  for (std::int64_t end = kSquare;; end = end + kSquare < n ? end + kSquare : n) {
+    for (int l = 0; l < L; l += kSquare) f(end - kSquare, l);
+    if (end == n) return n;
+  }
+}
+
+template <int L>
+void gather(const std::uint8_t* source, const Bases& b, std::int64_t n, std::uint8_t* rows) {
+  constexpr int kWide = L < kSquare ? L : kSquare;
+  const std::int64_t done = for_squares<L>(b, n, [&](std::int64_t k, int l) {
+    Codes v[kSquare] = {};
+    for (int i = 0; i < kWide; ++i) std::memcpy(&v[i], source + b.at[l + i] + k, kSquare);
+    transpose_codes(v);
+    for (int i = 0; i < kSquare; ++i) std::memcpy(rows + (k + i) * L + l, &v[i], kWide);
+  });
+  for_runs<L>(b, done, n, [=](std::int64_t row, std::int64_t at, auto count) {
+    std::memcpy(rows + row, source + at, count);
+  });
+  repeat_last<L>(b, done, n, rows);
+}
+
+// mask |= rows.
+template <int L>
+void add_codes(const std::uint8_t* rows, const Bases& b, std::int64_t n, std::uint8_t* mask) {
+  constexpr int kWide = L < kSquare ? L : kSquare;
+  const std::int64_t done = for_squares<L>(b, n, [&](std::int64_t k, int l) {
+    Codes v[kSquare] = {};
+    for (int i = 0; i < kSquare; ++i) std::memcpy(&v[i], rows + (k + i) * L + l, kWide);
+    transpose_codes(v);
+    for (int i = 0; i < kWide; ++i) {
+      const Place<std::uint8_t, Codes> place{b.at[l + i] + k};
+      place.store(mask, place.load(mask) | v[i]);
+    }
+  });
+  for_runs<L>(b, done, n, [=](std::int64_t row, std::int64_t at, auto count) {
+    each(count, [=](int l) { mask[at + l] |= rows[row + l]; });
   });
 }
 
@@ -350,8 +432,6 @@ T* prepare(Group<T, G>& group, T* copy) {
       group.hard[lane] = hard;
       group.shift[lane] = !hard && near ? x[0][l] : T(0);
       group.scale[lane] = size;
-      const T up = high[l] - group.shift[lane], down = group.shift[lane] - low[l];
-      group.reach[lane] = up > down ? up : down;
       shifted |= hard || near;
     }
   }
@@ -531,14 +611,14 @@ void decompose(Group<T, G>& group) {
 
 // Calls f(k, value) for every sample of kDoubleLanes lanes, from the last one: the mean of what
 // follows it in its segment, so the segment's value at its start. In double, as values_from_cuts;
-// `divide(ref, sum, count)` rounds. Returns the length of the longest segment.
+// `divide(ref, sum, count)` rounds.
 template <class T, int G, class Divide, class F>
-JAXTV_INLINE Double means(const Group<T, G>& group, int lane, Divide divide, F f) {
+JAXTV_INLINE void means(const Group<T, G>& group, int lane, Divide divide, F f) {
   const auto wide = [&](const T* a, std::int64_t k) {
     return load_wide(a + k * Group<T, G>::L + lane);
   };
   const Double zero = {}, one = zero + 1.0, shift = wide(group.shift, 0);
-  Double ref = zero, sum = zero, count = zero, right = zero, longest = zero;
+  Double ref = zero, sum = zero, count = zero, right = zero;
   Double next = zero;  // dual of the edge to the right of k, where that is cut
   for (std::int64_t k = group.n - 1; k >= 0; --k) {
     const Double x = wide(group.x, k) + shift;
@@ -547,11 +627,9 @@ JAXTV_INLINE Double means(const Group<T, G>& group, int lane, Divide divide, F f
     sum = keep(inside, sum) + (x - ref);
     count = keep(inside, count) + one;
     right = inside ? right : next;
-    longest = vmax(longest, count);
     next = wide(group.h, k);
     f(k, divide(ref, sum + (right - next), count));
   }
-  return longest;
 }
 
 // Values from the cuts: sums in double, the quotient in T.
@@ -562,41 +640,46 @@ void values(Group<T, G>& group, int lane) {
   const auto divide = [=](Double ref, Double sum, Double count) {
     return narrow(ref) + narrow(sum) / narrow(count);
   };
-  const Half length = narrow(means(group, lane, divide, [&](std::int64_t k, Half value) {
+  means(group, lane, divide, [&](std::int64_t k, Half value) {
     std::memcpy(group.c + k * Group<T, G>::L + lane, &value, sizeof value);
-  }));
-  std::memcpy(group.length + lane, &length, sizeof length);
+  });
 }
 
 // Spreads the values of vector g over their segments into m (the messages are read just before).
-// Returns the lanes in which a decision was as close as round-off: those are certified in double.
+// Returns the lanes in which a decision was as close as round-off, to be certified in double; c
+// gets a mask of the samples whose segments that concerns.
+//
+// A message of a segment is off by that of the threshold, once for every sample up to it, and by
+// its own rounding, 3 units of the weights in sum: a step is a difference of duals. At the end of
+// the segment the message would be the dual there, so what it is off there bounds the former.
 template <class T, int G, bool kPerEdge>
 typename Vectors<T>::M spread(Group<T, G>& group, int g) {
   using V = typename Vectors<T>::V;
   using M = typename Vectors<T>::M;
   const std::int64_t n = group.n;
-  const V zero = {};
+  const V zero = {}, huge = zero + T(3e38), margin = zero + T(4) * kUnit<T>;
   const auto at = [g](T* a) { return reinterpret_cast<V*>(a) + g; };
   V *m = at(group.m), *c = at(group.c), *h = at(group.h), *w = at(group.w);
-  const V scale = *at(group.scale), reach = *at(group.reach);
-  const V relative = T(4) * kUnit<T> * (*at(group.length) + T(4));
-  const V absolute = relative * reach;  // the messages see the shifted samples
-  const V close = T(8) * kUnit<T> * scale;
+  const V close = T(8) * kUnit<T> * *at(group.scale);
   const auto weight = [&](std::int64_t e) { return w[(kPerEdge ? e : 0) * G]; };
   M doubt = {}, inside = ~M{};
   V value = c[0], force = {};
+  V room = huge, total = zero;  // of the segment: least distance to a bound, sum of its bounds
   for (std::int64_t k = 0; k < n; ++k) {
     const V here = inside < 0 ? value : c[k * G];
     M narrow = ~inside & (times_sign(here - value, force) <= close);
     if (kPerEdge && k > 0) narrow &= weight(k - 1) > zero;
-    doubt |= narrow;
     const V message = m[k * G];
     m[k * G] = value = here;
-    if (k + 1 == n) break;
     force = h[(k + 1) * G];
-    inside = inside_of(force);
+    const M closely = narrow | (room < vabs(message - force) + margin * total);  // NaN: inside
+    c[k * G] = (V)closely;
+    doubt |= closely;
+    if (k + 1 == n) break;
     const V bound = weight(k);
-    doubt |= inside & (vabs(message) > bound - (absolute + relative * bound));
+    inside = inside_of(force);
+    room = inside < 0 ? vmin(room, bound - vabs(message)) : huge;
+    total = keep(inside, total) + bound;
   }
   if (!kPerEdge) doubt &= weight(0) > zero;
   return doubt;
@@ -621,11 +704,11 @@ void own_samples(Group<T, G>& group, int g) {
   }
 }
 
-// certify of include/jaxtv/cuts.hpp on kDoubleLanes lanes, in double. With kMend it mends the cuts
-// of what fails for another round: a cut without a jump of its sign is joined, an edge whose dual
-// leaves its bounds is cut. `y` is scratch: the values at the starts of segments.
-template <class T, int G, bool kPerEdge, bool kMend>
-DoubleMask certify_round(Group<T, G>& group, int lane, DoubleMask pending, Double* y) {
+// certify of include/jaxtv/cuts.hpp on kDoubleLanes lanes, in double. Mends the cuts of what fails
+// for another round: a cut without a jump of its sign is joined, an edge whose dual leaves its
+// bounds is cut. `y` is scratch: the values at the starts of segments.
+template <class T, int G, bool kPerEdge>
+DoubleMask mend(Group<T, G>& group, int lane, DoubleMask pending, Double* y) {
   using Half = typename Vectors<T>::Half;
   constexpr int L = Group<T, G>::L;
   const auto wide = [&](const T* a, std::int64_t k) { return load_wide(a + k * L + lane); };
@@ -648,41 +731,103 @@ DoubleMask certify_round(Group<T, G>& group, int lane, DoubleMask pending, Doubl
     const DoubleMask outside = pending & ~is_cut & (vabs(u) > limit);
     failed |= flat | outside;
     const Double side = u > zero ? bound : -bound;
-    u = is_cut ? force : u;
-    length = is_cut ? one : length;
+    u = outside ? side : (is_cut ? force : u);
+    length = is_cut | outside ? one : length;
     value = is_cut ? y[e + 1] : value;
-    if constexpr (kMend) {
-      const Half mended = __builtin_convertvector(outside ? side : (flat ? none : force), Half);
-      std::memcpy(group.h + (e + 1) * L + lane, &mended, sizeof mended);
-      u = outside ? side : u;
-      length = outside ? one : length;
+    const Half mended = __builtin_convertvector(outside ? side : (flat ? none : force), Half);
+    std::memcpy(group.h + (e + 1) * L + lane, &mended, sizeof mended);
+  }
+  return failed;
+}
+
+// One lane of a group, in double.
+template <class T, int G, bool kPerEdge>
+struct Lane {
+  static constexpr int L = Group<T, G>::L;
+  static constexpr double kSlack = 8 * kUnit<double>;
+  struct Segment {
+    std::int64_t begin, end;
+    double value;
+  };
+  const Group<T, G>& group;
+  const int lane;
+
+  double sample(std::int64_t k) const {
+    return double(group.x[k * L + lane]) + double(group.shift[lane]);
+  }
+  double force(std::int64_t k) const { return double(group.h[k * L + lane]); }
+  double weight(std::int64_t e) const { return double(group.w[(kPerEdge ? e : 0) * L + lane]); }
+
+  Segment segment_of(std::int64_t k) const {
+    std::int64_t begin = k, end = k + 1;
+    while (inside_of(force(begin))) --begin;
+    while (inside_of(force(end))) ++end;
+    const double ref = sample(end - 1);
+    double sum = 0;
+    for (std::int64_t i = end - 1; i >= begin; --i) sum += sample(i) - ref;
+    sum += force(end) - force(begin);
+    return {begin, end, ref + sum / double(end - begin)};
+  }
+
+  // certify of include/jaxtv/cuts.hpp for the segment of sample k and the jump before it.
+  bool certified(std::int64_t k) const {
+    const Segment s = segment_of(k);
+    const double scale = double(group.scale[lane]);
+    double u = force(s.begin), length = 1;
+    for (std::int64_t e = s.begin; e + 1 < s.end; ++e) {
+      u += s.value - sample(e);
+      length += 1;
+      if (abs_of(u) > weight(e) + kSlack * length * (scale + weight(e))) return false;
+    }
+    if (s.begin == 0 || !(weight(s.begin - 1) > 0)) return true;
+    const double jump = s.value - segment_of(s.begin - 1).value;
+    return (force(s.begin) < 0 ? -jump : jump) > kSlack * scale;
+  }
+};
+
+// Of the lanes of vector g that are in doubt, those with a segment that double does not certify.
+template <class T, int G, bool kPerEdge>
+typename Vectors<T>::M uncertified(const Group<T, G>& group, int g, typename Vectors<T>::M doubt) {
+  using M = typename Vectors<T>::M;
+  const M* close = reinterpret_cast<const M*>(group.c) + g;  // from spread
+  M failed = {};
+  if (!any(doubt)) return failed;
+  for (std::int64_t k = 0; k < group.n; ++k) {
+    const M here = close[k * G] & doubt & ~failed;
+    if (!any(here)) continue;
+    for (int l = 0; l < kLanes<T>; ++l) {
+      const int lane = g * kLanes<T> + l;
+      if (here[l] && !group.hard[lane] && !Lane<T, G, kPerEdge>{group, lane}.certified(k))
+        failed[l] = -1;
     }
   }
   return failed;
 }
 
-// Certifies the lanes of vector g that are in doubt and mends their cuts, together in double. Near
-// ties, which float cannot decide, are many where samples and weights are multiples of one number
-// (8 bit images). Lanes that no few rounds mend go to the serial solver.
+// Mends the cuts of lanes of vector g that are not certified, together in double. Near ties, which
+// float cannot decide, are many where samples and weights are multiples of one number (8 bit
+// images). Lanes that no few rounds mend go to the serial solver.
 template <class T, int G, bool kPerEdge>
-void certify(Group<T, G>& group, int g, typename Vectors<T>::M doubt) {
+void mend_lanes(Group<T, G>& group, int g, typename Vectors<T>::M failed) {
   constexpr int kMends = 6;
   Double* y = reinterpret_cast<Double*>(group.c);  // the values have been spread
   const int begin = g * kLanes<T>, end = begin + kLanes<T>;
-  bool mended = false;
   for (int lane = begin; lane < end; lane += kDoubleLanes) {
     DoubleMask pending;
-    for (int l = 0; l < kDoubleLanes; ++l)
-      pending[l] = doubt[lane - begin + l] != 0 && !group.hard[lane + l] ? -1 : 0;
-    pending = certify_round<T, G, kPerEdge, false>(group, lane, pending, y);
-    mended |= any(pending);
+    for (int l = 0; l < kDoubleLanes; ++l) pending[l] = failed[lane - begin + l];
     for (int round = 0; round < kMends && any(pending); ++round)
-      pending = certify_round<T, G, kPerEdge, true>(group, lane, pending, y);
+      pending = mend<T, G, kPerEdge>(group, lane, pending, y);
     for (int l = 0; l < kDoubleLanes; ++l) group.hard[lane + l] |= pending[l] != 0;
   }
-  if (!mended) return;
   for (int lane = begin; lane < end; lane += kDoubleLanes) values(group, lane);
   spread<T, G, kPerEdge>(group, g);
+}
+
+// The low bytes of the elements of v.
+template <class V, std::size_t... I>
+JAXTV_INLINE auto low_bytes(V v, std::index_sequence<I...>) {
+  typedef std::uint8_t Bytes __attribute__((vector_size(kBytes)));
+  return pick((Bytes)v, (Bytes)v, std::index_sequence<I * sizeof(v[0])...>());
 }
 
 // Mask codes of the edges after row k of the group, whose values are in m.
@@ -690,17 +835,12 @@ template <class T, int G>
 JAXTV_INLINE void row_codes(const Group<T, G>& group, std::int64_t k, int shift,
                             std::uint8_t* codes) {
   using V = typename Vectors<T>::V;
-  using M = typename Vectors<T>::M;
-  typedef std::uint8_t Bytes __attribute__((vector_size(kLanes<T>)));
   const V *z = reinterpret_cast<const V*>(group.m), *w = reinterpret_cast<const V*>(group.w);
   for (int g = 0; g < G; ++g) {
-    M code = M{} + 3;
-    if (k + 1 < group.n) {
-      const V here = z[k * G + g], next = z[(k + 1) * G + g];
-      const M joined = (here == next) & (w[(group.per_edge ? k : 0) * G + g] > V{});
-      code = (next > here ? M{} + 1 : (next < here ? M{} + 2 : code)) & ~joined;
-    }
-    const Bytes bytes = __builtin_convertvector(code << shift, Bytes);
+    const V here = z[k * G + g], next = z[(k + 1) * G + g];
+    const auto joined = (here == next) & (w[(group.per_edge ? k : 0) * G + g] > V{});
+    const auto code = 3 ^ (joined & 3) ^ ((next > here) & 2) ^ ((next < here) & 1);
+    const auto bytes = low_bytes(code << shift, std::make_index_sequence<kLanes<T>>());
     std::memcpy(codes + g * kLanes<T>, &bytes, sizeof bytes);
   }
 }
@@ -719,10 +859,9 @@ void store(const Sweep<T>& s, const Bases& b, const Group<T, G>& group, T* input
   }
   if (std::uint8_t* mask = s.mask) {
     std::uint8_t* codes = reinterpret_cast<std::uint8_t*>(group.c);  // the values have been spread
-    for (std::int64_t k = 0; k < n; ++k) row_codes(group, k, s.shift, codes + k * L);
-    for_runs<L>(b, 0, n, [=](std::int64_t row, std::int64_t at, auto count) {
-      each(count, [=](int l) { mask[at + l] |= codes[row + l]; });
-    });
+    for (std::int64_t k = 0; k + 1 < n; ++k) row_codes(group, k, s.shift, codes + k * L);
+    std::memset(codes + (n - 1) * L, 3 << s.shift, L);
+    add_codes<L>(codes, b, n, mask);
   }
 }
 
@@ -740,10 +879,11 @@ void prox_group(const Sweep<T>& s, std::int64_t begin, std::int64_t end, void* s
   T* input = prepare(group, group.w + (kPerEdge && n > 1 ? n - 1 : 1) * L);
   decompose<T, G, kPerEdge>(group);
   for (int lane = 0; lane < L; lane += kDoubleLanes) values(group, lane);
-  typename Vectors<T>::M doubt[G];
-  for (int g = 0; g < G; ++g) doubt[g] = spread<T, G, kPerEdge>(group, g);
+  typename Vectors<T>::M failed[G];
   for (int g = 0; g < G; ++g)
-    if (any(doubt[g])) certify<T, G, kPerEdge>(group, g, doubt[g]);
+    failed[g] = uncertified<T, G, kPerEdge>(group, g, spread<T, G, kPerEdge>(group, g));
+  for (int g = 0; g < G; ++g)
+    if (any(failed[g])) mend_lanes<T, G, kPerEdge>(group, g, failed[g]);
   for (int g = 0; g < G; ++g) own_samples<T, G, kPerEdge>(group, g);
   for (int l = 0; l < b.count; ++l) {
     if (!group.hard[l]) continue;
@@ -894,22 +1034,23 @@ inline void segment_means(std::int64_t n, std::int64_t stride, Edges edges, Valu
 template <class T>
 struct Tile {
   const Shape& shape;
+  const std::int64_t first, edges;  // weights of a signal
   const Bases bases;
-  std::int64_t first;
-  bool direct;
+  const bool direct;
+  const Bases weight_bases;  // of no signals, where direct
   T* scratch;
-  Tile(const Shape& shape, std::int64_t begin, std::int64_t end, void* scratch)
+  Tile(const Shape& shape, bool per_edge, std::int64_t begin, std::int64_t end, void* scratch)
       : shape(shape),
-        bases(shape, shape.n, begin, end, kChunk),
         first(begin),
+        edges(per_edge ? shape.n - 1 : 1),
+        bases(shape, shape.n, begin, end, kChunk),
         direct(bases.contiguous() && bases.count == kChunk),
+        weight_bases(shape, edges, begin, direct ? begin : end, direct ? 0 : kChunk),
         scratch(static_cast<T*>(scratch)) {}
   std::int64_t stride() const { return direct ? shape.inner : kChunk; }
   // The weights of single samples have no rows, and their memory may be null.
   std::int64_t offset(std::int64_t rows) const { return rows ? shape.offset(first, rows) : 0; }
-  Bases bases_of(std::int64_t length) const {
-    return Bases(shape, length, first, first + bases.count, kChunk);
-  }
+  const Bases& bases_of(std::int64_t rows) const { return rows == shape.n ? bases : weight_bases; }
   template <class U>
   U* take(std::int64_t rows) {  // aligned for vectors
     U* here = reinterpret_cast<U*>(scratch);
@@ -938,13 +1079,15 @@ std::size_t derivative_scratch_bytes(std::int64_t n) {
 
 // Calls f(tile, edges) for every chunk of the signals [begin, end).
 template <class T, class F>
-void for_tiles(const Segments<T>& s, std::int64_t begin, std::int64_t end, void* scratch, F f) {
+void for_tiles(const Segments<T>& s, bool per_edge, std::int64_t begin, std::int64_t end,
+               void* scratch, F f) {
   const std::int64_t n = s.shape.n;
   for (std::int64_t first = begin; first < end; first += kChunk) {
-    Tile<T> tile(s.shape, first, first + kChunk < end ? first + kChunk : end, scratch);
+    const std::int64_t last = first + kChunk < end ? first + kChunk : end;
+    Tile<T> tile(s.shape, per_edge, first, last, scratch);
     if (s.y) {
       const T* y = tile.read(s.y, n);
-      const T* w = tile.read(s.w.data, s.w.length(n));
+      const T* w = tile.read(s.w.data, tile.edges);
       f(tile, FromValues<T>{y, w, tile.stride(), s.w.per_edge ? tile.stride() : 0});
     } else {
       f(tile, FromMask(tile.read(s.mask, n), tile.stride(), s.shift));
@@ -955,25 +1098,26 @@ void for_tiles(const Segments<T>& s, std::int64_t begin, std::int64_t end, void*
 template <class T>
 void push(const Pushforward<T>& op, std::int64_t begin, std::int64_t end, void* scratch) {
   const std::int64_t n = op.segments.shape.n;
-  for_tiles(op.segments, begin, end, scratch, [&](Tile<T>& tile, const auto& edges) {
-    const std::int64_t stride = tile.stride(), step = op.tw.per_edge ? stride : 0;
-    const T* tx = tile.read(op.tx, n);
-    const T* tw = tile.read(op.tw.data, op.tw.length(n));
-    T* out = tile.output(op.out, n);
-    const auto force = [&](std::int64_t e, int l) {  // s_e tw_e
-      return edges(e, l).sign * load_wide(tw + e * step + l);
-    };
-    segment_means<T>(
-        n, stride, edges,
-        [&](std::int64_t k, int l) {
-          Double v = load_wide(tx + k * stride + l);
-          if (k + 1 < n) v += force(k, l);
-          if (k > 0) v -= force(k - 1, l);
-          return v;
-        },
-        out, [](auto...) {});
-    tile.flush(op.out, out, n);
-  });
+  for_tiles(op.segments, op.tw.per_edge, begin, end, scratch,
+            [&](Tile<T>& tile, const auto& edges) {
+              const std::int64_t stride = tile.stride(), step = op.tw.per_edge ? stride : 0;
+              const T* tx = tile.read(op.tx, n);
+              const T* tw = tile.read(op.tw.data, tile.edges);
+              T* out = tile.output(op.out, n);
+              const auto force = [&](std::int64_t e, int l) {  // s_e tw_e
+                return edges(e, l).sign * load_wide(tw + e * step + l);
+              };
+              segment_means<T>(
+                  n, stride, edges,
+                  [&](std::int64_t k, int l) {
+                    Double v = load_wide(tx + k * stride + l);
+                    if (k + 1 < n) v += force(k, l);
+                    if (k > 0) v -= force(k - 1, l);
+                    return v;
+                  },
+                  out, [](auto...) {});
+              tile.flush(op.out, out, n);
+            });
 }
 
 // out = P g on a tile; g and out have sample k at k * stride and may be the same. Weight gradients
@@ -982,9 +1126,9 @@ template <class T, class Edges>
 void pull_tile(Tile<T>& tile, const Edges& edges, const T* g, T* out, std::int64_t stride, T* gw,
                bool per_edge, bool accumulate) {
   using L = Lanes<T>;
-  const std::int64_t n = tile.shape.n, rows = per_edge ? n - 1 : 1, step = tile.stride();
-  const T* before = accumulate ? tile.read(gw, rows) : nullptr;
-  T* sums = tile.output(gw, rows);
+  const std::int64_t n = tile.shape.n, step = tile.stride();
+  const T* before = accumulate ? tile.read(gw, tile.edges) : nullptr;
+  T* sums = tile.output(gw, tile.edges);
   const auto save = [=](std::int64_t at, Double v) {
     if (before) v += load_wide(before + at);
     L::store(sums + at, L::narrow(v));
@@ -1001,13 +1145,13 @@ void pull_tile(Tile<T>& tile, const Edges& edges, const T* g, T* out, std::int64
       });
   if (!per_edge)
     for (int i = 0; i < kPair; ++i) save(i * kDoubleLanes, total[i]);
-  tile.flush(gw, sums, rows);
+  tile.flush(gw, sums, tile.edges);
 }
 
 template <class T>
 void pull(const Pullback<T>& op, std::int64_t begin, std::int64_t end, void* scratch) {
   const std::int64_t n = op.segments.shape.n;
-  for_tiles(op.segments, begin, end, scratch, [&](Tile<T>& tile, const auto& edges) {
+  for_tiles(op.segments, op.per_edge, begin, end, scratch, [&](Tile<T>& tile, const auto& edges) {
     const T* g = tile.read(op.g, n);
     T* gx = tile.output(op.gx, n);
     pull_tile(tile, edges, g, gx, tile.stride(), op.gw, op.per_edge, false);
@@ -1018,27 +1162,22 @@ void pull(const Pullback<T>& op, std::int64_t begin, std::int64_t end, void* scr
 template <class T>
 void adjoint(const Adjoint<T>& op, std::int64_t begin, std::int64_t end, void* scratch) {
   const std::int64_t n = op.segments.shape.n;
-  for_tiles(op.segments, begin, end, scratch, [&](Tile<T>& tile, const auto& edges) {
-    T* c = tile.template take<T>(n);
-    const T* g = op.g;
-    T *state = op.state, *gx = op.gx;
-    for_runs<kChunk>(tile.bases, 0, n, [=](std::int64_t row, std::int64_t at, auto count) {
-      each(count, [=](int l) { c[row + l] = (g ? g[at + l] : T(0)) - state[at + l]; });
-    });
-    repeat_last<kChunk>(tile.bases, 0, n, c);
+  for_tiles(op.segments, op.per_edge, begin, end, scratch, [&](Tile<T>& tile, const auto& edges) {
+    T *c = tile.template take<T>(n), *state = op.state;
+    if (op.g) {
+      gather<kChunk>(op.g, tile.bases, n, c);
+      gather<kChunk>(state, tile.bases, n, c, [](auto& row, auto value) { row -= value; });
+    } else {
+      gather<kChunk>(state, tile.bases, n, c,
+                     [](auto& row, auto value) { row = decltype(value){} - value; });
+    }
     pull_tile<T>(tile, edges, c, c, kChunk, op.gw, op.per_edge, true);
-    const bool swap = op.swap;
-    for_runs<kChunk>(tile.bases, 0, n, [=, &op](std::int64_t row, std::int64_t at, auto count) {
-      each(count, [=](int l) {
-        const T a = c[row + l] + state[at + l];
-        c[row + l] = a;
-        gx[at + l] += a;
-        state[at + l] = swap ? T(0) - a : T(0);
-      });
-      for (int j = 0; j < op.num_others; ++j) {
-        T* other = op.others[j];
-        each(count, [=](int l) { other[at + l] -= c[row + l]; });
-      }
+    for_places<kChunk, false>(c, tile.bases, n, [&op, state](auto v, auto place) {
+      const decltype(v) zero = {}, a = v + place.load(state);
+      place.store(op.gx, place.load(op.gx) + a);
+      place.store(state, op.swap ? zero - a : zero);
+      for (int j = 0; j < op.num_others; ++j)
+        place.store(op.others[j], place.load(op.others[j]) - a);
     });
   });
 }

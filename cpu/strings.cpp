@@ -1,31 +1,19 @@
 // The taut string of include/jaxtv/taut_string.hpp, several at once on one signal, a string per
 // lane, in double and with the same operations. One string is bound by the latency of its updates,
 // which the other lanes fill. Compiled once per instruction set, like lanes.cpp.
-#include <cstring>
-
 #include "sweep.hpp"
+#include "vectors.hpp"
 
 namespace jaxtv::cpu::JAXTV_ISA {
 namespace {
 
-constexpr int kBytes = JAXTV_VECTOR_BYTES;
-constexpr int kVector = kBytes / 8;
 constexpr int kMostVectors = 2;
-typedef double Double __attribute__((vector_size(kBytes)));
-typedef std::int64_t Mask __attribute__((vector_size(kBytes)));
-
-inline bool any(Mask m) {
-  std::int64_t bits[kVector], all = 0;
-  std::memcpy(bits, &m, kBytes);
-  for (int i = 0; i < kVector; ++i) all |= bits[i];
-  return all != 0;
-}
 
 // Time t counts trips: lane l is at sample t - delay[l], which grows where a segment ends and the
 // lane steps back to its end. start, low and high are times as well.
 template <class T, int kVectors>
 struct Lanes {
-  static constexpr int kStrings = kVectors * kVector;
+  static constexpr int kStrings = kVectors * kDoubleLanes;
   const StringProblem<T>& p;
   String* strings;
   const int count;
@@ -52,7 +40,7 @@ struct Lanes {
     alive += more;
     started[l] = t;
     stop[l] = more && string[l]->end < p.n ? string[l]->end - 1 : p.n - 2;
-    bound[l / kVector][l % kVector] = more ? p.bound : 1e300;
+    bound[l / kDoubleLanes][l % kDoubleLanes] = more ? p.bound : 1e300;
     begin(l, more ? string[l]->begin : 0, t, more ? -double(string[l]->left) * p.bound : 0);
   }
 
@@ -63,7 +51,7 @@ struct Lanes {
 
   // Lane l begins a segment at sample k, at time t; carry: the dual at its left end.
   void begin(int l, std::int64_t k, std::int64_t t, double carry) {
-    const int g = l / kVector, i = l % kVector;
+    const int g = l / kDoubleLanes, i = l % kDoubleLanes;
     const double first = double(p.x[k]) + carry, w = bound[g][i];
     delay[l] = t - k;
     at[l] = p.x - delay[l];
@@ -97,7 +85,7 @@ struct Lanes {
 
   // Over the last edge of the signal, beyond which the dual is 0. Whether a segment ended.
   bool end_segment_at_last_edge(int l, std::int64_t t) {
-    const int g = l / kVector, i = l % kVector;
+    const int g = l / kDoubleLanes, i = l % kDoubleLanes;
     const double next = p.x[p.n - 1];
     const bool down = umin[g][i] + (next - vmin[g][i]) < 0;
     if (!down && !(umax[g][i] + (next - vmax[g][i]) > 0)) return false;
@@ -129,15 +117,15 @@ struct Lanes {
 
   // From time t to t + 1. Whether a segment ends there.
   bool step(std::int64_t t) {
-    Mask over = {};
+    DoubleMask over = {};
     now += 1.0;
 #pragma GCC unroll 4
     for (int g = 0; g < kVectors; ++g) {
       Double next;
-      for (int i = 0; i < kVector; ++i) next[i] = double(at[g * kVector + i][t + 1]);
+      for (int i = 0; i < kDoubleLanes; ++i) next[i] = double(at[g * kDoubleLanes + i][t + 1]);
       const Double w = bound[g], r = 1.0 / (now - start[g] + 1.0);
       const Double a = umin[g] + (next - vmin[g]), b = umax[g] + (next - vmax[g]);
-      const Mask touch_low = a >= w, touch_high = b <= -w;
+      const DoubleMask touch_low = a >= w, touch_high = b <= -w;
       over |= (a < -w) | (b > w);
       vmin[g] = touch_low ? vmin[g] + (a - w) * r : vmin[g];
       vmax[g] = touch_high ? vmax[g] + (b + w) * r : vmax[g];
@@ -152,7 +140,7 @@ struct Lanes {
   // Of the lanes that are beyond a bound, which the step has left at what it was for them.
   void end_segments(std::int64_t t) {
     for (int l = 0; l < kStrings; ++l) {
-      const int g = l / kVector, i = l % kVector;
+      const int g = l / kDoubleLanes, i = l % kDoubleLanes;
       const bool down = umin[g][i] < -bound[g][i];
       if (down || umax[g][i] > bound[g][i]) end_segment(l, t, down, down ? low[g][i] : high[g][i]);
     }
@@ -171,14 +159,14 @@ struct Lanes {
 
 template <class T>
 bool run(const StringProblem<T>& problem, String* strings, int count) {
-  if (count <= kVector) return Lanes<T, 1>(problem, strings, count).run();
+  if (count <= kDoubleLanes) return Lanes<T, 1>(problem, strings, count).run();
   return Lanes<T, kMostVectors>(problem, strings, count).run();
 }
 
 }  // namespace
 
 extern const Strings strings;
-const Strings strings = {{kMostVectors * kVector, run<float>},
-                         {kMostVectors * kVector, run<double>}};
+const Strings strings = {{kMostVectors * kDoubleLanes, run<float>},
+                         {kMostVectors * kDoubleLanes, run<double>}};
 
 }  // namespace jaxtv::cpu::JAXTV_ISA

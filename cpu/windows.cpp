@@ -8,6 +8,7 @@
 #include "windows.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -20,6 +21,7 @@ namespace jaxtv::cpu {
 namespace {
 
 constexpr std::int64_t kWindow = 1024;
+std::atomic<std::int64_t> by_strings{0}, by_windows{0};
 
 // A piece of a signal to solve, [begin, end), and whether it has to grow.
 struct Seam : Piece {
@@ -51,7 +53,12 @@ class Long {
         scale_(inner_) {}
 
   void solve() {
-    if (!prox_strings(pool_, s_, z_)) solve_and_join();
+    if (prox_strings(pool_, s_, z_)) {
+      ++by_strings;
+    } else {
+      solve_and_join();
+      by_windows += inner_;
+    }
     finish();
   }
 
@@ -241,6 +248,8 @@ class Long {
 };
 
 }  // namespace
+
+LongSignals long_signals() { return {by_strings, by_windows}; }
 
 bool worth_windows(std::int64_t n, std::int64_t signals) {
   return n >= (signals < 8 ? 4 : 32) * kWindow;

@@ -13,6 +13,12 @@ bool worth_windows(std::int64_t n, std::int64_t signals);
 template <class T>
 void prox_windows(const Pool& pool, const Sweep<T>& sweep);
 
+// How many long signals this process has solved, by taut strings and by windows.
+struct LongSignals {
+  std::int64_t strings, windows;
+};
+LongSignals long_signals();
+
 // Solves one signal, of samples side by side and one weight, by taut strings into z. False, and
 // nothing of use in z, where they are not the method for this signal.
 template <class T>

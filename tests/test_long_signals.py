@@ -2,6 +2,10 @@
 solver.
 """
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +13,7 @@ import pytest
 from inputs import DTYPES, rng
 
 import jaxtv
+from jaxtv import _ffi
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="a kernel of the CPU")
 
@@ -110,6 +115,74 @@ def test_strings(n, dtype):
     for x in signals.values():
         for lam in (3, 20, 80):
             _same(jnp.asarray(x, dtype), lam)
+
+
+def _paths(x, lam, **options):
+    """How many of the signals were solved by coupled strings, and how many by windows."""
+    before = _ffi._cpu.long_signals()
+    _same(jnp.asarray(x), lam, **options)
+    return tuple(np.subtract(_ffi._cpu.long_signals(), before))
+
+
+def test_paths():
+    """Strings where they are the faster, windows for all else; short signals by neither."""
+    noise = rng(6).normal(size=100_000).astype(np.float32)
+    strings, windows = (1, 0), (0, 1)
+    assert _paths(noise, 3.0) == strings
+    assert _paths(noise, 80.0) == strings
+    assert _paths(noise, 0.3) == windows  # short segments
+    assert _paths(noise, 1e4) == windows  # a segment longer than the signal
+    assert _paths(np.arange(noise.size, dtype=np.float32), 3.0) == windows  # smooth
+    assert _paths(np.stack([noise, noise]), 3.0) == (2, 0)
+    assert _paths(noise.reshape(-1, 2), 3.0, axis=0) == (0, 2)  # not side by side
+    assert _paths(noise, np.full(noise.size - 1, 3, np.float32)) == windows  # a weight per edge
+    spoilt = noise.copy()
+    spoilt[5] = np.nan
+    assert _paths(spoilt, 3.0) == windows
+    assert _paths(noise[:2000], 3.0) == (0, 0)
+
+
+def test_strings_that_give_up():
+    """A sample of its edges says strings, but the signal is a ramp wherever it does not look."""
+    n = 100_000
+    x = np.arange(n, dtype=np.float32)
+    for i in range(64):
+        begin = i * (n - 32) // 64
+        x[begin : begin + 33] = x[begin] + 5 * (np.arange(33) % 2)
+    assert _paths(x, 100.0) == (0, 1)
+
+
+DIGEST = """
+import hashlib
+import numpy as np
+import jaxtv
+from jaxtv import _ffi
+x = np.random.default_rng(6).normal(size=200_000)
+for dtype in ("float32", "float64"):
+    for lam in (3, 30):
+        y = np.asarray(jaxtv.prox_tv1d(x.astype(dtype), lam))
+        print(hashlib.sha256(y.tobytes()).hexdigest())
+assert _ffi._cpu.long_signals()[0] == 4
+print(_ffi._cpu.isa())
+"""
+
+
+@pytest.mark.once
+def test_strings_have_the_same_bits_anywhere():
+    """With any number of threads, which find other cuts first, and any instruction set."""
+    cores = sorted(os.sched_getaffinity(0))
+    found = []
+    for isa in ("baseline", "avx2", "avx512"):
+        for count in {1, len(cores)}:
+            command = ["taskset", "-c", ",".join(map(str, cores[:count])), sys.executable]
+            environment = os.environ | {"JAXTV_ISA": isa, "JAX_ENABLE_X64": "1"}
+            out = subprocess.run(
+                [*command, "-c", DIGEST], env=environment, check=True, stdout=subprocess.PIPE
+            )
+            found.append(out.stdout.split())
+    assert all(digests[:-1] == found[0][:-1] for digests in found)
+    assert found[0][-1] == b"baseline"
+    assert len(found[0]) == 5
 
 
 @pytest.mark.parametrize("place", [0, 1023, 1024, 5000, N - 1])
