@@ -409,29 +409,45 @@ def group_cost(kernel: Kernel, n: int, rounds: float, threads: int = 128) -> Cos
     return cost
 
 
-TIES = ((5, "for_segments", "MUFU"), (6, "for_segments", "LDS"))
+# What is done for the lines that float32 cannot solve.
+IN_DOUBLE_FILES = ("cuts.hpp", "decomposition.hpp", "taut_string.hpp")
+IN_DOUBLE = ("solve_line", "extent_of", "find_cuts", "prox_cuts", "for_segments_at")
 
 
-def image_cost(kernel: Kernel, n: int, trips: float, segments: float, passes: int) -> Cost:
-    """Of a warp with a line per thread (solve_line in cuda/dykstra.cu)."""
-    load, of_load = loop_at(kernel, 4, "__launch_bounds__", "STS")
-    extent, of_extent = loop_at(kernel, 4, "extent_of", "LDS")
-    body = max((x for x in loops_of(kernel) if x.depth == 3), key=lambda x: len(x.body))
-    write, of_write = loop_at(kernel, 5, "solve_line", "STS.U8")
-    ties, ties_sum = (loop_at(kernel, *at)[0] for at in TIES)
-    values = next(x for x in loops_of(kernel) if x.function == "solve_line" and x.depth == 4)
-    trip, _ = loop_at(kernel, 4, "taut_string", "MUFU")
-    per_sample: Cost = [
-        (body, 1 / n),
-        (load, 1 / of_load),
-        (extent, 1 / of_extent),
-        (trip, trips),
-        (ties, segments),
-        (ties_sum, 2),  # that of the values has the same instructions
-        (values, segments),
-        (write, 1 / of_write),
+def image_cost(kernel: Kernel, n: int, trips: float, passes: int) -> Cost:
+    """Of a warp with a line per thread, all solved in float32 (cuda/dykstra.cu), without masks."""
+
+    def smallest(function: str, *markers: tuple[str, int], but: str = "none") -> Loop:
+        loops = [
+            x
+            for x in loops_of(kernel)
+            if x.function == function and all(count(x, m) == c for m, c in markers)
+        ]
+        return min((x for x in loops if not count(x, but)), key=lambda x: len(x.body))
+
+    outer = max((x for x in loops_of(kernel) if x.depth == 3), key=lambda x: len(x.body))
+    taken = [
+        i
+        for i in outer.body
+        if i.place[0] not in IN_DOUBLE_FILES and _function(*i.place) not in IN_DOUBLE
     ]
-    return [(loop, passes * n * times) for loop, times in per_sample]
+    loading = smallest("__launch_bounds__", ("LDG", 8), ("STS", 8), but="LDS")
+    moving = smallest("__launch_bounds__", ("LDG", 8), ("STS", 8), ("LDS", 8))
+    storing = smallest("__launch_bounds__", ("STG", 8), ("LDS", 8))
+    clearing = smallest("certified_cuts", ("STS", 4))
+    spreading = smallest("certified_line", ("LDS", 12), ("STS", 4))
+    trip, _ = loop_at(kernel, 4, "taut_string_float", "MUFU")
+    values, _ = loop_at(kernel, 4, "certified_values", "MUFU")
+    of_pass = [
+        (Loop(outer.function, 3, taken), 1 / n),
+        (moving, 1 / 8),
+        (clearing, 1 / 4),
+        (trip, trips),
+        (values, 1),
+        (spreading, 1 / 4),
+    ]
+    of_image = [(loading, 1 / 8), (storing, 1 / 8)]
+    return [(x, passes * n * t) for x, t in of_pass] + [(x, n * t) for x, t in of_image]
 
 
 # Of apply: what is not done, whichever way a tile is read, and with one λ per signal.
@@ -472,7 +488,7 @@ def phases_of(kernel: Kernel, contiguous: bool) -> dict[str, tuple[Loop, int]]:
         batches = [x for x in loops_of(kernel) if x.depth == 2 and count(x, marker) == 8]
         return sorted(batches, key=lambda x: len(x.body))[1 if contiguous else 0]
 
-    clear = of("prox_certified", "STS.U8", "LDS")[-1]
+    clear = of("certified_cuts", "STS.U8", "LDS")[-1]
     spread = of("prox_certified", "LDS")[-1]
     return {
         "load": (moved("LDG"), 8),

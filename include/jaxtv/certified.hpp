@@ -98,12 +98,12 @@ JAXTV_HD bool taut_string_float(int n, int step, X x, W w, S sign, int trips) {
   return true;
 }
 
-// Writes the value of each segment of the cuts to its first sample. Returns whether the cuts are
-// certified: the dual stays inside its bounds within segments, and every cut is a jump of its sign.
-// The dual of an edge bounds the mean of its segment:
+// Writes the value of each segment of the cuts to the place of its first sample in y, which may be
+// x. Returns whether the cuts are certified: the dual stays inside its bounds within segments, and
+// every cut is a jump of its sign. The dual of an edge bounds the mean of its segment:
 //   |right + sum_{j > e} (x_j - y)| <= w_e.
 template <bool kPerEdge, class X, class W, class S>
-JAXTV_HD bool certified_values(int n, int step, X x, W w, S sign) {
+JAXTV_HD bool certified_values(int n, int step, X x, W w, S sign, X y) {
   constexpr float kInfinite = __builtin_huge_valf();
   if constexpr (!kPerEdge)
     if (!(w > 0 && w <= kLargestWeight)) return false;
@@ -123,7 +123,7 @@ JAXTV_HD bool certified_values(int n, int step, X x, W w, S sign) {
     const float least = kMargin * (magnitude(apart) + (magnitude(mean) + magnitude(other_mean)));
     const bool jumps = (right > 0 ? rise : -rise) > least;
     if (!jumps && !(kPerEdge && right == 0)) return false;
-    x[at] = kPerEdge && mean == 0 ? ref : ref + mean;  // -0 + 0 would be +0
+    y[at] = kPerEdge && mean == 0 ? ref : ref + mean;  // -0 + 0 would be +0
     other_ref = ref;
     other_mean = mean;
     return true;
