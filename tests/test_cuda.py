@@ -221,6 +221,43 @@ def test_what_float32_cannot_tell_is_not_certified(selftest, bad):
     assert not certified(selftest, x, np.where(np.arange(39) == 7, -1, x[:, :39] ** 2))[1].any()
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("edge", [False, True])
+@pytest.mark.parametrize(("n", "lam"), [(1, 1), (66, 0.1), (300, 0.3), (1024, 1)])
+def test_windows_are_certified_and_exact(selftest, n, lam, edge):
+    """Nearly all signals with noise; the others are solved again, by another method."""
+    r, signals = rng(2), 100
+    x = (0.5 * r.normal(size=(signals, n)) + (np.arange(n) >= n / 2)).astype(np.float32)
+    w = (lam * r.uniform(0.5, 1, (signals, max(1, n - 1) if edge else 1))).astype(np.float32)
+    expected = np.asarray(_primitive.prox1d(x, w, axis=1, solver=jaxtv.Direct()))
+    y, sure = certified_by_windows(selftest, x, w)
+    assert np.array_equal(y[sure], expected[sure])
+    assert np.count_nonzero(sure) >= 0.97 * signals
+
+
+@pytest.mark.once
+def test_windows_that_do_not_suffice_are_not_certified(selftest):
+    """Segments longer than windows: cuts in them are wrong."""
+    x = (0.5 * rng(3).normal(size=(20, 1000))).astype(np.float32)
+    w = np.full((20, 1), 6, np.float32)
+    expected = np.asarray(_primitive.prox1d(x, w, axis=1, solver=jaxtv.Direct()))
+    y, sure = certified_by_windows(selftest, x, w)
+    assert np.array_equal(y[sure], expected[sure])
+    assert np.count_nonzero(sure) < 20
+
+
+def certified_by_windows(selftest, x, w):
+    """(y, which signals are certified) of cuda/windows.cuh."""
+    y, w, sure = np.array(x), np.ascontiguousarray(w), np.zeros(len(x), np.int32)
+    array = lambda dtype: np.ctypeslib.ndpointer(dtype, flags="C")
+    run = selftest.certified_windows
+    run.restype = ctypes.c_char_p
+    floats, integer = array(np.float32), ctypes.c_int
+    run.argtypes = [floats, floats, integer, integer, integer, array(np.int32)]
+    assert run(y, w, *x.shape, w.shape[1], sure) == b""
+    return y, sure.astype(bool)
+
+
 def certified(selftest, x, w):
     """(y, which signals are certified) of include/jaxtv/certified.hpp."""
     y, w = np.array(x, np.float32), np.ascontiguousarray(w, np.float32)
