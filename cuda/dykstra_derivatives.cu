@@ -55,12 +55,16 @@ __global__ void __launch_bounds__(kImageThreads, 2)
   for (std::int64_t index = blockIdx.x; index < t.tiles; index += gridDim.x) {
     const Image image(t, index);
     const std::int64_t first = image.batch * op.size;
-    for_pixels(t, image, [&](int p, std::int64_t at) { x[p] = op.in[first + at]; });
+    move_pixels(
+        t, image, [&](int, std::int64_t at) -> T { return op.in[first + at]; },
+        [&](int p, std::int64_t, T value) { x[p] = value; });
     for (int pass = 0; pass < op.passes; ++pass) {
       const bool odd = pass & 1, last = pass + 1 == op.passes, opened = pass > 0;
       if (pass % 4 == 0) {
         const std::uint8_t* plane = op.plane(image, pass);
-        for_pixels(t, image, [&](int p, std::int64_t at) { codes[p] = plane[at]; });
+        move_pixels(
+            t, image, [&](int, std::int64_t at) { return plane[at]; },
+            [&](int p, std::int64_t, std::uint8_t value) { codes[p] = value; });
         __syncthreads();
       }
       const T* tw = odd ? tw1 : tw0;
@@ -89,7 +93,9 @@ __global__ void __launch_bounds__(kImageThreads, 2)
       });
       __syncthreads();
     }
-    for_pixels(t, image, [&](int p, std::int64_t at) { op.out[first + at] = T(state[p]); });
+    move_pixels(
+        t, image, [&](int p, std::int64_t) -> T { return state[p]; },
+        [&](int, std::int64_t at, T value) { op.out[first + at] = value; });
     __syncthreads();
   }
 }
@@ -106,12 +112,16 @@ __global__ void __launch_bounds__(kImageThreads, 2)
   for (std::int64_t index = blockIdx.x; index < t.tiles; index += gridDim.x) {
     const Image image(t, index);
     const std::int64_t first = image.batch * op.size;
-    for_pixels(t, image, [&](int p, std::int64_t at) { state[p] = op.in[first + at]; });
+    move_pixels(
+        t, image, [&](int, std::int64_t at) -> T { return op.in[first + at]; },
+        [&](int p, std::int64_t, T value) { state[p] = value; });
     for (int pass = op.passes - 1; pass >= 0; --pass) {
       const bool odd = pass & 1, last = pass + 1 == op.passes, fresh = pass + 2 >= op.passes;
       if (last || pass % 4 == 3) {
         const std::uint8_t* plane = op.plane(image, pass);
-        for_pixels(t, image, [&](int p, std::int64_t at) { codes[p] = plane[at]; });
+        move_pixels(
+            t, image, [&](int, std::int64_t at) { return plane[at]; },
+            [&](int p, std::int64_t, std::uint8_t value) { codes[p] = value; });
         __syncthreads();
       }
       T* gw = odd ? gw1 : gw0;
@@ -149,7 +159,9 @@ __global__ void __launch_bounds__(kImageThreads, 2)
       });
       __syncthreads();
     }
-    for_pixels(t, image, [&](int p, std::int64_t at) { op.out[first + at] = T(total[p]); });
+    move_pixels(
+        t, image, [&](int p, std::int64_t) -> T { return total[p]; },
+        [&](int, std::int64_t at, T value) { op.out[first + at] = value; });
     __syncthreads();
   }
 }

@@ -16,6 +16,7 @@ struct ImageTiling {
   int rows, columns, chunk;
   int row_pitch;
   int lead;  // the axis (of the iteration) that runs down the rows
+  Divider by_chunk, by_pitch;
 
   JAXTV_HD std::size_t elements() const { return std::size_t(rows) * row_pitch; }
   int threads() const;
@@ -62,11 +63,14 @@ inline ImageTiling image_tiling_of(const Iteration& it, std::size_t bytes_per_pi
   };
   use(1);
   for (int chunk = 2; chunk <= 8 && chunk < 2 * t.channels; chunk *= 2) {
-    const ImageTiling before = t;
+    const int before = t.chunk;
     use(chunk);
     if (t.elements() * bytes_per_pixel <= limit / 2 && t.tiles >= kFewTiles) continue;
-    return before;
+    use(before);
+    break;
   }
+  t.by_chunk = Divider(t.chunk);
+  t.by_pitch = Divider(t.row_pitch);
   return t;
 }
 
@@ -84,20 +88,36 @@ struct Image {
   }
 };
 
-// Calls f(place in shared memory, offset in the core array) for the pixels of an image.
-template <class F>
-JAXTV_DEVICE void for_pixels(const ImageTiling& t, const Image& image, F f) {
+// put(p, at, get(p, at)) for the pixels of an image: place p in shared memory, offset `at` in the
+// core array. A batch of loads is in flight before what is done with them.
+template <class G, class P>
+JAXTV_DEVICE void move_pixels(const ImageTiling& t, const Image& image, G get, P put) {
+  constexpr int kBatch = 8;
   const int across = t.columns * t.chunk;
   const std::int64_t down = t.middle * t.columns * t.channels;
   const std::int64_t first = image.middle * t.columns * t.channels + image.channel;
   // Rows by warp, so that there is no division.
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, warps = blockDim.x / kWarp;
   const int shift = t.chunk == 1 ? 0 : (t.chunk == 2 ? 1 : (t.chunk == 4 ? 2 : 3));
-  for (int r = warp; r < t.rows; r += warps)
-    for (int p = lane; p < across; p += kWarp) {
-      const int column = p >> shift, c = p - (column << shift);
-      if (c < image.chunk) f(r * t.row_pitch + p, first + r * down + column * t.channels + c);
+  for (int i = lane; i < across; i += kWarp) {
+    const int column = i >> shift, c = i - (column << shift);
+    if (c >= image.chunk) continue;
+    int r = warp, p = r * t.row_pitch + i;
+    std::int64_t at = first + r * down + column * t.channels + c;
+    const int p_step = warps * t.row_pitch;
+    const std::int64_t at_step = warps * down;
+    for (; r + (kBatch - 1) * warps < t.rows; r += kBatch * warps) {
+      decltype(get(p, at)) values[kBatch];
+#pragma unroll
+      for (int b = 0; b < kBatch; ++b) values[b] = get(p + b * p_step, at + b * at_step);
+#pragma unroll
+      for (int b = 0; b < kBatch; ++b) put(p + b * p_step, at + b * at_step, values[b]);
+      p += kBatch * p_step;
+      at += kBatch * at_step;
     }
+#pragma unroll 1
+    for (; r < t.rows; r += warps, p += p_step, at += at_step) put(p, at, get(p, at));
+  }
 }
 
 // A signal of an image: sample k at base + k * stride in shared memory, its weights in global
@@ -109,7 +129,7 @@ struct Line {
 
   // Number `s` of those that run down the rows (lead) or along them.
   JAXTV_DEVICE Line(const ImageTiling& t, const Image& image, bool lead, int s) {
-    const int position = s / t.chunk, c = s - position * t.chunk;
+    const int position = int(t.by_chunk.div(s)), c = s - position * t.chunk;
     inside = c < image.chunk;
     base = lead ? s : position * t.row_pitch + c;
     stride = lead ? t.row_pitch : t.chunk;

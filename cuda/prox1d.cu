@@ -1,12 +1,13 @@
 // Exact 1D prox. Kernels by shape (route_of):
 //   rows    one thread per signal, the signals of a tile as columns of shared memory (tile.cuh)
 //   serial  one thread per signal in global memory: TautString on signals that fit nowhere
+//   windows a few threads per float32 signal of up to kShortest samples (windows.cuh)
 //   warp, block, wide   decomposition with a warp or a block per signal, in shared memory up to
 //           kShortest samples, beyond that in global memory
 //   grid    decomposition of one long signal by the whole device (prox1d_grid.cu)
 //   newton  projected Newton (newton.cu)
-// Rows, warp and block convert half types as they load and store. The others read a signal many
-// times: they get a float copy, made and rounded by kernels of their own.
+// Rows, windows, warp and block convert half types as they load and store. The others read a signal
+// many times: they get a float copy, made and rounded by kernels of their own.
 #include "half.cuh"
 #include "jaxtv/gap.hpp"
 #include "prox1d.hpp"
@@ -14,6 +15,7 @@
 #include "rounds.cuh"
 #include "solve.cuh"
 #include "tile.cuh"
+#include "windows.cuh"
 
 namespace jaxtv::cuda {
 namespace {
@@ -139,34 +141,141 @@ JAXTV_DEVICE void solve(D d, Y y) {
   spread<T>(d, r, update<T, G>(d, r), y);
 }
 
+// Shared memory of a group and its signal.
+template <class T, int kWarps>
+struct GroupMemory {
+  static constexpr int kSignals = kGroupSignals<kWarps>;
+  int edges;
+  Shared<double> c;
+  Shared<T> x, w;
+  Shared<signed char> sign;
+  JAXTV_DEVICE GroupMemory(int n, bool per_edge) : edges(per_edge ? n : 1) {
+    const int mine = kWarps == 1 ? int(threadIdx.x) / kWarp : 0;
+    Arena arena;
+    arena.take<Run>(kWarps == 1 ? 0 : kWarps);  // for scans
+    c = arena.take<double>(kSignals * n) + mine * n;
+    x = arena.take<T>(kSignals * n) + mine * n;
+    w = arena.take<T>(kSignals * edges) + mine * edges;
+    sign = arena.take<signed char>(kSignals * n) + mine * n;
+  }
+  static std::size_t bytes(std::int64_t n, bool per_edge) {
+    return Group<kWarps>::kScratch +
+           kSignals * (n * (sizeof(double) + sizeof(T) + 1) + (per_edge ? n : 1) * sizeof(T));
+  }
+};
+
+// One signal by a group.
+template <class D, int kWarps, class T = Compute<D>>
+JAXTV_DEVICE void solve_in(const GroupMemory<T, kWarps>& m, const Shape& s, const Prox<D>& op,
+                           std::int64_t signal) {
+  using G = Group<kWarps>;
+  const int n = int(s.n);
+  const Place<D> p(s, op, signal);
+  for (int k = G::thread(); k < n; k += G::kThreads) m.x[k] = p.x[k];
+  for (int k = G::thread(); k < m.edges; k += G::kThreads)
+    if (k == 0 || k + 1 < n) m.w[k] = p.w[k];
+  G::sync();
+  solve<T, G, int>(
+      Chain<int, Shared<T>, Shared<signed char>, Shared<double>>{
+          n, m.x, 1, m.w, op.per_edge ? 1 : 0, m.sign, m.c, 1.0},
+      m.x);
+  G::sync();
+  for (int k = G::thread(); k < n; k += G::kThreads) p.y[k] = T(m.x[k]);
+  G::sync();
+}
+
 // n <= kShortest: all in shared memory.
 template <class D, int kWarps>
 __global__ void __launch_bounds__(kGroupThreads<kWarps>, 4) prox_group(Shape s, Prox<D> op) {
-  using T = Compute<D>;
-  using G = Group<kWarps>;
   constexpr int kSignals = kGroupSignals<kWarps>;
-  const int n = int(s.n), mine = kWarps == 1 ? int(threadIdx.x) / kWarp : 0;
-  const int edges = op.per_edge ? n : 1;
-  Arena arena;
-  arena.take<Run>(kWarps == 1 ? 0 : kWarps);  // for scans
-  const Shared<double> c = arena.take<double>(kSignals * n) + mine * n;
-  const Shared<T> x = arena.take<T>(kSignals * n) + mine * n;
-  const Shared<T> w = arena.take<T>(kSignals * edges) + mine * edges;
-  const Shared<signed char> sign = arena.take<signed char>(kSignals * n) + mine * n;
+  const int mine = kWarps == 1 ? int(threadIdx.x) / kWarp : 0;
+  const GroupMemory<Compute<D>, kWarps> memory(int(s.n), op.per_edge);
   const std::int64_t signals = s.signals(), step = std::int64_t(gridDim.x) * kSignals;
-  for (std::int64_t i = std::int64_t(blockIdx.x) * kSignals + mine; i < signals; i += step) {
-    const Place<D> p(s, op, i);
-    for (int k = G::thread(); k < n; k += G::kThreads) x[k] = p.x[k];
-    for (int k = G::thread(); k < edges; k += G::kThreads)
-      if (k == 0 || k + 1 < n) w[k] = p.w[k];
-    G::sync();
-    solve<T, G, int>(
-        Chain<int, Shared<T>, Shared<signed char>, Shared<double>>{n, x, 1, w, op.per_edge ? 1 : 0,
-                                                                   sign, c, 1.0},
-        x);
-    G::sync();
-    for (int k = G::thread(); k < n; k += G::kThreads) p.y[k] = T(x[k]);
-    G::sync();
+  for (std::int64_t i = std::int64_t(blockIdx.x) * kSignals + mine; i < signals; i += step)
+    solve_in<D, kWarps>(memory, s, op, i);
+}
+
+// ---- some threads per signal, some signals per block ----
+
+constexpr int kWindowsWarps = 2, kWindowsThreads = kWindowsWarps * kWarp;
+
+// How a block covers neighbouring signals.
+struct WindowsPlan {
+  int n, windows, at_once;  // samples and windows of a signal, signals of a block
+  JAXTV_HD int pitch() const { return n | 1; }
+  explicit WindowsPlan(std::int64_t length)
+      : n(int(length)), windows((n + kWindow - 1) / kWindow), at_once(kWindowsThreads / windows) {}
+  // The group that does what remains needs less.
+  std::size_t bytes(bool per_edge) const {
+    return std::size_t(at_once) * pitch() * ((per_edge ? 3 : 2) * sizeof(float) + 1);
+  }
+};
+
+// Calls f(signal of the block, sample, its place, that of the edge after it) for `count` signals
+// from `first` on; neighbouring threads get neighbours in memory.
+template <class F>
+JAXTV_DEVICE void for_signals(const Shape& s, std::int64_t first, int count, F f) {
+  const int n = int(s.n), thread = threadIdx.x;
+  if (s.inner == 1) {
+    for (int g = 0; g < count; ++g) {
+      const std::int64_t at = (first + g) * n, edge = at - (first + g);
+#pragma unroll 4
+      for (int k = thread; k < n; k += kWindowsThreads) f(g, k, at + k, edge + k);
+    }
+    return;
+  }
+  const int step = kWindowsThreads / count, start = thread / count, g = thread - start * count;
+  if (start >= step) return;
+  const std::int64_t outer = (first + g) / s.inner, inner = first + g - outer * s.inner;
+  const std::int64_t at = outer * n * s.inner + inner, edge = at - outer * s.inner;
+#pragma unroll 4
+  for (int k = start; k < n; k += step) f(g, k, at + k * s.inner, edge + k * s.inner);
+}
+
+template <class D, bool kPerEdge>
+__global__ void __launch_bounds__(kWindowsThreads)
+    prox_windows(Shape s, Prox<D> op, WindowsPlan plan) {
+  const int pitch = plan.pitch(), elements = plan.at_once * pitch;
+  Arena arena;
+  const Shared<float> x = arena.take<float>(elements);
+  const Shared<float> y = arena.take<float>(elements);
+  const Shared<float> w = arena.take<float>(kPerEdge ? elements : 0);
+  const Shared<signed char> sign = arena.take<signed char>(elements);
+  const int mine = int(threadIdx.x) / plan.windows, at = mine * pitch;
+  const Window window(plan.n, int(threadIdx.x) - mine * plan.windows);
+  const std::int64_t signals = s.signals(), step = std::int64_t(gridDim.x) * plan.at_once;
+  for (std::int64_t first = std::int64_t(blockIdx.x) * plan.at_once; first < signals;
+       first += step) {
+    const int count = int(min_of<std::int64_t>(plan.at_once, signals - first));
+    for_signals(s, first, count, [&](int g, int k, std::int64_t sample, std::int64_t edge) {
+      x[g * pitch + k] = op.x[sample];
+      if (kPerEdge && k + 1 < plan.n) w[g * pitch + k] = op.w[edge];
+    });
+    __syncthreads();
+    const auto weights = [&] {
+      if constexpr (kPerEdge)
+        return w + at;
+      else
+        return mine < count ? op.w[first + mine] : 0.0f;
+    }();
+    bool solved = mine >= count || find_window(window, x + at, weights, sign + at);
+    __syncthreads();
+    int start = 0;
+    if (mine < count)
+      solved = solved && certify_window(window, x + at, weights, sign + at, y + at, start);
+    unsigned unsolved = 0;  // bit g: of signal g
+    for (int g = 0; g < count; ++g)
+      unsolved |= unsigned(__syncthreads_or(!solved && mine == g)) << g;
+    if (mine < count && !(unsolved >> mine & 1))
+      spread_window(window, x + at, sign + at, y + at, start);
+    __syncthreads();
+    for_signals(s, first, count, [&](int g, int k, std::int64_t sample, std::int64_t) {
+      if (!(unsolved >> g & 1)) op.y[sample] = float(x[g * pitch + k]);
+    });
+    __syncthreads();
+    const GroupMemory<float, kWindowsWarps> memory(plan.n, kPerEdge);
+    for (int g = 0; g < count; ++g)
+      if (unsolved >> g & 1) solve_in<D, kWindowsWarps>(memory, s, op, first + g);
   }
 }
 
@@ -258,9 +367,10 @@ constexpr int kFewestLanes = 8;                // of a tile, or threads idle
 constexpr std::int64_t kGridShortest = 32768;  // the whole device for one signal
 constexpr std::int64_t kGridSignals = 64;      // beyond that blocks fill the device
 
-enum class Route { kRows, kSerial, kWarp, kBlock, kWide, kGrid, kNewton };
+enum class Route { kRows, kSerial, kWindows, kWarp, kBlock, kWide, kGrid, kNewton };
 
-Route route_of(const Shape& s, Method method, const Tiling& t) {
+// `single`: computed in float32.
+Route route_of(const Shape& s, Method method, bool single, const Tiling& t) {
   if (method == Method::kProjectedNewton) return Route::kNewton;
   const bool fits = t.chunks == 1;
   if (method == Method::kTautString) return fits ? Route::kRows : Route::kSerial;
@@ -268,19 +378,25 @@ Route route_of(const Shape& s, Method method, const Tiling& t) {
       s.n <= kRowsAlways || (s.signals() >= kManySignals && t.lanes() >= kFewestLanes);
   if (method == Method::kDirect && fits && many) return Route::kRows;
   if (s.n <= kWarpLongest) return Route::kWarp;
+  if (s.n <= kShortest && method == Method::kDirect && single) return Route::kWindows;
   if (s.n <= kShortest) return Route::kBlock;
   return s.n >= kGridShortest && s.signals() <= kGridSignals ? Route::kGrid : Route::kWide;
 }
 
 template <class D, int kWarps>
 Status run_group(cudaStream_t stream, const Shape& s, const Prox<D>& op) {
-  using T = Compute<D>;
   constexpr int kSignals = kGroupSignals<kWarps>;
-  const std::size_t edges = op.per_edge ? s.n : 1;
-  const std::size_t bytes = Group<kWarps>::kScratch +
-                            kSignals * (s.n * (sizeof(double) + sizeof(T) + 1) + edges * sizeof(T));
   return launch("prox_group", prox_group<D, kWarps>, (s.signals() + kSignals - 1) / kSignals,
-                kGroupThreads<kWarps>, bytes, stream, s, op);
+                kGroupThreads<kWarps>, GroupMemory<Compute<D>, kWarps>::bytes(s.n, op.per_edge),
+                stream, s, op);
+}
+
+template <class D>
+Status run_windows(cudaStream_t stream, const Shape& s, const Prox<D>& op) {
+  const WindowsPlan plan(s.n);
+  return launch("prox_windows", op.per_edge ? prox_windows<D, true> : prox_windows<D, false>,
+                (s.signals() + plan.at_once - 1) / plan.at_once, kWindowsThreads,
+                plan.bytes(op.per_edge), stream, s, op, plan);
 }
 
 template <class D>
@@ -349,10 +465,14 @@ template <class D>
 Status run(cudaStream_t stream, const Shape& s, const Prox<D>& op, const Solver& solver,
            void* workspace) {
   const Tiling t = tiling_of(s, needs_of<Compute<D>>(op.per_edge));
-  const Route route = route_of(s, solver.method, t);
+  constexpr bool kSingle = sizeof(Compute<D>) == 4;
+  const Route route = route_of(s, solver.method, kSingle, t);
   switch (route) {
     case Route::kRows:
       return run_rows(stream, t, op, true);
+    case Route::kWindows:
+      if constexpr (kSingle) return run_windows(stream, s, op);
+      return nullptr;
     case Route::kWarp:
       return run_group<D, 1>(stream, s, op);
     case Route::kBlock:

@@ -41,16 +41,24 @@ constexpr int kTrips = 4, kMoreTrips = 64;
 JAXTV_DEVICE float weights_of(const Uniform<float>& w) { return w.value; }
 JAXTV_DEVICE Shared<float> weights_of(const Column<float>& w) { return w.data; }
 
-// y = prox(x) in place by include/jaxtv/certified.hpp; false, with x spoilt, where that cannot
-// tell. `taut` becomes false where the taut string is the wrong method.
+// The cuts of prox(x), and in y the value of each segment at the place of its first sample, by
+// include/jaxtv/certified.hpp; false where that cannot tell. y may be x, which is spoilt then.
+// `taut` becomes false where the taut string is the wrong method.
 template <class W>
-JAXTV_DEVICE bool prox_certified(int n, int step, Shared<float> x, W w, Shared<signed char> sign,
-                                 bool& taut) {
+JAXTV_DEVICE bool certified_cuts(int n, int step, Shared<float> x, W w, Shared<signed char> sign,
+                                 Shared<float> y, bool& taut) {
   constexpr bool kPerEdge = !std::is_same_v<W, float>;
 #pragma unroll 4
   for (int k = 0; k < n; ++k) sign[k * step] = 0;
   taut = taut_string_float<kPerEdge>(n, step, x, w, sign, kTrips * n + kMoreTrips);
-  if (!taut || !certified_values<kPerEdge>(n, step, x, w, sign)) return false;
+  return taut && certified_values<kPerEdge>(n, step, x, w, sign, y);
+}
+
+// x = prox(x); false, with x spoilt, where float32 cannot tell.
+template <class W>
+JAXTV_DEVICE bool prox_certified(int n, int step, Shared<float> x, W w, Shared<signed char> sign,
+                                 bool& taut) {
+  if (!certified_cuts(n, step, x, w, sign, x, taut)) return false;
   float value = x[0];
 #pragma unroll 4
   for (int k = 1; k < n; ++k) {

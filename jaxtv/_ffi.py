@@ -231,16 +231,17 @@ def _prox1d_workspace(
 def _dykstra_workspace(
     shapes: Sequence[tuple[int, ...]], *, axes: tuple[int, ...], itemsize: int, inner: Any, **_
 ) -> int:
-    """What the 1D kernels need, and the states (cuda/dykstra.cu)."""
+    """What the 1D kernels need, states, weights of an axis and a flag (cuda/dykstra.cu)."""
     x, lead, size = shapes[0], min(axes), max(itemsize, 4)
     newton = type(inner).__name__ == "ProjectedNewton"
-    if not newton and _in_shared_memory(x, axes, 2 * size + 2):
+    if not newton and _in_shared_memory(x, axes, 10):
         return 8
     per_axis = [
         math.prod(x[lead:a]) * _prox1d_workspace([x], axis=a, solver=inner, itemsize=size)
         for a in axes
     ]
-    return 16 + max(per_axis) + _states(x, axes, itemsize)
+    weights = math.prod(x[lead:]) * size
+    return 17 + max(per_axis) + _states(x, axes, itemsize) + weights
 
 
 def _components_workspace(

@@ -18,9 +18,7 @@ Errors in `random` are relative to max|x|, but at least to tiny / eps (1e-31 in 
 threads take numbers below tiny, the least normal number, for zero. It counts the signals whose sum
 Σ|x| is beyond the range of their arithmetic (3.4e38 in float32 and the half types, 1.8e308 in
 float64). They are solved like all others; what is itself beyond the range is not: a gap of such
-signals may be inf, and so may a derivative in a direction whose sum is beyond it. The CUDA kernels
-of `Dykstra` keep sums of samples, and give NaN for images with samples beyond about a tenth of the
-largest number; the CPU's do not.
+signals may be inf, and so may a derivative in a direction whose sum is beyond it.
 
 Of the random wrong calls at the FFI targets in `hostile`, some are right again by chance (a weight
 that becomes one per edge, another solver): `reliability/calls.py` tells them apart by what the

@@ -221,6 +221,43 @@ def test_what_float32_cannot_tell_is_not_certified(selftest, bad):
     assert not certified(selftest, x, np.where(np.arange(39) == 7, -1, x[:, :39] ** 2))[1].any()
 
 
+@pytest.mark.once
+@pytest.mark.parametrize("edge", [False, True])
+@pytest.mark.parametrize(("n", "lam"), [(1, 1), (66, 0.1), (300, 0.3), (1024, 1)])
+def test_windows_are_certified_and_exact(selftest, n, lam, edge):
+    """Nearly all signals with noise; the others are solved again, by another method."""
+    r, signals = rng(2), 100
+    x = (0.5 * r.normal(size=(signals, n)) + (np.arange(n) >= n / 2)).astype(np.float32)
+    w = (lam * r.uniform(0.5, 1, (signals, max(1, n - 1) if edge else 1))).astype(np.float32)
+    expected = np.asarray(_primitive.prox1d(x, w, axis=1, solver=jaxtv.Direct()))
+    y, sure = certified_by_windows(selftest, x, w)
+    assert np.array_equal(y[sure], expected[sure])
+    assert np.count_nonzero(sure) >= 0.97 * signals
+
+
+@pytest.mark.once
+def test_windows_that_do_not_suffice_are_not_certified(selftest):
+    """Segments longer than windows: cuts in them are wrong."""
+    x = (0.5 * rng(3).normal(size=(20, 1000))).astype(np.float32)
+    w = np.full((20, 1), 6, np.float32)
+    expected = np.asarray(_primitive.prox1d(x, w, axis=1, solver=jaxtv.Direct()))
+    y, sure = certified_by_windows(selftest, x, w)
+    assert np.array_equal(y[sure], expected[sure])
+    assert np.count_nonzero(sure) < 20
+
+
+def certified_by_windows(selftest, x, w):
+    """(y, which signals are certified) of cuda/windows.cuh."""
+    y, w, sure = np.array(x), np.ascontiguousarray(w), np.zeros(len(x), np.int32)
+    array = lambda dtype: np.ctypeslib.ndpointer(dtype, flags="C")
+    run = selftest.certified_windows
+    run.restype = ctypes.c_char_p
+    floats, integer = array(np.float32), ctypes.c_int
+    run.argtypes = [floats, floats, integer, integer, integer, array(np.int32)]
+    assert run(y, w, *x.shape, w.shape[1], sure) == b""
+    return y, sure.astype(bool)
+
+
 def certified(selftest, x, w):
     """(y, which signals are certified) of include/jaxtv/certified.hpp."""
     y, w = np.array(x, np.float32), np.ascontiguousarray(w, np.float32)
@@ -437,6 +474,27 @@ def test_dykstra_of_long_signals(simt, kernel, edge):
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("edge", [False, True])
+@pytest.mark.parametrize("kernel", list(KERNELS)[:3])
+def test_dykstra_of_ties_and_ramps(simt, kernel, edge):
+    """Lines that float32 cannot certify or that are no work for the taut string, beside others."""
+    shape, axes = KERNELS[kernel]
+    shape = (8, *shape[1:])
+    x, *ws = dykstra_operands(shape, axes, edge, "float32")
+    x[:4] = np.round(8 * x[:4])
+    x[4] = 0.01 * np.arange(x[4].size).reshape(x[4].shape)
+    ws = [
+        np.where(np.arange(8).reshape(8, *[1] * (x.ndim - 1)) < 4, np.round(8 * w), w) for w in ws
+    ]
+    params = {"axes": axes, "iterations": 2, "inner": jaxtv.Direct()}
+    expected, expected_masks = _primitive._dykstra_masked_p.bind(x, *ws, **params)
+    with simt_platform.using(simt):
+        y, masks = _primitive._dykstra_masked_p.bind(x, *ws, **params)
+    assert np.array_equal(y, expected)
+    assert np.array_equal(masks, expected_masks)
+
+
+@pytest.mark.once
 @pytest.mark.parametrize("bad", ["nan", "inf", "weight"])
 @pytest.mark.parametrize("edge", [False, True])
 @pytest.mark.parametrize("kernel", list(KERNELS)[:4])
@@ -462,6 +520,38 @@ def test_bad_elements_poison_only_themselves(simt, kernel, edge, bad):
     assert np.count_nonzero(spoilt) == 1
     assert np.array_equal(y[others], clean[others])
     assert np.array_equal(masks[others], clean_masks[others])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("edge", [False, True])
+@pytest.mark.parametrize("kernel", list(KERNELS)[:4])
+def test_large_elements_are_those_of_the_cpu_and_stay_alone(simt, kernel, edge, dtype):
+    """The states are sums of samples; where all weights are 0 the samples are bit for bit."""
+    shape, axes = KERNELS[kernel]
+    x, *ws = dykstra_operands((4, *shape[1:]), axes, edge, dtype)
+    usual = rng(4).choice([-1, -0.25, 0.7, 1], size=x[1].shape)
+    big = np.finfo(dtype).max
+    x[1] = usual * big
+    for w in ws:
+        w[1] *= big
+    x[3] = np.where(x[3] < 0, np.finfo(dtype).max, np.finfo(dtype).tiny)
+    for w in ws:
+        w[3] = 0
+    params = {"axes": axes, "iterations": 3, "inner": jaxtv.Direct()}
+    y_cpu, masks_cpu = _primitive._dykstra_masked_p.bind(x, *ws, **params)
+    with simt_platform.using(simt):
+        y, masks = _primitive._dykstra_masked_p.bind(x, *ws, **params)
+        small = x.copy()
+        small[1] = usual
+        y_usual, masks_usual = _primitive._dykstra_masked_p.bind(small, *ws, **params)
+    assert np.array_equal(masks, masks_cpu)
+    error = np.abs(np.asarray(y[1]) / big - np.asarray(y_cpu[1]) / big).max()
+    assert error <= ulps(dtype, 24)
+    assert np.array_equal(y[3], x[3])
+    others = np.array([0, 2, 3])
+    assert np.array_equal(y[others], y_usual[others])
+    assert np.array_equal(masks[others], masks_usual[others])
 
 
 @pytest.mark.once

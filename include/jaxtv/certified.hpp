@@ -98,24 +98,26 @@ JAXTV_HD bool taut_string_float(int n, int step, X x, W w, S sign, int trips) {
   return true;
 }
 
-// Writes the value of each segment of the cuts to its first sample. Returns whether the cuts are
-// certified: the dual stays inside its bounds within segments, and every cut is a jump of its sign.
-// The dual of an edge bounds the mean of its segment:
+// Writes the value of each segment of the cuts to the place of its first sample in y, which may be
+// x. Returns whether the cuts are certified: the dual stays inside its bounds within segments, and
+// every cut is a jump of its sign. The dual of an edge bounds the mean of its segment:
 //   |right + sum_{j > e} (x_j - y)| <= w_e.
-template <bool kPerEdge, class X, class W, class S>
-JAXTV_HD bool certified_values(int n, int step, X x, W w, S sign) {
+// `right` and `left`: the duals w s of the cuts at either end, 0 at those of the signal. Whether
+// these cuts are jumps is not looked at.
+template <bool kPerEdge, class X, class W, class S, class Y>
+JAXTV_HD bool certified_values(int n, int step, X x, W w, S sign, Y y, float right = 0,
+                               float left = 0) {
   constexpr float kInfinite = __builtin_huge_valf();
   if constexpr (!kPerEdge)
     if (!(w > 0 && w <= kLargestWeight)) return false;
   float here = x[(n - 1) * step], ref = here, count = 1, low = -kInfinite, high = kInfinite;
   double sum = 0, wide = ref;  // of x - ref from here to the right end; ref
-  float right = 0;             // w_b s_b at the right end
-  // Of the segment to the right; means are relative to ref. The end of the signal is a sure jump.
-  float other_ref = -3e38f, other_mean = 0;
+  // Of the segment to the right; means are relative to ref. The end is a sure jump.
+  float other_ref = right > 0 ? 3e38f : -3e38f, other_mean = 0;
 
-  // Ends the segment that starts here; `left`: w_{a-1} s_{a-1}.
-  const auto finish = [&](int at, float left) {
-    const double ends = kPerEdge ? double(right) - double(left) : double(right - left);
+  // Ends the segment that starts here; `before`: w_{a-1} s_{a-1}.
+  const auto finish = [&](int at, float before) {
+    const double ends = kPerEdge ? double(right) - double(before) : double(right - before);
     const float mean = quotient(float(sum + ends), count, reciprocal(count));
     const float margin = kMargin * magnitude(mean);
     if (!(mean - low >= margin && high - mean >= margin)) return false;
@@ -123,7 +125,7 @@ JAXTV_HD bool certified_values(int n, int step, X x, W w, S sign) {
     const float least = kMargin * (magnitude(apart) + (magnitude(mean) + magnitude(other_mean)));
     const bool jumps = (right > 0 ? rise : -rise) > least;
     if (!jumps && !(kPerEdge && right == 0)) return false;
-    x[at] = kPerEdge && mean == 0 ? ref : ref + mean;  // -0 + 0 would be +0
+    y[at] = kPerEdge && mean == 0 ? ref : ref + mean;  // -0 + 0 would be +0
     other_ref = ref;
     other_mean = mean;
     return true;
@@ -148,9 +150,9 @@ JAXTV_HD bool certified_values(int n, int step, X x, W w, S sign) {
       sum += wide_next - wide;
       count += 1;
     } else {
-      const float left = cut > 0 ? weight : -weight;
-      if (!finish(at + step, left)) return false;
-      right = left;
+      const float dual = cut > 0 ? weight : -weight;
+      if (!finish(at + step, dual)) return false;
+      right = dual;
       ref = next;
       wide = wide_next;
       sum = 0;
@@ -159,7 +161,7 @@ JAXTV_HD bool certified_values(int n, int step, X x, W w, S sign) {
       high = kInfinite;
     }
   }
-  return finish(0, 0);
+  return finish(0, left);
 }
 
 }  // namespace jaxtv

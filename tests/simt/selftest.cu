@@ -5,6 +5,7 @@
 
 #include "jaxtv/certified.hpp"
 #include "launch.cuh"
+#include "windows.cuh"
 
 namespace {
 
@@ -93,6 +94,32 @@ __global__ void primitives(int* out) {
   out[t] = ok;
 }
 
+// cuda/windows.cuh on a signal, one window after the other; *sure: whether all are certified.
+template <class W>
+JAXTV_DEVICE void solve_windows(int n, Shared<float> x, W w, Shared<signed char> sign,
+                                Shared<float> y, int* sure) {
+  const int windows = (n + kWindow - 1) / kWindow;
+  std::vector<int> start(windows);
+  *sure = 1;
+  for (int i = 0; i < windows; ++i) *sure &= find_window(Window(n, i), x, w, sign);
+  for (int i = 0; i < windows && *sure; ++i)
+    *sure &= certify_window(Window(n, i), x, w, sign, y, start[i]);
+  for (int i = 0; i < windows && *sure; ++i) spread_window(Window(n, i), x, sign, y, start[i]);
+}
+__global__ void windows(int n, int edges, float* samples, const float* weights, int* sure) {
+  Arena arena;
+  const Shared<float> x = arena.take<float>(n), y = arena.take<float>(n),
+                      w = arena.take<float>(edges);
+  const Shared<signed char> sign = arena.take<signed char>(n);
+  for (int k = 0; k < n; ++k) x[k] = samples[k];
+  for (int e = 0; e < edges; ++e) w[e] = weights[e];
+  if (edges == 1)
+    solve_windows(n, x, *weights, sign, y, sure);
+  else
+    solve_windows(n, x, w, sign, y, sure);
+  for (int k = 0; k < n && *sure; ++k) samples[k] = x[k];
+}
+
 struct Case {
   const char* name;
   void (*kernel)(int*);
@@ -167,10 +194,20 @@ extern "C" __attribute__((visibility("default"))) int certified(float* x, const 
   const auto solve = [&](auto edges, auto weights) {
     constexpr bool kPerEdge = decltype(edges)::value;
     return jaxtv::taut_string_float<kPerEdge>(n, 1, x, weights, sign.data(), 8 * n) &&
-           jaxtv::certified_values<kPerEdge>(n, 1, x, weights, sign.data());
+           jaxtv::certified_values<kPerEdge>(n, 1, x, weights, sign.data(), x);
   };
   if (!(per_edge ? solve(std::true_type{}, w) : solve(std::false_type{}, *w))) return 0;
   for (int k = 1; k < n; ++k)
     if (sign[k - 1] == 0) x[k] = x[k - 1];
   return 1;
+}
+
+// The same by windows, of many signals; sure[i]: whether signal i is certified.
+extern "C" __attribute__((visibility("default"))) const char* certified_windows(
+    float* x, const float* w, int signals, int n, int edges, int* sure) {
+  for (int i = 0; i < signals; ++i)
+    if (Status bad = launch("windows", windows, 1, 1, n * 9 + edges * 4, simt::kStream, n, edges,
+                            x + i * n, w + i * edges, sure + i))
+      return bad;
+  return "";
 }
