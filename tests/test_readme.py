@@ -38,7 +38,7 @@ def parameter(page):
     return pytest.param(page, id=page.stem, marks=[] if page.stem in PROOFS else pytest.mark.f32)
 
 
-@pytest.mark.parametrize("page", map(parameter, PAGES))
+@pytest.mark.parametrize("page", [parameter(page) for page in PAGES])
 def test_page(page):
     """The blocks of a page go on from one another."""
     namespace = {"__name__": page.stem}
