@@ -27,9 +27,7 @@ runs out under RLIMIT_AS, in programs that are compiled already. `large` needs 9
 maps its input again and again from one tile; `AcceleratedDykstra` refuses arrays
 of 2^31 samples and more along its axes. `fuzz` needs clang, with its sanitizers and libFuzzer.
 
-Not done yet: the sizes that `python -m reliability` has by default, wherever the table has fewer
-cases; `fuzz` for ten minutes; the suite under the sanitizers of `scripts/sanitize.sh`, as a whole;
-all of these on a GPU.
+Not done yet: all of these on a GPU.
 """
 
 
