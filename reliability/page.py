@@ -27,10 +27,10 @@ runs out under RLIMIT_AS, in programs that are compiled already. `large` needs 9
 maps its input again and again from one tile; `AcceleratedDykstra` refuses arrays
 of 2^31 samples and more along its axes. `fuzz` needs clang, with its sanitizers and libFuzzer.
 
-Not done yet: `fuzz` for ten minutes in one run (99,454 calls in 400 s found nothing, after one finding
-was mended); `sanitizers` with the last change of the lanes (2,442 tests passed under ASan and UBSan
-before it, 20,000 calls under TSan with it); `random`, `segments` and `bitwise` since that change,
-which left every bit as it was; all of these on a GPU.
+Not done yet: `fuzz` for ten minutes in one run (99,454 calls in 400 s found nothing, after one
+finding was mended); `sanitizers` with the last change of the lanes (2,442 tests passed under ASan
+and UBSan before it, 20,000 calls under TSan with it); `random`, `segments` and `bitwise` since that
+change, which left every bit as it was; all of these on a GPU.
 """
 
 
