@@ -11,7 +11,7 @@ import sys
 import tempfile
 
 from reliability import ROOT
-from reliability.result import Result
+from reliability.result import Result, finding
 
 CLANG = os.environ.get("CLANGXX", "clang++-19")
 
@@ -58,7 +58,10 @@ def fuzz(target: pathlib.Path, seconds: int, folder: pathlib.Path) -> Result:
         errors="replace",
     )
     runs, covered = summary(done.stderr)
-    failures = [done.stderr[-2000:]] if done.returncode or not runs else []
+    failed = done.returncode or not runs
+    if failed:
+        print(done.stderr[-4000:], flush=True)
+    failures = [finding(done.stderr)] if failed else []
     return Result(
         "coverage-guided fuzzing of all CPU handlers under ASan and UBSan (fuzz/)",
         f"{seconds} s",

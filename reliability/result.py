@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 
@@ -12,3 +13,12 @@ class Result(NamedTuple):
     cases: str
     result: str
     failures: list[str]  # the seeds, or what happened; empty where the check passed
+
+
+def finding(log: str) -> str:
+    """The lines of a log that say what a sanitizer or pytest found, without folders.
+
+    They go into a page that is published: the names of a machine's folders do not.
+    """
+    lines = [line for line in log.splitlines() if re.match(r"SUMMARY|FAILED|ERROR\b", line)]
+    return re.sub(r"(?<![\w.])(/[\w.+-]+)+/", "", "; ".join(lines)) or "stopped without saying why"

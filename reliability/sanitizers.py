@@ -6,7 +6,7 @@ import re
 import subprocess
 
 from reliability import ROOT
-from reliability.result import Result
+from reliability.result import Result, finding
 
 SCRIPT = ROOT / "scripts" / "sanitize.sh"
 
@@ -15,7 +15,7 @@ def verdict(name: str, log: str, status: int, counted: str) -> tuple[str, list[s
     """What one sanitizer ran, by the last match of `counted` in its log, and its failures."""
     counts = re.findall(counted, log)
     ran = f"{name}: {int(counts[-1]) if counts else 0:,}"
-    return ran, [f"{name}: {log[-2000:]}"] if status or not counts else []
+    return ran, [f"{name}: {finding(log)}"] if status or not counts else []
 
 
 def sanitizers(cases: int) -> Result:
@@ -28,7 +28,10 @@ def sanitizers(cases: int) -> Result:
     for name, options, counted in runs:
         command = [SCRIPT, name, *options]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-        ran, failed = verdict(name, done.stdout + done.stderr, done.returncode, counted)
+        log = done.stdout + done.stderr
+        ran, failed = verdict(name, log, done.returncode, counted)
+        if failed:
+            print(log[-4000:], flush=True)
         results.append(ran)
         failures += failed
     return Result(

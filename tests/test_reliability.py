@@ -24,6 +24,7 @@ from reliability import (
     platforms,
     sanitizers,
 )
+from reliability.result import finding
 
 pytestmark = [pytest.mark.once, pytest.mark.host]  # they set their own precisions, on the CPU
 
@@ -225,3 +226,11 @@ def test_a_sanitizer_that_finds_or_runs_nothing_fails():
     assert sanitizers.verdict("thread", "2000 runs", 0, calls) == ("thread: 2,000", [])
     for log, status in (("12 passed", 1), ("no tests ran", 0), ("ERROR: AddressSanitizer", -6)):
         assert len(sanitizers.verdict("address,undefined", log, status, tests)[1]) == 1
+
+
+def test_a_finding_names_no_folder_of_the_machine():
+    log = "running in /home/me\nSUMMARY: UBSan: overflow /home/me/jaxtv/cpu/serial.cpp:1 in f\n"
+    log += "FAILED tests/test_prox1d.py::test_x\n12 passed"
+    ours = "SUMMARY: UBSan: overflow serial.cpp:1 in f; FAILED tests/test_prox1d.py::test_x"
+    assert finding(log) == ours
+    assert finding("") != ""
