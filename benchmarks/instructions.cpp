@@ -1,6 +1,8 @@
-// Runs one CPU operation on fixed input, once, for callgrind to count: `instructions CASE`.
+// Runs one CPU operation once, for callgrind to count, on fixed input: `instructions CASE`,
+// or on the float32 of a file: `instructions signals|image ROWS N LAM FILE`.
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -68,9 +70,27 @@ void run_dykstra(const Iteration& it, const float* x, float* y, bool masked, boo
   counted_adjoint(it, mask.data(), x, y, {gw.data(), gw.data() + size});
 }
 
+// The rows of a file, or the image that they are.
+int run_file(char** arguments) {
+  const std::int64_t rows = std::atoll(arguments[2]), n = std::atoll(arguments[3]);
+  std::vector<float> x(rows * n), y(x.size()), lam(rows, float(std::atof(arguments[4])));
+  std::FILE* file = std::fopen(arguments[5], "rb");
+  if (!file || std::fread(x.data(), sizeof(float), x.size(), file) != x.size()) return 1;
+  std::fclose(file);
+  if (std::string(arguments[1]) == "image") {
+    const std::vector<Weights<float>> w(2, {lam.data(), false});
+    counted_dykstra({1, {rows, n}, {1, 0}, 4}, x.data(), w, y.data(), nullptr);
+  } else {
+    counted_prox(sweep_of({rows, n, 1}, x.data(), lam.data(), y.data()));
+  }
+  std::printf("%g\n", y[1]);
+  return 0;
+}
+
 }  // namespace
 
-int main(int, char** arguments) {
+int main(int count, char** arguments) {
+  if (count > 2) return run_file(arguments);
   const std::string name = arguments[1];
   const bool ramp = name == "ramp", strided = name == "strided", single = name == "single";
   const std::int64_t side = 128, n = single ? 16384 : ramp || name == "rows of 512" ? 512 : 32;

@@ -37,7 +37,7 @@ CASES = (
 )
 
 
-def _run(*command: object, **options) -> str:
+def run(*command: object, **options) -> str:
     done = subprocess.run(
         [str(part) for part in command], capture_output=True, text=True, check=False, **options
     )
@@ -60,18 +60,18 @@ def build(folder: pathlib.Path) -> pathlib.Path:
         macros = [f"-DJAXTV_ISA={isa}", f"-DJAXTV_VECTOR_BYTES={size}"]
         for kernel in kernels:
             objects.append(folder / f"{pathlib.Path(kernel).stem}_{isa}.o")
-            _run(*compiler, *macros, *flags.split(), "-c", ROOT / kernel, "-o", objects[-1])
+            run(*compiler, *macros, *flags.split(), "-c", ROOT / kernel, "-o", objects[-1])
     handlers = ("module.cpp", "_ffi.cpp")  # they need XLA's headers
     rest = [ROOT / source for source in sources if not source.endswith(handlers)]
     driver = folder / "instructions"
     source = pathlib.Path(__file__).with_suffix(".cpp")
-    _run(*compiler, source, *rest, *objects, "-o", driver, "-pthread")
+    run(*compiler, source, *rest, *objects, "-o", driver, "-pthread")
     return driver
 
 
 def count(driver: pathlib.Path, case: str) -> int:
     """Instructions inside of the driver's counted_* functions."""
-    output = _run(
+    output = run(
         "valgrind",
         "--tool=callgrind",
         "--callgrind-out-file=/dev/null",
@@ -103,7 +103,7 @@ def main() -> None:
     options = parser.parse_args()
     if shutil.which("valgrind") is None:
         raise SystemExit("valgrind is not on PATH: apt-get install valgrind, or your system's way")
-    compiler = _run("g++", "--version").splitlines()[0]
+    compiler = run("g++", "--version").splitlines()[0]
     with tempfile.TemporaryDirectory() as folder:
         driver = build(pathlib.Path(folder))
         measured = {case: count(driver, case) for case in CASES}

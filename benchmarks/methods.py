@@ -12,11 +12,13 @@ import numpy as np
 # ---------------------------------------------------------------------------- jaxtv
 
 
-def _jaxtv(axes, solver=None, sweeps=4):
+def _jaxtv(axes, solver=None, sweeps=4, tol=None):
     import jaxtv
 
     solver = getattr(jaxtv, solver)() if solver else jaxtv.Direct()
-    if len(axes) > 1:
+    if tol is not None:
+        solver = jaxtv.AcceleratedDykstra(tol=tol)
+    elif len(axes) > 1:
         solver = jaxtv.Dykstra(iterations=sweeps, inner=solver)
     return lambda x, lam: jaxtv.prox_tv(x, lam, axes=axes, solver=solver)
 

@@ -133,8 +133,12 @@ def _images(records: list[dict]):
         points = sorted(points, key=lambda r: r["median"])
         times = [r["median"] * 1e3 for r in points]
         errors = [r["relative_error"] for r in points]
-        colour = {"color": COLOURS["jaxtv"], "zorder": 3} if family.startswith("jaxtv") else {}
-        axes.plot(times, errors, label=family, **STYLE | {"marker": next(markers)}, **colour)
+        look = STYLE | {"marker": next(markers)}
+        if family.startswith("jaxtv"):
+            look |= {"color": COLOURS["jaxtv"], "zorder": 3}
+        if "Accelerated" in family:
+            look |= {"linestyle": "--"}
+        axes.plot(times, errors, label=family, **look)
     axes.set(
         xscale="log",
         yscale="log",

@@ -14,18 +14,13 @@ PAPER = {  # Table 1: forward, backward in ms (mean ± std), total relative to O
     "Ours-PN, Titan X": ("9.0 ± 0.7", "17.7 ± 2.4", "1.5×"),
     "Ours-PN, A6000": ("10.0 ± 1.5", "7.3 ± 6.0", "1×"),
 }
-# Instructions of the peers under callgrind, per sample: the scalar C loop (g++ 12, AVX2 machine) on
-# 1024 rows of Table 1, and on one signal of `problems.blocks(200_000)` at λ = 1, 10, 100 beside
-# ours; prox_tv 3.2.1 on the photo, per sample and pass of 4 iterations of pd, beside ours.
-LOOP_ROWS = 53
-LOOP_SINGLE, OURS_SINGLE = (52, 51, 85), (78, 60, 81)
-PD_PASS, OURS_PASS = 131, 83
-# Vector instructions of a round for a row of samples in a vector of signals, and rounds that the
+# Counted in the compiled code: vector instructions of a round for a row of samples in a vector of signals, and rounds that the
 # slowest of 16 neighbouring signals takes: rows of 32, rows of 512, rows and columns of the photo.
 FORWARD, BACKWARD = 15.5, 31
 ROUNDS = (5.0, 7.0, 8.5)
 LANES = 8  # of float32 with AVX2
 INSTRUCTIONS = pathlib.Path(__file__).with_name("instructions.json")
+PEERS = pathlib.Path(__file__).with_name("peers.json")
 MEMORY_FLOOR = "x + 1 (a copy of the same bytes)"
 
 
@@ -315,14 +310,19 @@ def _bounds(chapters: dict) -> str:
     """What stands between the kernels and the targets that they miss."""
     missed = [target.what for target in targets.judge(chapters) if not target.met]
     cases = json.loads(INSTRUCTIONS.read_text())["cases"]
-    rows, long, image = (
+    rows, long = (
         cases[name]["instructions"] / cases[name]["samples"]
-        for name in ("rows of 32", "rows of 512", "image, 4 sweeps")
+        for name in ("rows of 32", "rows of 512")
     )
+    peers = json.loads(PEERS.read_text())
+    table1, photo = peers["rows of Table 1"], peers["photo"]
     a_round = (FORWARD + BACKWARD) / LANES
-    single = zip((1, 10, 100), OURS_SINGLE, LOOP_SINGLE, strict=True)
-    pairs = ", ".join(f"{ours} against {loop} at λ = {lam}" for lam, ours, loop in single)
-    few = OURS_PASS - a_round * ROUNDS[2]
+    pairs = ", ".join(
+        f"{p['ours']:.0f} against {p['peer']:.0f} at {name.removeprefix('one signal, ')}"
+        for name, p in peers.items()
+        if name.startswith("one signal")
+    )
+    few = photo["ours"] - a_round * ROUNDS[2]
     return f"""## What bounds it
 
 Missed here: {"; ".join(missed) or "nothing"}.
@@ -336,14 +336,14 @@ for every row of {LANES} signals: {a_round:.1f} per sample. All signals of two v
 of 32 (the last one checks only and the first one is cheaper), {ROUNDS[1]:g} for 512, {ROUNDS[2]:g} on the photo. The rest is the transpose, the values in double (about 7) and \
 their spreading with the check of every decision (about 4).
 
-**Why the ratio to scalar code is what it is.** The threaded C loop takes {LOOP_ROWS} instructions per sample of Table 1, ours {rows:.0f}: eight lanes \
+**Why the ratio to scalar code is what it is.** The threaded C loop takes {table1["peer"]:.0f} instructions per sample of Table 1, ours {table1["ours"]:.0f} \
+(`python -m benchmarks.peers`, callgrind): eight lanes \
 do about eight times the work, because a scalar solver visits a sample once or twice and the lanes visit all of them in every round. We gain \
 because the lanes do not branch on data. A ratio of 5 needs less than half of our instructions: fewer than three rounds. One signal, per \
 sample on one core: {pairs} (ours against the C loop), so that the gain is a second core and no mispredicted branches.
 
-**Image.** prox_tv's `pd` takes {PD_PASS} instructions per sample and pass of the 512×512 photo, ours {OURS_PASS} ({image / 8:.0f} on smooth \
-noise), of which about {few:.0f} are outside of the rounds. Twenty times fewer is {PD_PASS / 20:.1f}, about one round and nothing else; with three times its instructions per \
-cycle it is {3 * PD_PASS / 20:.0f}. Vectors of 16 lanes halve our number and reach neither. Moving the states costs about 5 % of the \
+**Image.** prox_tv's `pd` takes {photo["peer"]:.0f} instructions per sample and pass of the 512×512 photo, ours {photo["ours"]:.0f}, of which about {few:.0f} are outside of the rounds. Twenty times fewer is {photo["peer"] / 20:.1f}, about one round and nothing else; with three times its instructions per \
+cycle it is {3 * photo["peer"] / 20:.0f}. Vectors of 16 lanes halve our number and reach neither. Moving the states costs about 5 % of the \
 instructions and 16 bytes per sample and pass, a tenth of the time at most: fusing passes over tiles cannot gain more than that, and a \
 pass needs whole columns before the next one begins.
 

@@ -227,9 +227,13 @@ def threads(bench: Bench) -> list[dict]:
 
 
 def _ours(bench: Bench) -> list[Method]:
-    """Our curves of error against time. The converged mode is one more line here."""
+    """Our curves of error against time: K sweeps, and to a relative gap of `tol`."""
     sweeps = bench.choose((1, 2, 4, 8, 16, 32, 64), (1, 4))
-    return [Method(f"jaxtv Dykstra({k})", "jaxtv_forward", {"sweeps": k}) for k in sweeps]
+    tols = bench.choose((1e-2, 1e-3, 1e-4, 1e-5, 1e-6), (1e-4,))
+    fixed = [Method(f"jaxtv Dykstra({k})", "jaxtv_forward", {"sweeps": k}) for k in sweeps]
+    return fixed + [
+        Method(f"jaxtv AcceleratedDykstra({tol:g})", "jaxtv_forward", {"tol": tol}) for tol in tols
+    ]
 
 
 def images(bench: Bench) -> list[dict]:

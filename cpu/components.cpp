@@ -107,7 +107,8 @@ Components components_of(const Elements& elements, const Codes& codes) {
 template <class T>
 void components_push(const Pool& pool, const Elements& elements, const std::uint8_t* masks,
                      const T* tx, const std::vector<Weights<T>>& tw, T* ty) {
-  parallel_for(pool, elements.count(), [=, &elements, &tw](std::int64_t e) {
+  const Pool part = part_of(pool, elements.count() * elements.size(), 4096);
+  parallel_for(part, elements.count(), [=, &elements, &tw](std::int64_t e) {
     const Codes codes(elements, e, masks);
     std::vector<double> v(codes.size), weights;
     gather(elements.layout(e), tx, v.data());
@@ -132,7 +133,8 @@ template <class T>
 void components_pull(const Pool& pool, const Elements& elements, const std::uint8_t* masks,
                      const T* g, T* gx, const std::vector<T*>& gw,
                      const std::vector<bool>& per_edge) {
-  parallel_for(pool, elements.count(), [=, &elements, &gw, &per_edge](std::int64_t e) {
+  const Pool part = part_of(pool, elements.count() * elements.size(), 4096);
+  parallel_for(part, elements.count(), [=, &elements, &gw, &per_edge](std::int64_t e) {
     const Codes codes(elements, e, masks);
     std::vector<double> v(codes.size), weights;
     gather(elements.layout(e), g, v.data());

@@ -16,7 +16,7 @@ std::vector<char> find_large(const Pool& pool, std::int64_t batch, std::int64_t 
   constexpr std::int64_t kBlock = 1 << 16;
   const std::int64_t blocks = (size + kBlock - 1) / kBlock;
   std::vector<char> part(batch * blocks), element(batch);
-  parallel_for(pool, batch * blocks, [&](std::int64_t k) {
+  parallel_for(part_of(pool, batch * size, kBlock), batch * blocks, [&](std::int64_t k) {
     const std::int64_t begin = k % blocks * kBlock, end = std::min(size, begin + kBlock);
     const T* from = x + k / blocks * size;
     bool large = false;

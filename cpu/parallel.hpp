@@ -3,6 +3,7 @@
 // speed only.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -19,6 +20,12 @@ struct Pool {
   std::int64_t threads;  // the caller included
   std::function<void(std::function<void()>)> schedule;
 };
+
+// As much of the pool as `work` keeps busy, where `worth` of it is worth a thread: to wake one
+// takes up to tens of microseconds.
+inline Pool part_of(const Pool& pool, std::int64_t work, std::int64_t worth) {
+  return {std::clamp<std::int64_t>(work / worth, 1, pool.threads), pool.schedule};
+}
 
 // Calls f(chunk) for every chunk in [0, chunks). An exception of any of them reaches the caller.
 template <class F>

@@ -10,15 +10,11 @@
 namespace jaxtv::cpu {
 namespace {
 
-// Below this many signals most lanes would be empty and the taut string, one signal at a time,
-// wins.
-template <class T>
-constexpr std::int64_t kFewSignals = 8 * sizeof(float) / sizeof(T);
+// Samples that take as long to solve as a thread to wake, or a few times as long.
+constexpr std::int64_t kSolved = 4096;
 
-template <class T>
-bool use_lanes(const Sweep<T>& s, const Solver& solver) {
-  return solver.method == Method::kDecomposition ||
-         (solver.method == Method::kDirect && s.shape.signals() >= kFewSignals<T>);
+bool use_lanes(const Solver& solver) {
+  return solver.method == Method::kDecomposition || solver.method == Method::kDirect;
 }
 
 // Whole groups of lanes, or few enough signals per chunk that every thread gets some.
@@ -38,10 +34,11 @@ template <class T, class Kernel, class Op>
 void for_derivative(const Pool& pool, const Segments<T>& segments, Kernel kernel, const Op& op) {
   const Shape& s = segments.shape;
   if (s.size() == 0) return;
+  const Pool part = part_of(pool, s.size(), 2 * kSolved);
   const std::int64_t worth = std::max<std::int64_t>(16, 16384 / s.n / 16 * 16);
-  const std::int64_t chunk = chunk_of(s.signals(), worth, pool.threads);
+  const std::int64_t chunk = chunk_of(s.signals(), worth, part.threads);
   const std::size_t bytes = lanes<T>().derivative_scratch_bytes(s.n);
-  for_chunks(pool, s.signals(), chunk, [=, &op](std::int64_t begin, std::int64_t end) {
+  for_chunks(part, s.signals(), chunk, [=, &op](std::int64_t begin, std::int64_t end) {
     kernel(op, begin, end, thread_scratch(bytes));
   });
 }
@@ -60,11 +57,12 @@ void report_exact(const Sweep<T>& s, std::int64_t begin, std::int64_t end) {
 template <class T>
 void prox_chunks(const Pool& pool, const Sweep<T>& s, const Solver& solver) {
   const std::int64_t n = s.shape.n, signals = s.shape.signals();
-  const bool by_lanes = use_lanes(s, solver);
+  const bool by_lanes = use_lanes(solver);
+  const Pool part = part_of(pool, s.shape.size(), by_lanes ? kSolved : kSolved / 4);
   const LaneKernels<T>& k = lanes<T>();
   const std::int64_t chunk = chunk_of(
-      signals, by_lanes ? k.group_size(n) : std::max<std::int64_t>(1, 4096 / n), pool.threads);
-  for_chunks(pool, signals, chunk, [=, &s, &solver, &k](std::int64_t begin, std::int64_t end) {
+      signals, by_lanes ? k.group_size(n) : std::max<std::int64_t>(1, 4096 / n), part.threads);
+  for_chunks(part, signals, chunk, [=, &s, &solver, &k](std::int64_t begin, std::int64_t end) {
     if (by_lanes)
       k.prox(s, begin, end, thread_scratch(k.scratch_bytes(n)));
     else
@@ -126,11 +124,12 @@ const Pool kNoPool{1, nullptr};
 // so that one element stays in one core's cache for all its sweeps; else threads inside the
 // element.
 template <class F>
-void for_batch(const Pool& pool, std::int64_t batch, F f) {
-  if (batch >= pool.threads)
-    parallel_for(pool, batch, [=](std::int64_t b) { f(b, kNoPool); });
+void for_batch(const Pool& pool, const Iteration& it, F f) {
+  const Pool part = part_of(pool, it.batch * it.core_size() * it.passes(), kSolved);
+  if (it.batch >= part.threads)
+    parallel_for(part, it.batch, [=](std::int64_t b) { f(b, kNoPool); });
   else
-    for (std::int64_t b = 0; b < batch; ++b) f(b, pool);
+    for (std::int64_t b = 0; b < it.batch; ++b) f(b, part);
 }
 
 template <class T>
@@ -155,7 +154,7 @@ void dykstra(const Pool& pool, const Iteration& it, const Solver& inner, const T
   const std::int64_t size = it.core_size();
   const int d = int(it.axes.size());
   if (size == 0) return;
-  for_batch(pool, it.batch, [=, &it, &inner, &w](std::int64_t b, const Pool& inside) {
+  for_batch(pool, it, [=, &it, &inner, &w](std::int64_t b, const Pool& inside) {
     const OperationScratch scratch(std::size_t(d) * size * sizeof(T));
     T* states = scratch.as<T>();  // p_i of each axis: A_i - prox(A_i); 0 in its first sweep
     std::uint8_t* planes = mask ? mask + b * it.planes() * size : nullptr;
@@ -185,7 +184,7 @@ void dykstra_push(const Pool& pool, const Iteration& it, const std::uint8_t* mas
   const std::int64_t size = it.core_size();
   const int d = int(it.axes.size());
   if (size == 0) return;
-  for_batch(pool, it.batch, [=, &it, &tw](std::int64_t b, const Pool& inside) {
+  for_batch(pool, it, [=, &it, &tw](std::int64_t b, const Pool& inside) {
     const OperationScratch scratch(std::size_t(d + 1) * size * sizeof(T));
     T *a = scratch.as<T>(), *states = a + size, *z = ty + b * size;
     for (std::int64_t pass = 0; pass < it.passes(); ++pass) {
@@ -211,7 +210,7 @@ void dykstra_pull(const Pool& pool, const Iteration& it, const std::uint8_t* mas
   const std::int64_t size = it.core_size();
   const int d = int(it.axes.size()), arrays = d == 2 ? 1 : d;
   if (size == 0) return;  // by a dim that is no axis: the weights are empty too
-  for_batch(pool, it.batch, [=, &it, &gw, &per_edge](std::int64_t b, const Pool& inside) {
+  for_batch(pool, it, [=, &it, &gw, &per_edge](std::int64_t b, const Pool& inside) {
     const OperationScratch scratch(std::size_t(arrays) * size * sizeof(T));
     T* states = scratch.as<T>();
     std::fill(states, states + arrays * size, T(0));

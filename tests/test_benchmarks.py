@@ -100,6 +100,7 @@ def test_methods_solve_the_problem(quick):
     images = {r["method"]: r for r in quick[0]["chapters"]["images"]}
     for name in ("jaxtv Dykstra(4)", "prox_tv pd, 4 iterations", "prox_tv dr, 4 iterations"):
         assert images[name]["relative_error"] < 0.2, name
+    assert images["jaxtv AcceleratedDykstra(0.0001)"]["relative_gap"] < 1e-4
 
 
 def test_page(quick):
