@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from benchmarks.targets import timed
 
-COLOURS = {"jaxtv": "C3", "x + 1": "0.6", "C loop": "C0", "C loop, ": "C9"}
+COLOURS = {"jaxtv": "tab:red", "x + 1": "0.6", "C loop": "tab:blue", "C loop, ": "tab:cyan"}
 LABELS = {"x + 1 (a copy of the same bytes)": "x + 1 (copy)"}
 STYLE = {"marker": "o", "markersize": 3.5, "linewidth": 1.4}
 

@@ -13,8 +13,10 @@ namespace {
 // Samples that take as long to solve as a thread to wake, or a few times as long.
 constexpr std::int64_t kSolved = 4096;
 
-bool use_lanes(const Solver& solver) {
-  return solver.method == Method::kDecomposition || solver.method == Method::kDirect;
+// One signal would leave all lanes but one empty: the taut string is as fast then, or faster.
+bool use_lanes(std::int64_t signals, const Solver& solver) {
+  return solver.method == Method::kDecomposition ||
+         (solver.method == Method::kDirect && signals > 1);
 }
 
 // Whole groups of lanes, or few enough signals per chunk that every thread gets some.
@@ -57,7 +59,7 @@ void report_exact(const Sweep<T>& s, std::int64_t begin, std::int64_t end) {
 template <class T>
 void prox_chunks(const Pool& pool, const Sweep<T>& s, const Solver& solver) {
   const std::int64_t n = s.shape.n, signals = s.shape.signals();
-  const bool by_lanes = use_lanes(solver);
+  const bool by_lanes = use_lanes(signals, solver);
   const Pool part = part_of(pool, s.shape.size(), by_lanes ? kSolved : kSolved / 4);
   const LaneKernels<T>& k = lanes<T>();
   const std::int64_t chunk = chunk_of(
