@@ -9,6 +9,7 @@
 #include "jaxtv/gap.hpp"
 #include "jaxtv/newton.hpp"
 #include "jaxtv/taut_string.hpp"
+#include "scratch.hpp"
 
 namespace jaxtv::cpu {
 namespace {
@@ -173,7 +174,7 @@ void prox_serial(const Sweep<T>& sweep, const Solver& solver, std::int64_t begin
                  std::int64_t end) {
   const std::int64_t n = sweep.shape.n;
   workspace.reserve(n);
-  std::vector<T> z(n);
+  T* z = static_cast<T*>(thread_scratch(n * sizeof(T)));
   for (std::int64_t signal = begin; signal < end; ++signal) {
     const SweepSignal<T> at(sweep, signal);
     for (std::int64_t k = 0; k < n; ++k) workspace.x[k] = double(at.input(k));
@@ -182,10 +183,10 @@ void prox_serial(const Sweep<T>& sweep, const Solver& solver, std::int64_t begin
     NewtonReport report{0, false};
     const bool bad_weight = n == 1 && !sweep.w.per_edge && !(at.weight(0) >= 0);
     if (!s.valid || bad_weight) {
-      fill_nan<T>(n, z.data());
+      fill_nan<T>(n, z);
     } else {
       report = solve_scaled(s, solver);
-      write_values<T>(s, z.data(), [&](std::int64_t k) { return at.input(k); });
+      write_values<T>(s, z, [&](std::int64_t k) { return at.input(k); });
     }
     for (std::int64_t k = 0; k < n; ++k) {
       const std::int64_t i = at.base + k * at.stride;
