@@ -39,4 +39,4 @@ cd "$tree"
 export LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so)"
 export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0
 export UBSAN_OPTIONS=print_stacktrace=1
-python -m pytest -q "$@"
+python -m pytest -q -n 2 "$@"
