@@ -19,6 +19,7 @@ PAPER = {  # Table 1: forward, backward in ms (mean ± std), total relative to O
 FORWARD, BACKWARD = 15.5, 31
 ROUNDS = (5.0, 7.0, 8.5)
 LANES = 8  # of float32 with AVX2
+IN_LAYERS = 9.4e6  # samples of the three TV layers of network.py, batch 128
 INSTRUCTIONS = pathlib.Path(__file__).with_name("instructions.json")
 PEERS = pathlib.Path(__file__).with_name("peers.json")
 MEMORY_FLOOR = "x + 1 (a copy of the same bytes)"
@@ -310,10 +311,11 @@ def _bounds(chapters: dict) -> str:
     """What stands between the kernels and the targets that they miss."""
     missed = [target.what for target in targets.judge(chapters) if not target.met]
     cases = json.loads(INSTRUCTIONS.read_text())["cases"]
-    rows, long = (
+    rows, long, masks, adjoint = (
         cases[name]["instructions"] / cases[name]["samples"]
-        for name in ("rows of 32", "rows of 512")
+        for name in ("rows of 32", "rows of 512", "masks, channels last", "adjoint, channels last")
     )
+    layers = IN_LAYERS * (masks + adjoint) / (2 * 3 * 3e9)
     peers = json.loads(PEERS.read_text())
     table1, photo = peers["rows of Table 1"], peers["photo"]
     a_round = (FORWARD + BACKWARD) / LANES
@@ -346,6 +348,10 @@ sample on one core: {pairs} (ours against the C loop), so that the gain is a sec
 cycle it is {3 * photo["peer"] / 20:.0f}. Vectors of 16 lanes halve our number and reach neither. Moving the states costs about 5 % of the \
 instructions and 16 bytes per sample and pass, a tenth of the time at most: fusing passes over tiles cannot gain more than that, and a \
 pass needs whole columns before the next one begins.
+
+**Layers.** The TV layers of the training step see {IN_LAYERS / 1e6:.1f} million samples. Four sweeps with their masks take {masks:.0f} instructions for each, \
+the adjoint {adjoint:.0f}: on two cores of 3 GHz, at 3 instructions a cycle, {1e3 * layers:.0f} ms, which is about what the layers add. 15 % of the step \
+would leave three quarters of that on this machine.
 
 **Tried.** Refilling lanes that are done, or a scalar end of the last rounds: 2–8 % on paper. Skipping blocks of 16 samples in which no \
 region is split any more: {ROUNDS[2]:g} rounds of the photo become 7.0, those of rows of 512 6.0, rows of 32 4.9, less what the bookkeeping costs. Starting a sweep from \
