@@ -46,26 +46,36 @@ def run(*command: object, **options) -> str:
     return done.stdout + done.stderr
 
 
-def build(folder: pathlib.Path) -> pathlib.Path:
-    """The driver, from the sources and with the flags of CMakeLists.txt, without AVX-512."""
+DRIVER = pathlib.Path(__file__).with_suffix(".cpp")
+X86 = ("g++", "-DJAXTV_X86")
+
+
+def build(
+    folder: pathlib.Path,
+    source: pathlib.Path = DRIVER,
+    compiler: tuple[str, ...] = X86,
+) -> pathlib.Path:
+    """A program of `source` and the CPU kernels, with the flags of CMakeLists.txt.
+
+    For x86 with all instruction sets; another compiler's program has the baseline only.
+    """
     text = (ROOT / "CMakeLists.txt").read_text()
     numerics = re.search(r"set\(numerics (.*)\)", text)[1].split()
     sources = re.search(r"set\(sources ([^)]*)\)", text)[1].split()
     kernels = re.search(r"add_library\(lanes_\S+ OBJECT ([^)]*)\)", text)[1].split()
     isas = re.findall(r"add_lanes\((\w+) (\d+) ?(.*)\)", text)
-    compiler = ["g++", "-std=c++20", "-O3", *numerics]
-    compiler += [f"-I{ROOT / 'include'}", f"-I{ROOT / 'cpu'}", "-DJAXTV_X86", "-w"]
+    command = [*compiler, "-std=c++20", "-O3", *numerics]
+    command += [f"-I{ROOT / 'include'}", f"-I{ROOT / 'cpu'}", "-w"]
     objects = []
-    for isa, size, flags in isas:
+    for isa, size, flags in isas if compiler == X86 else isas[:1]:
         macros = [f"-DJAXTV_ISA={isa}", f"-DJAXTV_VECTOR_BYTES={size}"]
         for kernel in kernels:
             objects.append(folder / f"{pathlib.Path(kernel).stem}_{isa}.o")
-            run(*compiler, *macros, *flags.split(), "-c", ROOT / kernel, "-o", objects[-1])
+            run(*command, *macros, *flags.split(), "-c", ROOT / kernel, "-o", objects[-1])
     handlers = ("module.cpp", "_ffi.cpp")  # they need XLA's headers
     rest = [ROOT / source for source in sources if not source.endswith(handlers)]
-    driver = folder / "instructions"
-    source = pathlib.Path(__file__).with_suffix(".cpp")
-    run(*compiler, source, *rest, *objects, "-o", driver, "-pthread")
+    driver = folder / source.stem
+    run(*command, source, *rest, *objects, "-o", driver, "-pthread")
     return driver
 
 

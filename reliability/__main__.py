@@ -19,6 +19,7 @@ import jax
 from reliability import (
     ROOT,
     accuracy,
+    arm,
     bits,
     fuzz,
     hostile,
@@ -33,6 +34,7 @@ CHECKS = {
     "random": (accuracy.random, 1_000_000),
     "segments": (accuracy.segments, 100_000),
     "bitwise": (bits.bitwise, 400),
+    "arm": (arm.arm, 2000),
     "platforms": (platforms.platforms, 500),
     "hostile": (hostile.hostile, 2000),
     "large": (large.large, 2**31 + 8),

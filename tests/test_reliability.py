@@ -14,6 +14,7 @@ from benchmarks import scalar
 from reliability import (
     ROOT,
     accuracy,
+    arm,
     bits,
     calls,
     draws,
@@ -226,6 +227,12 @@ def test_a_sanitizer_that_finds_or_runs_nothing_fails():
     assert sanitizers.verdict("thread", "2000 runs", 0, calls) == ("thread: 2,000", [])
     for log, status in (("12 passed", 1), ("no tests ran", 0), ("ERROR: AddressSanitizer", -6)):
         assert len(sanitizers.verdict("address,undefined", log, status, tests)[1]) == 1
+
+
+def test_other_bits_of_an_instruction_set_are_noticed():
+    assert arm.compare(["a", "b"], {"avx2": ["a", "b"]}) == []
+    assert arm.compare(["a", "b"], {"avx2": ["a", "c"]}) == ["avx2: seed 1"]
+    assert arm.compare(["a", "b"], {"neon": ["a"]}) == ["neon: 1 of 2 cases ran"]
 
 
 def test_a_finding_names_no_folder_of_the_machine():
