@@ -25,12 +25,12 @@ that becomes one per edge, another solver): `reliability/calls.py` tells them ap
 targets promise, and a wrong call that is served is a failure as is a right one that is not. Memory
 runs out under RLIMIT_AS, in programs that are compiled already. `large` needs 9 GiB of memory and
 maps its input again and again from one tile; `AcceleratedDykstra` refuses arrays
-of 2^31 samples and more along its axes. `fuzz` needs clang, with its sanitizers and libFuzzer.
+of 2^31 samples and more along its axes. `fuzz` needs clang, with its sanitizers and libFuzzer;
+`arm` a compiler for aarch64 and qemu.
 
-Not done yet: `fuzz` for ten minutes in one run (99,454 calls in 400 s found nothing, after one
-finding was mended); `sanitizers` with the last change of the lanes (2,442 tests passed under ASan
-and UBSan before it, 20,000 calls under TSan with it); `random`, `segments` and `bitwise` since that
-change, which left every bit as it was; all of these on a GPU.
+`large`, `import` and `converged` are of a state of the kernels a few hours older than the other rows;
+since then few signals go by other paths and wake fewer threads, with the same bits. Nothing here has
+run on a GPU: `platforms` emulates the CUDA kernels.
 """
 
 
