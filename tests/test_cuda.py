@@ -329,15 +329,15 @@ HUGE = 1 << 31
     [
         ("direct", HUGE // 32 + 3, 32, 1),
         ("direct", 3, 32, HUGE // 64),
-        ("direct", HUGE // 200 + 1, 200, 1),
+        ("direct", HUGE // 200 + 3, 200, 1),
         ("direct", 5, 600, HUGE // 1200),
-        ("direct", HUGE // 2048 + 1, 2048, 1),
-        ("decomposition", HUGE // 200 + 1, 200, 1),
-        ("decomposition", HUGE // 700 + 1, 700, 1),
-        ("taut string", HUGE // 2048 + 1, 2048, 1),
-        ("newton", HUGE // 32 + 1, 32, 1),
-        ("newton", HUGE // 700 + 1, 700, 1),
-        ("newton", HUGE // 2048 + 1, 2048, 1),
+        ("direct", HUGE // 2048 + 3, 2048, 1),
+        ("decomposition", HUGE // 200 + 3, 200, 1),
+        ("decomposition", HUGE // 700 + 3, 700, 1),
+        ("taut string", HUGE // 2048 + 3, 2048, 1),
+        ("newton", HUGE // 32 + 3, 32, 1),
+        ("newton", HUGE // 700 + 3, 700, 1),
+        ("newton", HUGE // 2048 + 3, 2048, 1),
     ],
 )
 def test_first_and_last_block_of_more_than_2_31_samples(kernels, method, outer, n, inner):
@@ -352,8 +352,8 @@ def test_first_and_last_block_of_more_than_2_31_samples(kernels, method, outer, 
     [
         ("sweep", 1, HUGE // 32 + 3, 32, 1),
         ("sweep", 1, 3, 32, HUGE // 64),
-        ("prox_wide", 1, HUGE // 2048 + 1, 2048, 1),
-        ("image_dykstra", 2, HUGE // 1600 + 1, 40, 40),
+        ("prox_wide", 1, HUGE // 2048 + 3, 2048, 1),
+        ("image_dykstra", 2, HUGE // 1600 + 3, 40, 40),
     ],
 )
 def test_dykstra_of_more_than_2_31_samples(kernels, kernel, axes, batch, n, inner):
