@@ -492,9 +492,10 @@ Status dykstra(cudaStream_t stream, const Iteration& it, const Solver& inner, co
   if (Status bad = launch("clear_large", clear_large, (it.batch + kPassThreads - 1) / kPassThreads,
                           kPassThreads, 0, stream, it.batch, scratch.large))
     return bad;
-  if (Status bad = launch("find_large", find_large<D>, elements.blocks(), kPassThreads, 0, stream,
-                          elements, x, scratch.large))
-    return bad;
+  if (it.axes > 1)  // else nothing is summed up
+    if (Status bad = launch("find_large", find_large<D>, elements.blocks(), kPassThreads, 0, stream,
+                            elements, x, scratch.large))
+      return bad;
 
   for (std::int64_t pass = 0; pass < it.passes(); ++pass) {
     const int axis = int(pass % it.axes);

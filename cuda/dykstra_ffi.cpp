@@ -6,9 +6,11 @@ namespace jaxtv::cuda {
 namespace {
 
 Iteration iteration_of(Buffer x, Axes axes, std::int64_t iterations) {
-  const std::int64_t lead = lead_of(x, axes, iterations);
-  const Dims d = x.dimensions();
   Iteration it{1, 1, iterations, int(axes.size()), {}};
+  std::int64_t lead = lead_of(x, axes, iterations);
+  // All signals of a single axis are one element where their masks are one: a tile has many then.
+  if (it.axes == 1 && it.planes() == 1) lead = 0;
+  const Dims d = x.dimensions();
   for (std::int64_t i = 0; i < std::int64_t(d.size()); ++i) (i < lead ? it.batch : it.size) *= d[i];
   for (int a = 0; a < it.axes; ++a) {
     const Extents e = extents_of(x, axes[a], lead);

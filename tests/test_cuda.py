@@ -39,6 +39,9 @@ SELFTESTS = {
     "reuse": ("race on shared memory byte .*: written after a read by", None),
     "same bytes": ("race on shared memory byte 0: written after a write by thread 0", None),
     "across warps": ("race on shared memory byte .*: written after a read by", None),
+    "publish": ("race on shared memory byte 0: read after a write by thread 0", None),
+    "shuffle": ("race on shared memory byte 0: read after a write by thread 0", None),
+    "overwrite": ("race on shared memory byte 0: written after a read by other warps", None),
     "out of bounds": ("out of bounds: element 32 of an array of 32", None),
     "uninitialised": ("read before it is written", None),
     "too much": ("more shared memory taken", None),
@@ -61,6 +64,14 @@ def test_the_machine_runs_right_kernels_and_reports_wrong_ones(selftest, name):
 
 
 @pytest.mark.once
+def test_the_line_search_interpolates(selftest):
+    """Towards the minimum, where halving would stop at 1/8."""
+    selftest.backtracked.argtypes, selftest.backtracked.restype = [ctypes.c_double], ctypes.c_double
+    assert selftest.backtracked(0.5) == 1
+    assert selftest.backtracked(6.0) == pytest.approx(1 / 12)
+
+
+@pytest.mark.once
 def test_division_by_multiplication(selftest):
     assert selftest.divider_errors() == 0
 
@@ -76,6 +87,9 @@ def kernels(request):
     library.jaxtv_simt_recordable.argtypes = [ctypes.c_size_t]
     library.jaxtv_simt_recorded.restype = library.jaxtv_simt_huge.restype = ctypes.c_char_p
     library.jaxtv_simt_huge.argtypes = [ctypes.c_int, *[ctypes.c_int64] * 3]
+    library.jaxtv_simt_huge_dykstra.restype = ctypes.c_char_p
+    library.jaxtv_simt_huge_dykstra.argtypes = library.jaxtv_simt_huge.argtypes
+    library.jaxtv_simt_reverse.argtypes = [ctypes.c_bool]
     return library
 
 
@@ -94,6 +108,27 @@ def test_no_kernel_waits_or_allocates():
         assert not found, file
 
 
+@pytest.mark.once
+def test_derivatives_by_segments_have_no_atomics():
+    files = (ROOT / "cuda").iterdir()
+    assert {f.name for f in files if re.search(r"\batomic\w+\(", f.read_text())} == {
+        "components.cu"
+    }
+
+
+def component_means(x):
+    """Over what lies above 0, by the CUDA kernels of the converged derivative."""
+    masks = jnp.where(x > 0, 0, 3).astype("uint8")[:, None]
+    still = [jnp.zeros_like(x[:, :1]), jnp.zeros_like(x[:, :, :1])]
+    return _primitive._components_jvp_p.bind(masks, x, *still, axes=(1, 2))[0]
+
+
+def launched(kernels):
+    """The kernels since jaxtv_simt_record, by name: blocks, threads of a block."""
+    lines = kernels.jaxtv_simt_recorded().decode().splitlines()
+    return {name: tuple(map(int, sizes[:2])) for name, *sizes in map(str.split, lines)}
+
+
 PLANS = {  # shape, prox
     "rows": ((70, 33), lambda x: jaxtv.prox_tv1d(x, 0.5)),
     "block": ((2, 700), lambda x: jaxtv.prox_tv1d(x, 0.5)),
@@ -102,6 +137,22 @@ PLANS = {  # shape, prox
     "Newton": ((5, 90), lambda x: jaxtv.prox_tv1d(x, 0.5, solver=jaxtv.ProjectedNewton())),
     "image": ((2, 9, 8), lambda x: jaxtv.prox_tv2d(x, 0.5)),
     "sweeps": ((2, 5, 160, 3), lambda x: jaxtv.prox_tv(x, 0.5, axes=(1, 2, 3))),
+    "serial": ((1500, 9), lambda x: jaxtv.prox_tv1d(x, 0.5, axis=0, solver=jaxtv.TautString())),
+    "components": ((2, 15, 14), component_means),
+}
+ORDERED = {
+    **PLANS,
+    "windows of ties": ((2, 700), lambda x: jaxtv.prox_tv1d(jnp.round(x), 0.5)),
+    "parallel search": (
+        (3, 300),
+        lambda x: jaxtv.prox_tv1d(x, 0.5, solver=jaxtv.ProjectedNewton(line_search="parallel")),
+    ),
+    "chunks": ((1, 20_000), lambda x: jaxtv.prox_tv1d(x, 0.5)),
+    "large": ((2, 5, 160, 3), lambda x: jaxtv.prox_tv(3e38 * jnp.tanh(x), 0.5, axes=(1, 2, 3))),
+    "converged": (
+        (2, 15, 14),
+        lambda x: jaxtv.prox_tv2d(x, 0.5, solver=jaxtv.AcceleratedDykstra(max_iterations=4)),
+    ),
 }
 
 
@@ -123,6 +174,107 @@ def test_launches_depend_on_shapes_only(simt, kernels, plan):
             launches.add(kernels.jaxtv_simt_recorded())
     assert len(launches) == 1
     assert launches.pop()
+
+
+@pytest.mark.host
+@pytest.mark.once
+@pytest.mark.parametrize(("shape", "axis"), [((64, 33), 1), ((16, 33, 4), 1)])
+def test_signals_of_half_types_share_blocks(simt, kernels, shape, axis):
+    """Their 1D prox with a derivative is a masked pass of Dykstra, whose batch is every signal."""
+    x = jnp.asarray(rng().normal(size=shape), jnp.bfloat16)
+    with simt_platform.using(simt):
+        kernels.jaxtv_simt_record()
+        jax.block_until_ready(jax.vjp(lambda x: jaxtv.prox_tv1d(x, 0.5, axis=axis), x)[1](x))
+    ran = launched(kernels)
+    assert ran["sweep"][0] <= 64 // 16
+    assert ran["apply"][0] <= 64 // 16
+
+
+@pytest.mark.host
+@pytest.mark.once
+@pytest.mark.parametrize("plan", ORDERED)
+def test_bits_do_not_depend_on_the_order_of_threads(simt, kernels, plan):
+    """A race on global memory, or atomics that do not commute, would show."""
+    shape, prox = ORDERED[plan]
+    x = rng().normal(size=shape).astype("float32")
+
+    @jax.jit
+    def everything(x):
+        y, pull = jax.vjp(prox, x)
+        return y, pull(x), jax.jvp(prox, (x,), (x,))
+
+    with simt_platform.using(simt):
+        usual = jax.block_until_ready(everything(x))
+        kernels.jaxtv_simt_reverse(True)
+        try:
+            reverse = jax.block_until_ready(everything(x))
+        finally:
+            kernels.jaxtv_simt_reverse(False)
+    for a, b in zip(jax.tree.leaves(usual), jax.tree.leaves(reverse), strict=True):
+        assert np.array_equal(a, b, equal_nan=True)
+
+
+# ---------------------------------------------------------------------------- crossovers
+
+
+def documented(n, signals, dtype):
+    """The kernel of docs/gpu.md's table for signals along the last axis."""
+    text = (ROOT / "docs/gpu.md").read_text()
+    lanes = 20 * 1024 // (9 if dtype == "float64" else 5) // (n + 1)
+
+    def holds(condition, value):
+        bounds = re.findall(r"([≤≥]) ([\d,]+)", condition)
+        values = [(sign, int(bound.replace(",", ""))) for sign, bound in bounds]
+        return all(value <= bound if sign == "≤" else value >= bound for sign, bound in values)
+
+    for row in re.findall(r"^\| (.*?) \| (.*?) \| `(prox_\S+?)`.*\|$", text, re.M):
+        length, count, kernel = row
+        if "float32" in length and dtype == "float64":
+            continue
+        if holds(length, lanes if "lanes" in length else n) and holds(count, signals):
+            return kernel
+    return None
+
+
+ROUTES = [  # n, signals: either side of every crossover
+    *((n, 4) for n in (1, 64, 65, 256, 257, 1024, 1025, 32_767)),
+    *((n, 4092) for n in (64, 65, 300)),
+    *((n, 4096) for n in (65, 511, 512, 1024)),
+    (32_768, 64),
+    (32_768, 68),
+]
+
+
+@pytest.mark.host
+@pytest.mark.once
+@pytest.mark.parametrize(("n", "signals"), ROUTES)
+def test_direct_picks_the_documented_kernel(kernels, n, signals):
+    kernels.jaxtv_simt_record()
+    kernels.jaxtv_simt_huge(METHODS["direct"], signals, n, 1)  # two blocks of each launch
+    check_route(launched(kernels), n, signals, "float32")
+
+
+@pytest.mark.host
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("n", "signals", "dtype"),
+    [(257, 4, "float64"), (257, 4, "bfloat16"), (32_768, 1, "float32")],
+)
+def test_direct_picks_the_documented_kernel_for_types_and_the_grid(
+    simt, kernels, n, signals, dtype
+):
+    with simt_platform.using(simt):
+        kernels.jaxtv_simt_record()
+        jax.block_until_ready(jaxtv.prox_tv1d(jnp.zeros((signals, n), dtype), 1))
+    check_route(launched(kernels), n, signals, dtype)
+
+
+def check_route(ran, n, signals, dtype):
+    kernel, _, warps = documented(n, signals, dtype).rstrip(">").partition("<")
+    assert ("g_spread" if kernel == "prox_grid" else kernel) in ran
+    if warps:
+        blocks, threads = ran[kernel]
+        assert blocks * threads == 32 * int(warps) * signals
 
 
 # ---------------------------------------------------------------------------- devices
@@ -159,7 +311,7 @@ def test_every_call_asks_the_device_that_it_runs_on(simt, kernels):
         for device in (0, 1, 2, 0, 3):
             kernels.jaxtv_simt_record()
             got = jax.block_until_ready(f(jax.device_put(x, jax.devices("cpu")[device])))
-            ran = {line.split()[0] for line in kernels.jaxtv_simt_recorded().decode().splitlines()}
+            ran = launched(kernels)
             assert ("image_dykstra" in ran) == (device % 2 == 0)
             assert ("image_pull" in ran) == (device % 2 == 0)
             for a, b in zip(got, expected, strict=True):
@@ -177,20 +329,38 @@ HUGE = 1 << 31
     [
         ("direct", HUGE // 32 + 3, 32, 1),
         ("direct", 3, 32, HUGE // 64),
-        ("direct", HUGE // 200 + 1, 200, 1),
+        ("direct", HUGE // 200 + 3, 200, 1),
         ("direct", 5, 600, HUGE // 1200),
-        ("direct", HUGE // 2048 + 1, 2048, 1),
-        ("decomposition", HUGE // 200 + 1, 200, 1),
-        ("decomposition", HUGE // 700 + 1, 700, 1),
-        ("taut string", HUGE // 2048 + 1, 2048, 1),
-        ("newton", HUGE // 32 + 1, 32, 1),
-        ("newton", HUGE // 700 + 1, 700, 1),
-        ("newton", HUGE // 2048 + 1, 2048, 1),
+        ("direct", HUGE // 2048 + 3, 2048, 1),
+        ("decomposition", HUGE // 200 + 3, 200, 1),
+        ("decomposition", HUGE // 700 + 3, 700, 1),
+        ("taut string", HUGE // 2048 + 3, 2048, 1),
+        ("newton", HUGE // 32 + 3, 32, 1),
+        ("newton", HUGE // 700 + 3, 700, 1),
+        ("newton", HUGE // 2048 + 3, 2048, 1),
     ],
 )
 def test_first_and_last_block_of_more_than_2_31_samples(kernels, method, outer, n, inner):
     assert outer * n * inner > HUGE
     assert kernels.jaxtv_simt_huge(METHODS[method], outer, n, inner) == b""
+
+
+@pytest.mark.host
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("kernel", "axes", "batch", "n", "inner"),
+    [
+        ("sweep", 1, HUGE // 32 + 3, 32, 1),
+        ("sweep", 1, 3, 32, HUGE // 64),
+        ("prox_wide", 1, HUGE // 2048 + 3, 2048, 1),
+        ("image_dykstra", 2, HUGE // 1600 + 3, 40, 40),
+    ],
+)
+def test_dykstra_of_more_than_2_31_samples(kernels, kernel, axes, batch, n, inner):
+    assert batch * n * inner > HUGE
+    kernels.jaxtv_simt_record()
+    assert kernels.jaxtv_simt_huge_dykstra(axes, batch, n, inner) == b""
+    assert kernel in launched(kernels)
 
 
 @pytest.mark.once

@@ -188,6 +188,26 @@ def test_a_longer_signal_of_many_rounds(simt, kind):
     check(simt, x.astype("float32")[None], np.full((1, 1), 20, "float32"), 1, jaxtv.Direct())
 
 
+def test_more_tiles_and_chunks_than_a_scan_has_threads(simt):
+    """Then each thread has several of them: beyond 1,024 tiles of 2,048 samples."""
+    n, w = 1024 * 2048 + 5, np.full((1, 1), 20, "float32")
+    x = np.repeat(np.float32([[0, 5, 1]]), [700_001, 900_002, n - 1_600_003], axis=1)
+    g = rng(9).normal(size=(1, n)).astype("float32")
+
+    def both(x, w, g):
+        y = _primitive.prox1d(x, w, axis=1, solver=jaxtv.Direct())
+        return y, *_primitive._segment_vjp_p.bind(y, w, g, axis=1)
+
+    expected = both(x, w, g)
+    with simt_platform.using(simt):
+        got = both(x, w, g)
+    assert np.array_equal(got[0], expected[0])
+    assert np.unique(got[0]).size == 3
+    for a, b in zip(got[1:], expected[1:], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.host
 @pytest.mark.parametrize("n", [1000, 1025, 32_768, 10**8, 2**31 + 5, 10**10])
 @pytest.mark.parametrize("signals", [1, 64, 65])
 def test_workspaces_of_sizes_that_no_test_can_run(request, signals, n):

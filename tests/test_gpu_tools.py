@@ -189,6 +189,23 @@ def test_rounds_of_the_decomposition():
     assert report.rounds_of(np.concatenate([np.zeros((1, 1024)), ramp]), 1e-3) == 6
 
 
+def test_the_pages_of_predictions_agree():
+    """Each predicted time of docs/gpu.md is one of docs/gpu-model.md; none is said to be measured."""
+    model = set(re.findall(r"\d+", (ROOT / "docs/gpu-model.md").read_text()))
+    rows = re.findall(r"^\| .* \|$", (ROOT / "docs/gpu.md").read_text(), re.M)
+    table = [
+        [cell.strip() for cell in row.split("|")[1:-1]]
+        for row in rows
+        if row.endswith("measured |")
+    ]
+    assert table[0][-3:] == ["predicted, not measured, µs", "target", "measured"]
+    for *_, predicted, _, measured in table[1:]:
+        times = re.findall(r"\d+", predicted.replace(",", ""))
+        assert times
+        assert set(times) <= model
+        assert measured == "not measured"
+
+
 # ---------------------------------------------------------------------------- lowering
 
 

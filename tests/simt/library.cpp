@@ -5,6 +5,7 @@
 #include <string>
 
 #include "components.hpp"
+#include "dykstra.hpp"
 #include "prox1d.hpp"
 #include "segments.hpp"
 #include "targets.hpp"
@@ -55,6 +56,11 @@ extern "C" __attribute__((visibility("default"))) void jaxtv_simt_record() {
 extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_recorded() {
   simt::record().on = false;
   return simt::record().lines.c_str();
+}
+
+// Runs blocks, warps and lanes from the last to the first, or as usual.
+extern "C" __attribute__((visibility("default"))) void jaxtv_simt_reverse(bool on) {
+  simt::reversed() = on;
 }
 
 namespace {
@@ -114,6 +120,59 @@ extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_huge(in
   }
   if (gw.floats()[0] != -4 || gw.floats()[signals - 1] != -4) return "wrong adjoint in the weight";
   return "";
+}
+
+// One sweep of Dykstra with masks, its tangent and its adjoint, on `batch` huge arrays of (n,
+// inner) zeros, of which only the first and the last block of each launch run. The axes: n, and
+// with two also inner. The first and the last signal along n, with two axes all of the first and of
+// the last array, are a step from 0 to 4 with λ = 1, which stays as it is along inner. Returns what
+// is wrong.
+extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_huge_dykstra(
+    int axes, std::int64_t batch, std::int64_t n, std::int64_t inner) {
+  using namespace jaxtv::cuda;
+  const std::int64_t size = batch * n * inner, across = axes == 2 ? inner : 1;
+  const Iteration it =
+      axes == 1 ? Iteration{1, size, 1, 1, {{1, batch, n, inner}}}
+                : Iteration{batch, n * inner, 1, 2, {{batch, 1, n, inner}, {batch, n, inner, 1}}};
+  const jaxtv::Solver solver{jaxtv::Method::kDirect, 1e-6, 10, 0};
+  const std::int64_t signals[] = {batch * inner, batch * n};
+  const Sparse x(4 * size), y(4 * size), mask(size), w0(4 * signals[0]), w1(4 * signals[1]),
+      scratch(8 + dykstra_workspace<float>(it, solver, true) +
+              dykstra_derivative_workspace<float>(it));
+  for (const Sparse* a : {&x, &y, &mask, &w0, &w1, &scratch})
+    if (!a->ok()) return "no address space";
+  const std::int64_t places[] = {0, size - (n - 1) * inner - across};  // of the first samples
+  for (std::int64_t at : places)
+    for (std::int64_t i = 0; i < across; ++i)
+      for (std::int64_t k = n / 2; k < n; ++k) x.floats()[at + i + k * inner] = 4;
+  for (std::int64_t i = 0; i < across; ++i) w0.floats()[i] = w0.floats()[signals[0] - 1 - i] = 1;
+  for (std::int64_t k = 0; k < n; ++k) w1.floats()[k] = w1.floats()[signals[1] - 1 - k] = 1;
+  const auto is = [&](float low, float high) {
+    for (std::int64_t at : places)
+      for (std::int64_t k = 0; k < n; ++k)
+        if (y.floats()[at + k * inner] != (k < n / 2 ? low : high)) return false;
+    return true;
+  };
+  auto* codes = static_cast<std::uint8_t*>(mask.data);
+  float *weights[] = {w0.floats(), w1.floats()}, *out = y.floats();
+  const PerAxis<const float> w{{weights[0], weights[1]}, {}};
+  const float low = 1 / float(n / 2), high = 4 - low;
+  simt::current_device() = 0;
+  auto& only = simt::Machine::here().only;
+  only = {0, -1};
+  const char* wrong =
+      dykstra<float>(simt::kStream, it, solver, x.floats(), w, out, codes, scratch.data);
+  if (!wrong && !is(low, high)) wrong = "wrong solution";
+  if (!wrong)
+    wrong = dykstra_push<float>(simt::kStream, it, codes, x.floats(), w, out, scratch.data);
+  if (!wrong && !is(low, high)) wrong = "wrong tangent";
+  if (!wrong)
+    wrong = dykstra_pull<float>(simt::kStream, it, codes, x.floats(), out,
+                                {{weights[0], weights[1]}, {}}, scratch.data);
+  only.clear();
+  if (wrong) return wrong;
+  if (!is(0, 4)) return "wrong adjoint";
+  return weights[0][0] == -4 && weights[0][signals[0] - 1] == -4 ? "" : "wrong adjoint in a weight";
 }
 
 // Both derivatives of `batch` images, of more samples than are done at once. All samples of an

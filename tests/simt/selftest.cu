@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "jaxtv/certified.hpp"
+#include "jaxtv/newton.hpp"
 #include "launch.cuh"
 #include "windows.cuh"
 
@@ -46,6 +47,26 @@ __global__ void neighbours(int* out) {
   tile[t] = t;
   __syncwarp();
   out[t] = tile[t ^ kDistance];
+}
+
+// Read by others than the writer before the barrier; a shuffle is none.
+template <bool kShuffle>
+__global__ void publish(int* out) {
+  Arena arena;
+  const Shared<int> value = arena.take<int>(1);
+  if (threadIdx.x == 0) value[0] = 7;
+  if (kShuffle) __shfl_sync(kAllLanes, 0, 0);
+  out[threadIdx.x] = value[0];
+}
+// Written after the writer's own warp has read, but other warps have too.
+__global__ void overwrite(int* out) {
+  Arena arena;
+  const Shared<int> value = arena.take<int>(1);
+  if (threadIdx.x == 0) value[0] = 7;
+  __syncthreads();
+  out[threadIdx.x] = value[0];
+  __syncwarp();
+  if (threadIdx.x + 1 == blockDim.x) value[0] = 8;
 }
 
 __global__ void out_of_bounds(int*) {
@@ -133,6 +154,9 @@ const Case cases[] = {
     {"reuse", reuse, 64, 1},
     {"warp", neighbours<1>, 64, 1},
     {"across warps", neighbours<32>, 64, 1},
+    {"publish", publish<false>, 64, 1},
+    {"shuffle", publish<true>, 32, 1},
+    {"overwrite", overwrite, 64, 1},
     {"out of bounds", out_of_bounds, 32, 1},
     {"uninitialised", uninitialised, 32, 2},
     {"too much", too_much, 32, 1},
@@ -175,6 +199,13 @@ extern "C" __attribute__((visibility("default"))) const char* on_device(int devi
                        static_cast<int*>(out));
   simt::current_device() = 0;
   return bad ? bad : "";
+}
+
+// The step that the line search of projected Newton takes where f(step) = curvature step^2 - step.
+extern "C" __attribute__((visibility("default"))) double backtracked(double curvature) {
+  return jaxtv::newton_detail::backtrack([&](double step) {
+    return jaxtv::newton_detail::Trial{(curvature * step - 1) * step, -step};
+  });
 }
 
 // i / d for many i and d.

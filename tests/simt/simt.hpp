@@ -8,8 +8,9 @@
 // array, or read before it was written in this block; threads that wait at different barriers; a
 // block or a grid that CUDA would refuse; a launch on another stream than that of the call, or with
 // more shared memory than the kernel was allowed on this device, of which there are two kinds.
-// Global memory is the host's: build with -fsanitize=address for its bounds. Launches can be
-// recorded, and cut down to some blocks, for sizes that no test can run whole.
+// Global memory is the host's: build with -fsanitize=address for its bounds, and run in the reverse
+// order of blocks, warps and lanes to see races there. Launches can be recorded, and cut down to
+// some blocks, for sizes that no test can run whole.
 #pragma once
 
 #include <sys/mman.h>
@@ -75,6 +76,15 @@ struct Allowed {
 inline Allowed& allowed() {
   static Allowed a;
   return a;
+}
+
+// Whether blocks, warps and lanes run from the last to the first.
+inline bool& reversed() {
+  static bool on = false;
+  return on;
+}
+inline std::int64_t in_order(std::int64_t i, std::int64_t count) {
+  return reversed() ? count - 1 - i : i;
 }
 
 struct Index {
@@ -182,7 +192,8 @@ class Machine {
     block_dim = {unsigned(threads), 1, 1};
     if (cells_.size() < shared) cells_.resize(shared);
     if (only.empty())
-      for (std::int64_t b = 0; b < grid && error_.empty(); ++b) run_block(unsigned(b));
+      for (std::int64_t b = 0; b < grid && error_.empty(); ++b)
+        run_block(unsigned(in_order(b, grid)));
     for (std::int64_t b : only)
       if (error_.empty() && b < grid) run_block(unsigned(b < 0 ? std::max(grid + b, 0l) : b));
     return error_;
@@ -330,7 +341,8 @@ class Machine {
     }
     for (int w = 0; w * kWarp < threads(); ++w) std::memset(&warps_[w], 0, sizeof(Warp));
     while (error_.empty()) {
-      for (int w = 0; w * kWarp < threads() && error_.empty(); ++w) run_warp(w);
+      const int warps = (threads() + kWarp - 1) / kWarp;
+      for (int w = 0; w < warps && error_.empty(); ++w) run_warp(int(in_order(w, warps)));
       if (!error_.empty() || !release_block()) return;
     }
   }
@@ -341,7 +353,8 @@ class Machine {
     bool ran;
     do {
       ran = false;
-      for (int l = 0; l < lanes; ++l) {
+      for (int i = 0; i < lanes; ++i) {
+        const int l = int(in_order(i, lanes));
         if (fibers_[first + l].wait != Wait::kNone) continue;
         ran = true;
         enter(first + l);
