@@ -9,7 +9,7 @@ from flax import nnx
 from PIL import Image
 
 import jaxtv
-from jaxtv.vision import commands, denoising, photos
+from jaxtv.vision import commands, denoising, photos, reproduce
 from jaxtv.vision.task import DataError, get_task, settings_of
 
 pytestmark = pytest.mark.f32
@@ -134,3 +134,13 @@ def test_loss_is_the_mean_squared_error():
     model = TASK.build("baseline", SMOKE, nnx.Rngs(0))
     batch = {"noisy": jnp.zeros((1, 8, 8, 3)), "clean": jnp.full((1, 8, 8, 3), 0.5)}
     assert float(TASK.loss(model, batch)) == 0.25
+
+
+def test_table_6_has_a_number_for_test_sets_that_the_paper_has_not():
+    model = TASK.build("baseline", SMOKE, nnx.Rngs(0))
+    model.eval()
+    metrics = TASK.evaluate(model, TASK.load(None, SMOKE), SMOKE)
+    results = {"runs": {"σ=25": {"baseline": [{"metrics": metrics, "lambdas": {}}]}}}
+    row, not_run = reproduce.rows_of(TASK.tables["table6"], results)
+    assert row[2::2] == ["—", "—", "—", f"{metrics['psnr/test']:.2f}", "—"]
+    assert not_run[:4] == ["σ=50", "baseline", "—", "27.95"]

@@ -213,6 +213,34 @@ def test_reproduce_runs_what_is_missing_and_prints_the_papers_numbers(tmp_path, 
     assert lines[3][2] == f"{np.mean(each):.3f} ± {np.std(each, ddof=1):.3f}"
 
 
+def test_every_group_of_a_table_has_its_settings():
+    task, table = reproduce.find("table6")
+    overrides = {"epochs": 7, "noise": None}  # None: not given
+    settings = reproduce.settings_by_group(task, table, "smoke", overrides)
+    assert {group: (s.noise, s.epochs) for group, s in settings.items()} == {
+        "σ=25": (25.0, 7),
+        "σ=50": (50.0, 7),
+    }
+
+
+def test_a_table_of_many_metrics_has_a_row_for_each():
+    """Each cell beside the paper's of the same variant and metric; one seed has no deviation."""
+    columns = [Column(f"m{i}", f"m{i}", {"a": f"a{i}", "b": f"b{i}"}) for i in range(5)]
+    result = lambda start: {
+        "metrics": {f"m{i}": float(start + i) for i in range(5)},
+        "lambdas": {} if start == 10 else {"lam/tv": 0.5},
+    }
+    results = {"runs": {"": {"a": [result(10)], "b": [result(20)]}}}
+    lines = reproduce.lines_of(Table("T", tuple(columns)), results)
+    assert lines[0] == ["", "a", "paper", "b", "paper"]
+    assert lines[1:6] == [
+        [f"m{i}", f"{10 + i}.00", f"a{i}", f"{20 + i}.00", f"b{i}"] for i in range(5)
+    ]
+    assert lines[6] == ["λ", "—", "", "0.5", ""]
+    upright = reproduce.lines_of(Table("T", tuple(columns[:4])), results)
+    assert [len(line) for line in upright] == [11] * 3
+
+
 def test_the_commands_train_evaluate_and_reproduce(tmp_path, capsys):
     commands.train("steps", "tv", "smoke", output=tmp_path / "run")
     assert "λ" in capsys.readouterr().out or (tmp_path / "run" / "result.json").exists()

@@ -156,11 +156,7 @@ def reproduce(
             return
         name = figures.FIGURES[what][0] if what in figures.FIGURES else what
         task, table = tables.find(name)
-        given = {k: v for k, v in dataclasses.asdict(overrides).items() if v is not None}
-        settings = {
-            group: settings_of(task, preset, dict(changes) | given)
-            for group, changes in table.groups.items()
-        }
+        settings = tables.settings_by_group(task, table, preset, dataclasses.asdict(overrides))
         if what != name:  # a figure shows the first group
             settings = dict([next(iter(settings.items()))])
         source = data or default_data(task.name)

@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from jaxtv.vision import figures, training
-from jaxtv.vision.task import TASKS, Settings, Table, Task, get_task
+from jaxtv.vision.task import TASKS, Preset, Settings, Table, Task, get_task, settings_of
+
+WIDE = 4  # metrics: a table of more has a row for each of them
 
 
 def find(name: str) -> tuple[Task, Table]:
@@ -28,6 +30,17 @@ def find(name: str) -> tuple[Task, Table]:
         known = ", ".join([*sorted(found), "fig1", *figures.FIGURES])
         raise ValueError(f"`what` must be one of {known}, got {name!r}.")
     return found[name], found[name].tables[name]
+
+
+def settings_by_group(
+    task: Task, table: Table, preset: Preset, overrides: Mapping[str, Any] | None = None
+) -> dict[str, Settings]:
+    """Settings of each group of a table: the preset, what the group changes, then `overrides`."""
+    given = {k: v for k, v in (overrides or {}).items() if v is not None}
+    return {
+        group: settings_of(task, preset, dict(changes) | given)
+        for group, changes in table.groups.items()
+    }
 
 
 def run_all(
@@ -99,10 +112,14 @@ def result_of(task: Task, run: training.Run, dataset, folder: Path, console: Con
 
 
 def rows_of(table: Table, results: Mapping[str, Any]) -> list[list[str]]:
-    """The table: group, variant, then ours and the paper's for each column, then the mean λ."""
+    """The table: group, variant, then ours and the paper's for each column, then the mean λ.
+
+    A group that was not run has the paper's numbers alone.
+    """
     rows = []
-    for group, variants in results["runs"].items():
-        for variant, found in variants.items():
+    missing = {variant: [] for variant in next(iter(results["runs"].values()))}
+    for group in table.groups:
+        for variant, found in results["runs"].get(group, missing).items():
             row = [group, variant]
             key = f"{group}/{variant}" if group else variant
             for column in table.columns:
@@ -111,18 +128,18 @@ def rows_of(table: Table, results: Mapping[str, Any]) -> list[list[str]]:
                 ]
                 row += [spread(values), column.paper.get(key, "—")]
             lams = [list(r["lambdas"].values()) for r in found]
-            row.append(", ".join(f"{v:.3g}" for v in np.mean(lams, axis=0)) if lams[0] else "—")
+            row.append(", ".join(f"{v:.3g}" for v in np.mean(lams, axis=0)) if any(lams) else "—")
             rows.append(row)
     return rows
 
 
 def spread(values: list[float]) -> str:
-    """Mean ± standard deviation (of a sample); a dash where the data has no such test set."""
+    """Mean ± standard deviation over seeds; a dash where the data has no such test set."""
     if not values:
         return "—"
-    deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
     digits = 3 if abs(np.mean(values)) < 2 else 2
-    return f"{np.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
 
 
 def header_of(table: Table) -> list[str]:
@@ -131,16 +148,32 @@ def header_of(table: Table) -> list[str]:
     return ["", "variant", *titles, "λ"]
 
 
+def lines_of(table: Table, results: Mapping[str, Any]) -> list[list[str]]:
+    """The table with its header; on its side where there are many metrics."""
+    header, rows = header_of(table), rows_of(table, results)
+    return sideways(header, rows) if len(table.columns) > WIDE else [header, *rows]
+
+
+def sideways(header: list[str], rows: list[list[str]]) -> list[list[str]]:
+    """A row for each metric, and for each variant a column with ours and one with the paper's."""
+    variants = [" ".join(filter(None, row[:2])) for row in rows]
+    lines = [["", *(title for variant in variants for title in (variant, "paper"))]]
+    for i in range(2, len(header) - 1, 2):
+        lines.append([header[i], *(cell for row in rows for cell in row[i : i + 2])])
+    return [*lines, ["λ", *(cell for row in rows for cell in (row[-1], ""))]]
+
+
 def markdown(table: Table, results: Mapping[str, Any]) -> str:
     """The table for docs/results.md."""
-    header = header_of(table)
-    lines = [header, ["---"] * len(header), *rows_of(table, results)]
+    header, *rows = lines_of(table, results)
+    lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def show(table: Table, results: Mapping[str, Any], console: Console) -> None:
     """Prints the table."""
-    shown = RichTable(*header_of(table), title=f"{table.title}: {results['data']}")
-    for row in rows_of(table, results):
+    header, *rows = lines_of(table, results)
+    shown = RichTable(*header, title=f"{table.title}: {results['data']}")
+    for row in rows:
         shown.add_row(*row)
     console.print(shown)
