@@ -90,7 +90,12 @@ def figure3(logs: Mapping[str, Sequence[Path]]) -> Figure:
             axes.fill_between(
                 epochs, values.min(axis=0), values.max(axis=0), color=f"C{i}", alpha=0.2
             )
-        axes.set(xlabel="epoch", ylabel="λ", title=f"{variant} ({len(runs)} seeds)", ylim=(0, None))
+        axes.set(
+            xlabel="epoch",
+            ylabel="λ",
+            title=f"{variant} ({len(runs)} seed{'s' * (len(runs) > 1)})",
+            ylim=(0, None),
+        )
         axes.legend(fontsize=8, frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
