@@ -28,9 +28,7 @@ maps its input again and again from one tile; `AcceleratedDykstra` refuses array
 of 2^31 samples and more along its axes. `fuzz` needs clang, with its sanitizers and libFuzzer;
 `arm` a compiler for aarch64 and qemu.
 
-`large`, `import` and `converged` ran with kernels a few hours older than those of the other rows:
-since then few signals take other paths and wake fewer threads, with the same bits. Nothing here ran
-on a GPU: `platforms` emulates the CUDA kernels.
+Nothing here ran on a GPU: `platforms` emulates the CUDA kernels.
 """
 
 
