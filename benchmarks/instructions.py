@@ -20,6 +20,8 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COUNTS = pathlib.Path(__file__).with_name("instructions.json")
+DRIVER = pathlib.Path(__file__).with_suffix(".cpp")
+X86 = ("g++", "-DJAXTV_X86")
 TOLERANCE = 0.10
 SAMPLES = 16384  # of every case, see instructions.cpp
 CASES = (
@@ -44,10 +46,6 @@ def run(*command: object, **options) -> str:
     if done.returncode:
         raise SystemExit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
     return done.stdout + done.stderr
-
-
-DRIVER = pathlib.Path(__file__).with_suffix(".cpp")
-X86 = ("g++", "-DJAXTV_X86")
 
 
 def build(
@@ -79,18 +77,16 @@ def build(
     return driver
 
 
-def count(driver: pathlib.Path, case: str) -> int:
-    """Instructions inside of the driver's counted_* functions."""
-    output = run(
-        "valgrind",
-        "--tool=callgrind",
-        "--callgrind-out-file=/dev/null",
-        "--toggle-collect=counted_*",
-        driver,
-        case,
-        env=os.environ | {"JAXTV_ISA": "avx2"},
-    )
+def callgrind(functions: str, *command: object, **options) -> int:
+    """Instructions inside of the functions whose names match, in a run of the command."""
+    valgrind = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
+    output = run(*valgrind, f"--toggle-collect={functions}", *command, **options)
     return int(re.search(r"Collected : (\d+)", output)[1])
+
+
+def count(driver: pathlib.Path, *arguments: object) -> int:
+    """Instructions inside of the driver's counted_* functions."""
+    return callgrind("counted_*", driver, *arguments, env=os.environ | {"JAXTV_ISA": "avx2"})
 
 
 def compare(known: dict, measured: dict[str, int]) -> list[str]:

@@ -9,9 +9,7 @@ Python of which only their solver is counted, ours in the driver of `instruction
 from __future__ import annotations
 
 import json
-import os
 import pathlib
-import re
 import sys
 import tempfile
 
@@ -20,7 +18,6 @@ import numpy as np
 from benchmarks import instructions, methods, problems, scalar
 
 COUNTS = pathlib.Path(__file__).with_name("peers.json")
-VALGRIND = ("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null")
 SWEEPS = 4
 PEERS = {"C loop": "*::taut_string*", "prox_tv pd": "PD2_TV"}  # what of them is counted
 
@@ -41,12 +38,6 @@ def run(peer: str, x: np.ndarray, lam: float) -> None:
         methods.prox_tv_image(x, lam, (0, 1), method="pd", iterations=SWEEPS, threads=1)()
 
 
-def count(symbol: str, *command: object, **options) -> int:
-    """Instructions inside of the functions whose names match."""
-    output = instructions.run(*VALGRIND, f"--toggle-collect={symbol}", *command, **options)
-    return int(re.search(r"Collected : (\d+)", output)[1])
-
-
 def measure() -> dict[str, dict[str, float]]:
     """Name -> instructions per sample and pass: `ours`, `peer`."""
     found = {}
@@ -55,11 +46,10 @@ def measure() -> dict[str, dict[str, float]]:
         for name, (peer, x, lam, passes) in cases().items():
             np.save(file, x)
             module = (sys.executable, "-m", "benchmarks.peers", peer, file, lam)
-            theirs = count(PEERS[peer], *module, cwd=instructions.ROOT)
+            theirs = instructions.callgrind(PEERS[peer], *module, cwd=instructions.ROOT)
             x.tofile(file)
             kind = "image" if passes > 1 else "signals"
-            environment = os.environ | {"JAXTV_ISA": "avx2"}
-            ours = count("counted_*", driver, kind, *x.shape, lam, file, env=environment)
+            ours = instructions.count(driver, kind, *x.shape, lam, file)
             per = x.size * passes
             found[name] = {"ours": round(ours / per, 1), "peer": round(theirs / per, 1)}
             print(f"{name}: {found[name]} instructions per sample", flush=True)

@@ -14,8 +14,9 @@ PAPER = {  # Table 1: forward, backward in ms (mean ± std), total relative to O
     "Ours-PN, Titan X": ("9.0 ± 0.7", "17.7 ± 2.4", "1.5×"),
     "Ours-PN, A6000": ("10.0 ± 1.5", "7.3 ± 6.0", "1×"),
 }
-# Counted in the compiled code: vector instructions of a round for a row of samples in a vector of signals, and rounds that the
-# slowest of 16 neighbouring signals takes: rows of 32, rows of 512, rows and columns of the photo.
+# Counted in the compiled code: vector instructions of a round for a row of samples in a vector of
+# signals, and rounds that the slowest of 16 neighbouring signals takes: rows of 32, rows of 512,
+# rows and columns of the photo.
 FORWARD, BACKWARD = 15.5, 31
 ROUNDS = (5.0, 7.0, 8.5)
 LANES = 8  # of float32 with AVX2
@@ -350,8 +351,7 @@ instructions and 16 bytes per sample and pass, a tenth of the time at most: fusi
 pass needs whole columns before the next one begins.
 
 **Layers.** The TV layers of the training step see {IN_LAYERS / 1e6:.1f} million samples. Four sweeps with their masks take {masks:.0f} instructions for each, \
-the adjoint {adjoint:.0f}: on two cores of 3 GHz, at 3 instructions a cycle, {1e3 * layers:.0f} ms, which is about what the layers add. 15 % of the step \
-would leave three quarters of that on this machine.
+the adjoint {adjoint:.0f}: on two cores of 3 GHz, at 3 instructions a cycle, {1e3 * layers:.0f} ms. Fewer sweeps, or fewer rounds in a pass, are what could be saved.
 
 **Tried.** Refilling lanes that are done, or a scalar end of the last rounds: 2–8 % on paper. Skipping blocks of 16 samples in which no \
 region is split any more: {ROUNDS[2]:g} rounds of the photo become 7.0, those of rows of 512 6.0, rows of 32 4.9, less what the bookkeeping costs. Starting a sweep from \

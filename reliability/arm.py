@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
-import subprocess
 import tempfile
 
 from benchmarks import instructions
@@ -18,10 +17,7 @@ COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 def hashes(*command: object, isa: str = "") -> list[str]:
     """What the program prints, a line per case."""
     environment = os.environ | ({"JAXTV_ISA": isa} if isa else {})
-    done = subprocess.run(
-        [str(part) for part in command], env=environment, check=True, capture_output=True, text=True
-    )
-    return done.stdout.split()
+    return instructions.run(*command, env=environment).split()
 
 
 def compare(expected: list[str], found: dict[str, list[str]]) -> list[str]:

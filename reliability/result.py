@@ -18,7 +18,9 @@ class Result(NamedTuple):
 def finding(log: str) -> str:
     """The lines of a log that say what a sanitizer or pytest found, without folders.
 
-    They go into a page that is published: the names of a machine's folders do not.
+    They go into a page that is published: the names of a machine's folders do not. The end of the
+    log is printed.
     """
+    print(log[-4000:], flush=True)
     lines = [line for line in log.splitlines() if re.match(r"SUMMARY|FAILED|ERROR\b", line)]
     return re.sub(r"(?<![\w.])(/[\w.+-]+)+/", "", "; ".join(lines)) or "stopped without saying why"
