@@ -408,7 +408,7 @@ class Classification(Task):
     variants = VARIANTS
     presets: ClassVar = {
         "smoke": Settings(1, 64, 2e-3, 1e-2, width=8, depth=8, size=32, limit=128),
-        "small": Settings(12, 128, 2e-3, 1e-2, width=32, depth=8, size=32),
+        "small": Settings(20, 32, 2e-3, 1e-2, width=32, depth=8, size=32),
         "paper": Settings(350, 128, 0.05, 0.05, width=96, depth=8, size=32, weight_decay=1e-3),
     }
     metric = "accuracy"

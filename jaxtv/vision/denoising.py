@@ -108,7 +108,7 @@ class Denoising(Task):
     variants: ClassVar = {"baseline": "DnCNN", "tv": "2D TV layers at input and output (Eq. 14)"}
     presets: ClassVar = {
         "smoke": Settings(1, 8, 1e-3, 1e-2, width=8, depth=4, size=32, limit=2),
-        "small": Settings(15, 16, 2e-3, 1e-2, width=24, depth=8, size=48),
+        "small": Settings(10, 16, 2e-3, 1e-2, width=16, depth=6, size=48),
         "paper": Settings(400, 128, 1e-3, 1e-2, width=64, depth=17, size=40),
     }
     metric = "psnr"

@@ -223,7 +223,7 @@ class Smoothing(Task):
     }
     presets: ClassVar = {
         "smoke": Settings(1, 8, 1e-3, 1e-1, width=8, depth=4, size=32, limit=5),
-        "small": Settings(40, 8, 2e-3, 1e-1, width=24, depth=8, size=64),
+        "small": Settings(12, 8, 2e-3, 1e-1, width=24, depth=8, size=64),
         "paper": Settings(300, 16, 1e-3, 1e-1, width=64, depth=16, size=96),
     }
     metric = "wrmse"
