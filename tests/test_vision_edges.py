@@ -1,17 +1,23 @@
 """DexiNed with TV layers, the layouts of edge data, and the Berkeley metrics."""
 
 import json
+import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.io
+import scipy.ndimage as ndi
 import scipy.optimize
+import scipy.sparse
+import scipy.spatial
+import skimage
 from flax import nnx
 from PIL import Image
 
-from jaxtv.vision import boundaries, commands, edges
+from jaxtv.vision import boundaries, commands, edges, images
 from jaxtv.vision.task import DataError, get_task, settings_of
 
 pytestmark = pytest.mark.f32
@@ -47,6 +53,52 @@ def test_a_matching_is_as_large_as_an_assignment_can_make_it(seed):
     assert not np.any(matched_truth & ~truth)
 
 
+def test_long_lines_are_matched_in_time_and_by_their_shortest_pairs():
+    """Thinned contours, on some of which scipy's maximum_bipartite_matching takes minutes."""
+    rng = np.random.default_rng(0)
+    noise = ndi.gaussian_filter(rng.normal(size=(321, 481)), 6)
+    lines = [skimage.morphology.thin(np.abs(noise - shift) < 0.01) for shift in (0, 0.002)]
+    matched_found, matched_truth = boundaries.match(*lines, 4.3)
+    a, b = (np.argwhere(line) for line in lines)
+    near = scipy.spatial.KDTree(a).sparse_distance_matrix(
+        scipy.spatial.KDTree(b), 4.3, output_type="coo_matrix"
+    )
+    source, sink = 0, 1 + len(a) + len(b)
+    tails = [np.zeros(len(a)), 1 + near.row, 1 + len(a) + np.arange(len(b))]
+    heads = [1 + np.arange(len(a)), 1 + len(a) + near.col, np.full(len(b), sink)]
+    ends = (np.concatenate(tails).astype(np.int32), np.concatenate(heads).astype(np.int32))
+    graph = scipy.sparse.csr_matrix((np.ones(len(ends[0]), np.int32), ends), (sink + 1, sink + 1))
+    most = scipy.sparse.csgraph.maximum_flow(graph, source, sink).flow_value
+    assert len(a) > 1500
+    assert matched_found.sum() == matched_truth.sum() == most
+
+
+def test_among_equally_many_pairs_the_shortest():
+    found, truth = np.zeros((2, 1, 9), bool)
+    found[0, [0, 3]] = truth[0, 4] = True
+    matched, _ = boundaries.match(found, truth, 4.0)
+    np.testing.assert_array_equal(np.flatnonzero(matched), [3])
+
+
+def test_the_benchmarks_own_example():
+    """Five pictures with the scores that BSDS500's own code gives them, at five thresholds."""
+    folder = Path(os.environ.get("JAXTV_BSDS500", ""), "bench", "data")
+    if not folder.is_dir():
+        pytest.skip("$JAXTV_BSDS500 is not the checkout of github.com/BIDS/BSDS500")
+    levels = np.linspace(1 / 6, 1 - 1 / 6, 5)
+    counts = [
+        boundaries.counts(
+            images.read_rgb(path)[..., 0] / 255,
+            edges.read_mat(folder / "groundTruth" / f"{path.stem}.mat"),
+            levels,
+        )
+        for path in images.listed(folder / "png")
+    ]
+    found = boundaries.scores(counts)
+    published = np.loadtxt(folder / "test_2" / "eval_bdry.txt")[[3, 6, 7]]
+    np.testing.assert_allclose([found[k] for k in ("ods", "ois", "ap")], published, atol=2e-4)
+
+
 def test_nothing_matches_nothing():
     none, some = np.zeros((9, 9), bool), np.eye(9, dtype=bool)
     for found, truth in ((none, none), (none, some), (some, none)):
@@ -80,7 +132,7 @@ def test_scores_by_hand():
     assert found["ois"] == pytest.approx(2 * r * p / (r + p))
     levels = np.linspace(0, 1, 101)
     inside = (levels >= 0.1) & (levels <= 0.85)
-    area = np.interp(levels[inside], recall[::-1], precision[::-1]).sum() / 101
+    area = np.interp(levels[inside], recall[::-1], precision[::-1]).sum() / 100
     assert found["ap"] == pytest.approx(area)
 
 
