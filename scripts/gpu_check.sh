@@ -71,9 +71,10 @@ for tool in memcheck racecheck initcheck synccheck; do
   XLA_PYTHON_CLIENT_ALLOCATOR=platform stage "$tool" 180 compute-sanitizer --tool "$tool" \
     --error-exitcode 9 --print-limit 20 python3 -P scripts/sanitizer_run.py &
 done
-workers=$(python3 -c 'import xdist; print("-n 8")' 2> /dev/null)
+# About 3,400 tests, each of which compiles for a second or so on the host.
+workers=$(python3 -c 'import os, xdist; print("-n", max(1, os.cpu_count() - 4))' 2> /dev/null)
 # shellcheck disable=SC2086
-stage tests 180 python3 -P -m pytest -q -ra --no-header --tb=short -o faulthandler_timeout=60 $workers \
+stage tests 220 python3 -P -m pytest -q -ra --no-header --tb=short -o faulthandler_timeout=60 $workers \
   tests/test_cuda*.py tests/test_prox*.py tests/test_derivatives.py tests/test_transforms.py \
   tests/test_half.py tests/test_functional.py tests/test_properties.py tests/test_fallback.py \
   tests/test_converged.py tests/test_layers.py
