@@ -12,6 +12,7 @@
 
 #include "jaxtv/common.hpp"
 #include "jaxtv/cuts.hpp"
+#include "scratch.hpp"
 #include "windows.hpp"
 
 namespace jaxtv::cpu {
@@ -88,11 +89,13 @@ class Coupling {
         x_(x),
         z_(z),
         lam_(lam),
+        signs_(n),
+        sign_(signs_.as<signed char>()),
         blocks_(count_) {}
 
   bool solve() {
     if (!inspect()) return false;
-    sign_.assign(n_, 0);
+    std::fill(sign_, sign_ + n_, 0);
     if (!run_windows() || !run_on() || !join()) return false;
     while (write_values());
     return true;
@@ -112,7 +115,8 @@ class Coupling {
   const T* x_;
   T* z_;
   double lam_, bound_, scale_;
-  std::vector<signed char> sign_;
+  LongScratch<Use::kSignal> signs_;
+  signed char* sign_;
   std::vector<String> windows_, beyond_;  // the strings of the windows, and where they go on
   std::vector<std::int64_t> cuts_;
   std::vector<Block> blocks_;
@@ -137,7 +141,7 @@ class Coupling {
     return all.finite && scale_ < kLarge;
   }
 
-  StringProblem<T> problem() { return {n_, x_, bound_, sign_.data(), n_ / 4}; }
+  StringProblem<T> problem() { return {n_, x_, bound_, sign_, n_ / 4}; }
 
   bool run(std::vector<String>& all) {
     const StringKernel<T>& kernel = strings<T>();
@@ -180,7 +184,7 @@ class Coupling {
         s->count = 0;
         if (!strings<T>().run(problem(), s, 1)) return false;
       }
-      std::fill(sign_.begin() + s->begin, sign_.begin() + s->last, 0);
+      std::fill(sign_ + s->begin, sign_ + s->last, 0);
       for (std::int64_t i = 0; i < s->count; ++i) {
         const std::int64_t cut = s->cuts[i];
         sign_[cut < 0 ? ~cut : cut] = cut < 0 ? -1 : 1;
@@ -243,7 +247,7 @@ class Coupling {
       }
       next = value;
     };
-    for_sums(end - begin, x_ + begin, OneWeight{lam_}, sign_.data() + begin, segment);
+    for_sums(end - begin, x_ + begin, OneWeight{lam_}, sign_ + begin, segment);
     block.first = next;
   }
 

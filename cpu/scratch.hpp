@@ -16,8 +16,9 @@ inline Memory allocate(std::size_t bytes) {
   return Memory(::operator new((bytes + 4095) / 4096 * 4096, std::align_val_t(64)));
 }
 
-// A thread has one buffer for a kernel and one for the operation that calls kernels.
-enum class Use { kKernel, kOperation };
+// A thread has one buffer for a kernel, one for a signal that several threads solve, and one for
+// the operation that calls these.
+enum class Use { kKernel, kSignal, kOperation };
 
 // 64-byte aligned scratch of one thread; it grows and stays.
 template <Use kUse = Use::kKernel>
@@ -33,13 +34,14 @@ void* thread_scratch(std::size_t bytes) {
   return buffer.get();
 }
 
-// Scratch of an operation: the thread's, so that it stays in cache from one call to the next, but
-// for arrays that no cache holds.
-class OperationScratch {
+// Scratch for longer than a kernel: the thread's, so that it stays in cache from one call to the
+// next, but for arrays that no cache holds.
+template <Use kUse>
+class LongScratch {
  public:
-  explicit OperationScratch(std::size_t bytes)
+  explicit LongScratch(std::size_t bytes)
       : own_(bytes > kKeep ? allocate(bytes) : nullptr),
-        data_(own_ ? own_.get() : thread_scratch<Use::kOperation>(bytes)) {}
+        data_(own_ ? own_.get() : thread_scratch<kUse>(bytes)) {}
   template <class T>
   T* as() const {
     return static_cast<T*>(data_);
@@ -50,5 +52,6 @@ class OperationScratch {
   Memory own_;
   void* data_;
 };
+using OperationScratch = LongScratch<Use::kOperation>;
 
 }  // namespace jaxtv::cpu

@@ -9,6 +9,7 @@
 #include "jaxtv/gap.hpp"
 #include "jaxtv/newton.hpp"
 #include "jaxtv/taut_string.hpp"
+#include "messages.hpp"
 #include "scratch.hpp"
 
 namespace jaxtv::cpu {
@@ -18,17 +19,18 @@ namespace {
 struct Workspace {
   std::vector<double> x, w, y, scratch;
   std::vector<signed char> sign;
+  Knots knots;
   void reserve(std::int64_t n) {
     if (std::int64_t(x.size()) >= n) return;
     for (auto* v : {&x, &w, &y}) v->resize(n);
     sign.resize(n);
   }
-  double* newton(std::int64_t n) {
-    if (std::int64_t(scratch.size()) < kNewtonScratch * n) scratch.resize(kNewtonScratch * n);
+  double* more(std::int64_t n) {
+    if (std::int64_t(scratch.size()) < n) scratch.resize(n);
     return scratch.data();
   }
 };
-thread_local Workspace workspace;
+thread_local Workspace workspace;  // in a loop by pointers only: each access looks for the thread's
 
 // Samples [first, last) of the n in workspace, with their n - 1 edges. A sample before `first` or
 // from `last` on is there for the cut of known sign that it makes. False `valid` where there is no
@@ -42,44 +44,61 @@ struct Signal {
 
 Signal inspect(std::int64_t n, std::int64_t first, std::int64_t last) {
   Signal s{n, first, last};
-  double low = workspace.x[first], high = low;
+  const double *x = workspace.x.data(), *w = workspace.w.data();
+  double low = x[first], high = low;
   for (std::int64_t k = first; k < last; ++k) {
-    const double v = workspace.x[k];
+    const double v = x[k];
     s.valid &= is_finite(v);
     low = min_of(low, v);
     high = max_of(high, v);
   }
   for (std::int64_t e = 0; e + 1 < n; ++e) {
-    s.valid &= workspace.w[e] >= 0;
-    s.weightless |= workspace.w[e] == 0;
+    s.valid &= w[e] >= 0;
+    s.weightless |= w[e] == 0;
   }
   s.scale = max_of(-low, high);
   s.range = high - low;
   return s;
 }
 
-// The cuts, in workspace.sign. Known duals at the two ends go into the end samples for the taut
-// string, which then sees a signal of its own.
-void find_cuts(const Signal& s, bool try_taut_string) {
+// Calls f(cap) while the known duals at the two ends of [first, s.last) are in its end samples, so
+// that it is a signal of its own; no dual in it exceeds `cap`.
+template <class F>
+void with_ends(const Signal& s, std::int64_t first, F f) {
+  double *x = workspace.x.data(), *w = workspace.w.data();
+  const signed char* sign = workspace.sign.data();
+  double &head = x[first], &tail = x[s.last - 1];
+  const double head_sample = head, tail_sample = tail;
+  const double left = first > 0 ? double(sign[first - 1]) * w[first - 1] : 0;
+  const double right = s.last < s.n ? double(sign[s.last - 1]) * w[s.last - 1] : 0;
+  head -= left;
+  tail += right;
+  f(double(s.last - first) * (s.range + abs_of(left) + abs_of(right)));
+  tail = tail_sample;
+  head = head_sample;
+}
+
+// The cuts, in workspace.sign: by the taut string, and where that takes too long by messages. The
+// decomposition makes sure of these, and finds all by itself without them.
+void find_cuts(const Signal& s, bool decompose) {
   double *x = workspace.x.data(), *w = workspace.w.data();
   signed char* sign = workspace.sign.data();
-  const std::int64_t m = s.last - s.first;
-  std::int64_t done = 0;
-  if (try_taut_string) {
-    double &head = x[s.first], &tail = x[s.last - 1];
-    const double head_sample = head, tail_sample = tail;
-    const double left = s.first > 0 ? double(sign[s.first - 1]) * w[s.first - 1] : 0;
-    const double right = s.last < s.n ? double(sign[s.last - 1]) * w[s.last - 1] : 0;
-    head -= left;
-    tail += right;
-    const double range = s.range + abs_of(left) + abs_of(right);
-    done = taut_string(m, x + s.first, w + s.first, sign + s.first, double(m) * range);
-    tail = tail_sample;
-    head = head_sample;
+  std::int64_t from = s.first;
+  // Messages take about as long as the taut string for three samples.
+  const Patience<std::int64_t> patience{4096 + s.n / 16, 2};
+  if (decompose) {
+    for (std::int64_t e = from; e + 1 < s.last; ++e) sign[e] = 0;
+  } else {
+    with_ends(s, from, [&](double cap) {
+      from += taut_string(s.last - from, x + from, w + from, sign + from, cap, patience);
+    });
+    if (from == s.last) return;
+    with_ends(s, from, [&](double cap) {
+      pass_messages(s.last - from, x + from, w + from, sign + from, cap, workspace.y.data(),
+                    workspace.more(s.last - from), workspace.knots);
+    });
   }
-  if (done == m) return;
-  for (std::int64_t e = s.first + done; e + 1 < s.last; ++e) sign[e] = 0;
-  refine(s.first + done, s.last, s.n, x, w, sign);
+  refine(from, s.last, s.n, x, w, sign);
 }
 
 NewtonReport solve(const Signal& s, const Solver& solver) {
@@ -87,9 +106,9 @@ NewtonReport solve(const Signal& s, const Solver& solver) {
   double* y = workspace.y.data();
   signed char* sign = workspace.sign.data();
   if (solver.method == Method::kProjectedNewton)
-    return projected_newton(s.n, x, w, sign, y, workspace.newton(s.n), s.scale,
+    return projected_newton(s.n, x, w, sign, y, workspace.more(kNewtonScratch * s.n), s.scale,
                             {solver.tol, solver.max_iterations, LineSearch(solver.line_search)});
-  find_cuts(s, solver.method != Method::kDecomposition);
+  find_cuts(s, solver.method == Method::kDecomposition);
   if (s.weightless) cut_weightless(s.n, w, sign);
   do values_from_cuts(s.n, x, w, sign, y);
   while (join_ties(s.last - s.first, w + s.first, sign + s.first, y + s.first, s.scale));
@@ -99,9 +118,10 @@ NewtonReport solve(const Signal& s, const Solver& solver) {
 // Solves the signal, in its size or, beyond kLarge, in a smaller one.
 NewtonReport solve_scaled(Signal& s, const Solver& solver) {
   if (s.scale < kLarge) return solve(s, solver);
+  double *x = workspace.x.data(), *w = workspace.w.data();
   for (std::int64_t k = 0; k < s.n; ++k) {
-    workspace.x[k] *= kDown;
-    if (k + 1 < s.n) workspace.w[k] *= kDown;
+    x[k] *= kDown;
+    if (k + 1 < s.n) w[k] *= kDown;
   }
   const double scale = s.scale * kDown;  // may be of more than these samples
   s = inspect(s.n, s.first, s.last);
@@ -157,9 +177,10 @@ template <class T>
 void solve_lane(const LaneProblem<T>& p) {
   const std::int64_t n = p.n;
   workspace.reserve(n);
+  double *x = workspace.x.data(), *w = workspace.w.data();
   for (std::int64_t k = 0; k < n; ++k) {
-    workspace.x[k] = double(p.x[k * p.stride]);
-    if (k + 1 < n) workspace.w[k] = double(p.w[(p.per_edge ? k : 0) * p.stride]);
+    x[k] = double(p.x[k * p.stride]);
+    if (k + 1 < n) w[k] = double(p.w[(p.per_edge ? k : 0) * p.stride]);
   }
   const Strided<T> y{p.y, p.stride};
   Signal s = inspect(n, 0, n);
@@ -174,11 +195,12 @@ void prox_serial(const Sweep<T>& sweep, const Solver& solver, std::int64_t begin
                  std::int64_t end) {
   const std::int64_t n = sweep.shape.n;
   workspace.reserve(n);
+  double *x = workspace.x.data(), *w = workspace.w.data();
   T* z = static_cast<T*>(thread_scratch(n * sizeof(T)));
   for (std::int64_t signal = begin; signal < end; ++signal) {
     const SweepSignal<T> at(sweep, signal);
-    for (std::int64_t k = 0; k < n; ++k) workspace.x[k] = double(at.input(k));
-    for (std::int64_t e = 0; e + 1 < n; ++e) workspace.w[e] = double(at.weight(e));
+    for (std::int64_t k = 0; k < n; ++k) x[k] = double(at.input(k));
+    for (std::int64_t e = 0; e + 1 < n; ++e) w[e] = double(at.weight(e));
     Signal s = inspect(n, 0, n);
     NewtonReport report{0, false};
     const bool bad_weight = n == 1 && !sweep.w.per_edge && !(at.weight(0) >= 0);
@@ -212,8 +234,9 @@ bool prox_piece(const Sweep<T>& sweep, std::int64_t signal, const Piece& piece, 
   const std::int64_t begin = piece.begin - (piece.left != 0), end = piece.end + (piece.right != 0);
   const std::int64_t n = end - begin;
   workspace.reserve(n);
-  for (std::int64_t k = 0; k < n; ++k) workspace.x[k] = double(at.input(begin + k));
-  for (std::int64_t e = 0; e + 1 < n; ++e) workspace.w[e] = double(at.weight(begin + e));
+  double *x = workspace.x.data(), *w = workspace.w.data();
+  for (std::int64_t k = 0; k < n; ++k) x[k] = double(at.input(begin + k));
+  for (std::int64_t e = 0; e + 1 < n; ++e) w[e] = double(at.weight(begin + e));
   if (piece.left) workspace.sign[0] = piece.left;
   if (piece.right) workspace.sign[n - 2] = piece.right;
   Signal s = inspect(n, piece.begin - begin, piece.end - begin);

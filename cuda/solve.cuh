@@ -101,7 +101,7 @@ JAXTV_DEVICE Extent extent_of(I n, X x, W w) {
 template <class I, class X, class W, class S>
 JAXTV_DEVICE void find_cuts(I n, X x, W w, S sign, double scale, double range, bool taut) {
   I first = 0;
-  if (taut) first = taut_string(n, x, w, sign, double(n) * range);
+  if (taut) first = taut_string(n, x, w, sign, double(n) * range, {8 * n, 0});
   if (first < n) decompose(first, n, x, w, sign);
   cut_weightless(n, w, sign);
   while (fuse_ties(n, x, w, sign, scale)) {

@@ -18,7 +18,8 @@ class TautString:
     """Exact 1D solver: linearised taut string (Condat 2013; Barbero & Sra 2018).
 
     Linear time on ordinary data. A trip budget bounds the work where the method would be quadratic
-    (long smooth ramps); the rest of such a signal goes to the threshold decomposition.
+    (long smooth ramps); the rest of such a signal goes to message passing (Johnson 2013) and the
+    threshold decomposition on the CPU, to the latter alone elsewhere.
     """
 
 

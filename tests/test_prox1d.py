@@ -302,3 +302,34 @@ def test_linear_time_on_a_ramp(solver):
     y = jax.block_until_ready(jaxtv.prox_tv1d(x, 1e9, solver=EXACT[solver]))
     assert time.perf_counter() - start < 10
     assert np.allclose(y, np.mean(np.asarray(x, np.float64)), rtol=1e-6)
+
+
+SMOOTH = {
+    "sine": lambda k: np.sin(k / 300),
+    "parabola": lambda k: (k / 1500 - 1) ** 2,
+    "steep then flat": lambda k: np.exp(-k / 400),
+    "stairs of ramps": lambda k: k // 500 + (k % 500) / 700,
+    "integers": lambda k: np.floor(k / 7) % 400,
+}
+WEIGHTS = {
+    "one": lambda r, n: 5.0,
+    "random": lambda r, n: r.exponential(8.0, n),
+    "some 0": lambda r, n: r.exponential(8.0, n) * (r.random(n) > 0.01),
+    "some inf": lambda r, n: np.where(r.random(n) > 0.99, np.inf, r.exponential(8.0, n)),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("name", SMOOTH)
+def test_where_the_taut_string_loses_patience(name, weights, dtype):
+    """Messages take over on smooth signals, at whatever sample the string had come to."""
+    k = np.arange(3000)
+    x = SMOOTH[name](k) + 0.3 * (k < 200) * rng(1).normal(size=k.size)
+    for signal in (x, -x, x[::-1]):
+        signal = signal.astype(dtype)
+        w = np.broadcast_to(WEIGHTS[weights](rng(2), k.size - 1), k.size - 1).astype(dtype)
+        y = run(signal, w, jaxtv.TautString())
+        assert_solves(y, oracles.prox1d(signal, w).y, signal, dtype)
+        by_decomposition = run(signal, w, jaxtv.Decomposition())
+        np.testing.assert_array_equal(np.diff(y) == 0, np.diff(by_decomposition) == 0)

@@ -6,17 +6,24 @@
 
 namespace jaxtv {
 
-// Finds cuts from the left and returns the first sample that they do not cover: n, or less when the
-// trip budget ran out (the method is quadratic on long smooth ramps). `cap` bounds infinite
-// weights; any value >= n * range(x) leaves the solution as it is.
+// What reading samples again may cost: the method is quadratic on long smooth ramps.
+template <class I>
+struct Patience {
+  I again;       // samples that may be read again
+  I per_sample;  // and as many more for each sample that is done
+};
+
+// Finds cuts from the left and returns the first sample that they do not cover: n, or less when
+// patience ran out. `cap` bounds infinite weights; any value >= n * range(x) leaves the solution as
+// it is.
 template <class I, class X, class W, class S>
-JAXTV_HD I taut_string(I n, X x, W w, S sign, double cap) {
+JAXTV_HD I taut_string(I n, X x, W w, S sign, double cap, Patience<I> patience) {
   const auto bound = [&](I e) { return e + 1 < n ? min_of(double(w[e]), cap) : 0.0; };
   I k = 0, start = 0, low = 0, high = 0;  // low/high: where vmin/vmax last touched
   double vmin = double(x[0]) - bound(0), vmax = double(x[0]) + bound(0);
   double umin = bound(0), umax = -umin;
-  for (I trips = 8 * n + 64; k + 1 < n; --trips) {
-    if (trips == 0) return start;
+  I again = 0;
+  while (k + 1 < n) {
     const double next = x[k + 1], wn = bound(k + 1);
     double a = umin + (next - vmin), b = umax + (next - vmax);
     if (a < -wn || b > wn) {  // the segment [start, e] ends with a jump down (a) or up (b)
@@ -25,7 +32,9 @@ JAXTV_HD I taut_string(I n, X x, W w, S sign, double cap) {
       for (I i = start; i < e; ++i) sign[i] = 0;
       sign[e] = down ? -1 : 1;
       const double carry = down ? bound(e) : -bound(e);
+      again += k - e;
       k = start = low = high = e + 1;
+      if (again > patience.again + patience.per_sample * start) return start;
       vmin = double(x[k]) + carry - bound(k);
       vmax = double(x[k]) + carry + bound(k);
       umin = bound(k);
