@@ -84,11 +84,11 @@ void find_cuts(const Signal& s, bool decompose) {
   double *x = workspace.x.data(), *w = workspace.w.data();
   signed char* sign = workspace.sign.data();
   std::int64_t from = s.first;
-  // Messages take about as long as the taut string for three samples.
-  const Patience<std::int64_t> patience{4096 + s.n / 16, 2};
   if (decompose) {
     for (std::int64_t e = from; e + 1 < s.last; ++e) sign[e] = 0;
   } else {
+    // Messages take about as long as the taut string for three samples.
+    const Patience<std::int64_t> patience{4096 + s.n / 16, 2};
     with_ends(s, from, [&](double cap) {
       from += taut_string(s.last - from, x + from, w + from, sign + from, cap, patience);
     });

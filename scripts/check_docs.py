@@ -100,9 +100,7 @@ def main() -> None:
     parser.add_argument("site", type=Path, help="folder that `mkdocs build` made")
     site = parser.parse_args().site
     paths = sorted(
-        str(p.relative_to(site)).removesuffix("index.html").removeprefix(".")
-        for p in site.rglob("*.html")
-        if p.name == "index.html"
+        str(p.relative_to(site)).removesuffix("index.html") for p in site.rglob("index.html")
     )
     if not paths:
         sys.exit(f"{site} has no page: mkdocs build --strict --site-dir {site}")
