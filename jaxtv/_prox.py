@@ -306,7 +306,8 @@ def _as_axis(axis: Any, name: str) -> int:
     try:
         return operator.index(axis)
     except TypeError:
-        raise TypeError(f"`{name}` must be an integer, got {axis!r}.") from None
+        hint = " Under jit, name it in static_argnames." if isinstance(axis, Tracer) else ""
+        raise TypeError(f"`{name}` must be an integer, got {axis!r}.{hint}") from None
 
 
 def _as_axes(axes: Any) -> tuple[int, ...]:
@@ -362,8 +363,19 @@ def _weights(lam: Array, x: Array, axis: int, prox_axes: Sequence[int]) -> Array
         raise ValueError(
             f"`lam` of shape {shape} does not fit x of shape {x.shape}: it must broadcast against "
             f"x with size {along} along axis {', '.join(map(str, prox_axes))}.{hint}"
+            f"{_reshape_hint(shape, x.shape, prox_axes)}"
         )
     return jnp.reshape(lam, padded) + jnp.zeros_like(_template(x, axis, padded[axis]), lam.dtype)
+
+
+def _reshape_hint(lam: Sequence[int], x: Sequence[int], prox_axes: Sequence[int]) -> str:
+    """How to pass one λ for each entry of a batch axis, if `lam` is that many numbers."""
+    batch = (a for a in range(len(x)) if a not in prox_axes and lam == (x[a],))
+    axis = next(batch, None)
+    if axis is None:
+        return ""
+    wanted = (lam[0], *(1 for _ in x[axis + 1 :]))
+    return f" One λ for each entry of axis {axis}: lam.reshape{wanted}."
 
 
 def _template(x: Array, axis: int, size: int) -> Array:
@@ -381,7 +393,7 @@ def _as_lam(lam: Any, x: Array) -> Array:
     if dtype is None and not number:
         raise TypeError(f"`lam` must be a number or an array, got {type(lam).__name__}.")
     if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"`lam` must be a float array, got {dtype}.")
+        raise TypeError(f"`lam` must be a float array, got {dtype}: use lam.astype(x.dtype).")
     # A traced λ is not known yet: a bad one then makes its signals NaN.
     if not isinstance(lam, Tracer) and np.any(~(np.asarray(lam, np.float64) >= 0)):
         raise ValueError(f"`lam` must be >= 0 and not NaN, got {_brief(lam)}.")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 HEAD = """# Reliability
 
-Made by `python -m reliability` with the CPU kernels. Every figure is as that command printed it.
+Made by `python -m reliability` (after `pip install -e '.[test]'`) with the CPU kernels.
+Every figure is as that command printed it.
 
 | check | what | how many | result | failures | command |
 |---|---|---|---|---|---|

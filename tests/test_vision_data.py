@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from jaxtv import cli
 from jaxtv.vision import commands, data
 from jaxtv.vision.task import DataError
 
@@ -134,6 +135,15 @@ def test_what_must_be_got_by_hand_says_where():
         commands.data("fetch", "benchmark-eps")
     with pytest.raises(SystemExit, match="`name` must be one of cifar-10"):
         commands.data("fetch", "imagenet")
+
+
+def test_the_commands_that_messages_name_are_understood(tmp_path):
+    with pytest.raises(SystemExit, match="`name` must be one of cifar-10"):
+        cli.main(["data", "fetch", "imagenet"])
+    with pytest.raises(SystemExit, match="`name` must be one of classification"):
+        cli.main(["data", "check"])
+    with pytest.raises(SystemExit, match=r"`--folder` .*nowhere does not exist"):
+        cli.main(["data", "check", "edges", "--folder", str(tmp_path / "nowhere")])
 
 
 def test_list_names_every_set(capsys):

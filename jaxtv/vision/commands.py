@@ -15,7 +15,7 @@ from rich.table import Table
 
 from jaxtv.vision import data as catalogue
 from jaxtv.vision.images import ImageError
-from jaxtv.vision.task import DataError, Preset, get_task, settings_of
+from jaxtv.vision.task import TASKS, DataError, Preset, get_task, settings_of
 
 DATA_VARIABLE = "JAXTV_DATA"
 
@@ -153,6 +153,7 @@ def reproduce(
         console = Console()
         if what == "fig1":
             figures.save(figures.figure1(), output / what)
+            console.print(f"wrote {output / what}.png and .pdf", soft_wrap=True)
             return
         name = figures.FIGURES[what][0] if what in figures.FIGURES else what
         task, table = tables.find(name)
@@ -165,16 +166,18 @@ def reproduce(
         if what != name:
             chosen = next(iter(settings.values()))
             figures.save(tables.draw(what, preset, chosen, source, output), output / what)
+            console.print(f"wrote {output / what}.png and .pdf", soft_wrap=True)
             return
         training.write_json(output / f"{what}-{preset}.json", results)
         (output / f"{what}-{preset}.md").write_text(tables.markdown(table, results) + "\n")
+        console.print(f"wrote {output / what}-{preset}.json and .md", soft_wrap=True)
 
     _guarded("reproduce", run)
 
 
 def data(
     action: Literal["list", "fetch", "check"],
-    name: str = "",
+    name: tyro.conf.Positional[str] = "",
     folder: Path = Path("data"),
 ) -> None:
     """List public data sets, fetch one, or check a folder for a task.
@@ -193,6 +196,10 @@ def data(
             catalogue.fetch(catalogue.find(name), folder, console)
             console.print(f"{name} is in {folder}")
         else:
+            if name not in TASKS:
+                raise ValueError(f"`name` must be one of {', '.join(TASKS)}, got {name!r}.")
+            if not folder.exists():
+                raise DataError(f"`--folder` {folder} does not exist.")
             task = get_task(name)
             found = task.load(folder, settings_of(task, "paper", {"size": 1}))
             console.print(f"{folder}: {found.description}")
@@ -202,11 +209,10 @@ def data(
 
 def list_data(console: Console) -> None:
     """Prints the catalogue."""
-    table = Table("name", "task", "`jaxtv data fetch`", "layout", "page")
-    table.columns[0].no_wrap = True  # it is what `fetch` takes
     for name, source in catalogue.CATALOGUE.items():
-        table.add_row(name, source.task, "yes" if source.url else "no", source.layout, source.page)
-    console.print(table)
+        how = f"jaxtv data fetch {name}" if source.url else "by hand, from the page"
+        lines = (f"{name} ({source.task})", how, source.layout, source.page)
+        console.print("\n    ".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 def default_data(task: str) -> Path | None:

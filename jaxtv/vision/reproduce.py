@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
+from rich.table import Column
 from rich.table import Table as RichTable
 
 from jaxtv.vision import figures, training
@@ -173,7 +174,8 @@ def markdown(table: Table, results: Mapping[str, Any]) -> str:
 def show(table: Table, results: Mapping[str, Any], console: Console) -> None:
     """Prints the table."""
     header, *rows = lines_of(table, results)
-    shown = RichTable(*header, title=f"{table.title}: {results['data']}")
+    columns = (Column(title, overflow="fold") for title in header)
+    shown = RichTable(*columns, title=f"{table.title}: {results['data']}")
     for row in rows:
         shown.add_row(*row)
     console.print(shown)

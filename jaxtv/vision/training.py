@@ -18,6 +18,7 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from jaxtv.nnx import TVLayer
 from jaxtv.vision.task import Dataset, Settings, Task
@@ -292,9 +293,8 @@ class Log:
 def progress(console: Console) -> Progress:
     """Steps done, time left, and the last epoch's numbers."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(
-        *columns, TimeRemainingColumn(), TextColumn("{task.fields[status]}"), console=console
-    )
+    status = TextColumn("{task.fields[status]}", table_column=Column(overflow="fold"))
+    return Progress(*columns, TimeRemainingColumn(), status, console=console)
 
 
 def describe(row: dict[str, Any]) -> str:
