@@ -72,6 +72,15 @@ def c_loop(x, lam, axes, threads=1):
     return lambda: scalar.solve("loop_f32", x, lam, out, min(threads, len(x)))
 
 
+def plain_lanes(x, lam, axes):
+    """The signals are side by side before the clock runs; a number of them that 8 divides."""
+    from benchmarks import scalar
+
+    columns = np.ascontiguousarray(x.T)
+    out = np.empty_like(columns)
+    return lambda: scalar.solve("plain_lanes", columns, lam, out, 1).T
+
+
 def _each_row(x, solve):
     rows = list(x.astype(np.float64))
     return lambda: np.stack([solve(row) for row in rows])

@@ -1,4 +1,7 @@
-"""`scalar.cpp`, compiled for this machine on first use: the C loop and the float64 optimum."""
+"""The C++ of this folder, compiled for this machine on first use.
+
+`scalar.cpp` is the C loop and the float64 optimum, `plain_lanes.cpp` the floor of our lanes.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +14,29 @@ import subprocess
 
 import numpy as np
 
-SOURCE = pathlib.Path(__file__).with_name("scalar.cpp")
-BUILD = SOURCE.parents[1] / "build" / "benchmarks"
+HERE = pathlib.Path(__file__).parent
+SOURCES = [HERE / "scalar.cpp", HERE / "plain_lanes.cpp"]
+BUILD = HERE.parent / "build" / "benchmarks"
 COMMAND = ["g++", "-std=c++20", "-O3", "-march=native", "-fPIC", "-shared", "-pthread"]
 
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    key = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
+    key = hashlib.sha256(b"".join(s.read_bytes() for s in SOURCES)).hexdigest()[:12]
     path = BUILD / f"scalar-{key}.so"
     if not path.exists():
         BUILD.mkdir(parents=True, exist_ok=True)
         work = path.with_suffix(f".{os.getpid()}")
-        subprocess.run([*COMMAND, str(SOURCE), "-o", str(work)], check=True)
+        subprocess.run([*COMMAND, *map(str, SOURCES), "-o", str(work)], check=True)
         work.rename(path)
     return ctypes.CDLL(str(path))
 
 
 def solve(name: str, x: np.ndarray, lam: float, y: np.ndarray, threads: int) -> np.ndarray:
-    """Runs `loop_f32`, `loop_f64` or `optimum` on the rows of x (rows, n) into y; returns y."""
+    """Runs a function of the library on x, contiguous, into y; returns y.
+
+    `loop_f32`, `loop_f64` and `optimum` take rows (rows, n), `plain_lanes` columns (n, rows).
+    """
     address = lambda a: ctypes.c_void_p(a.ctypes.data)
     rows, n = (ctypes.c_int64(size) for size in x.shape)
     getattr(library(), name)(address(x), ctypes.c_double(lam), address(y), rows, n, threads)

@@ -44,6 +44,7 @@ JAXTV = Method("jaxtv", "jaxtv_forward")
 JAXTV_ONE_CORE = Method("jaxtv, one core", "jaxtv_forward", place="one core")
 COPY = Method("x + 1 (a copy of the same bytes)", "copy", exact=False)
 C_LOOP = Method("C loop", "c_loop")
+PLAIN = Method("plain lanes", "plain_lanes", place="one core")
 C_THREADS = Method(f"C loop, {CORES} threads", "c_loop", {"threads": CORES})
 
 
@@ -114,8 +115,9 @@ def kernels(bench: Bench) -> list[dict]:
 
 def _kernel(bench: Bench, name: str, x: np.ndarray, lam: float, axis: int) -> list[dict]:
     problem = Problem(name, x, lam, (axis,), size=x.shape[axis])
-    one_core = [dataclasses.replace(m, place="one core") for m in (JAXTV, COPY, C_LOOP)]
-    records = bench.race(problem, one_core, seconds=0.5)
+    methods = [dataclasses.replace(m, place="one core") for m in (JAXTV, COPY, C_LOOP)]
+    methods += [PLAIN] if axis == 0 else []  # signals side by side
+    records = bench.race(problem, methods, seconds=0.5)
     return [record | {"ns_per_sample": _ns(record, x.size)} for record in records]
 
 
