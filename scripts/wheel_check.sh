@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Installs a wheel or an sdist into an empty virtual environment and tests it away from the sources.
+#
+#   scripts/wheel_check.sh PACKAGE [REQUIREMENT ...] [-- PYTEST_ARGUMENT ...]
+#
+# PACKAGE: a file of `python -m build`. REQUIREMENT: beside it, such as jax==0.10.2. $PYTHON: the
+# interpreter (python3). Without arguments to pytest, all tests of what a wheel has: no emulated
+# CUDA kernels, no tools of the repository.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+package=$(realpath "$1")
+shift
+requirements=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do
+  requirements+=("$1")
+  shift
+done
+[ $# -gt 0 ] && shift
+here=$(mktemp -d)
+trap 'rm -rf "$here"' EXIT
+
+"${PYTHON:-python3}" -m venv "$here/venv"
+python="$here/venv/bin/python"
+"$python" -m pip install -q "$package[test]" "${requirements[@]}"
+"$python" -m pip check
+"$python" -m pip list | grep -E "^(jax|jaxlib|flax|numpy|jaxtv) "
+
+mkdir "$here/away"
+git -C "$root" archive HEAD | tar -x -C "$here/away"
+cd "$here/away"
+rm -r jaxtv cpu cuda ffi include
+cd tests
+rm test_cuda*.py test_gpu_*.py test_benchmarks.py test_reliability.py
+cd ..
+"$python" - << 'END'
+import subprocess, sys, time
+
+
+def seconds(code):
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return time.perf_counter() - start
+
+
+jax, both = (min(seconds(code) for _ in range(5)) for code in ("import jax", "import jax, jaxtv"))
+print(f"import jax: {jax:.2f} s, jaxtv on top of it: {both - jax:.2f} s", flush=True)
+END
+JAXTV_TEST_INSTALLED=1 "$python" -m pytest -q "$@"
