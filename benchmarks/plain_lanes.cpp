@@ -1,4 +1,4 @@
-// The floor of the lanes: the decomposition for eight signals at once and nothing else. All in
+// The decomposition for eight signals at once and nothing else. All in
 // float, signals side by side already, no decision checked, so that some of them are wrong.
 #include <cstdint>
 #include <cstring>

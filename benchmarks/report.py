@@ -369,7 +369,7 @@ def _floor(records: list[dict]) -> str:
     if not plain:
         return ""
     times = sorted(ours[key] / value for key, value in plain.items())
-    return f"""**The floor of this method** on this machine is the plain lanes of the table: {min(plain.values()):.1f} to {max(plain.values()):.1f} ns, \
+    return f"""**The method with nothing around it**, the plain lanes of the table, takes on this machine {min(plain.values()):.1f} to {max(plain.values()):.1f} ns, \
 the signals side by side and nothing checked. Ours takes {times[0]:.2f} to {times[-1]:.2f} times that (median {times[len(times) // 2]:.2f}), with every decision certified.
 
 """

@@ -1,6 +1,6 @@
 """The C++ of this folder, compiled for this machine on first use.
 
-`scalar.cpp` is the C loop and the float64 optimum, `plain_lanes.cpp` the floor of our lanes.
+`scalar.cpp` is the C loop and the float64 optimum, `plain_lanes.cpp` our method bare.
 """
 
 from __future__ import annotations
