@@ -1,5 +1,5 @@
-// The decomposition for eight signals at once and nothing else. All in
-// float, signals side by side already, no decision checked, so that some of them are wrong.
+// The decomposition for eight signals at once and nothing else: all in float, signals side by side
+// already, no decision checked, so that some of them are wrong.
 #include <cstdint>
 #include <cstring>
 #include <vector>

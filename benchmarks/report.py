@@ -336,7 +336,7 @@ Missed here: {"; ".join(missed) or "nothing"}.
 at the 3 instructions a cycle that the kernels reach that is {rows / 3:.0f} cycles, at the 4 that the decoder of most cores delivers {rows / 4:.0f}; \
 a core moves 8 bytes in one to three cycles (the copy in the tables above).
 
-{_floor(chapters["kernels"])}**Rounds.** A round of the decomposition takes {FORWARD} vector instructions for the messages and {BACKWARD} for labels, sums and thresholds, \
+{_bare(chapters["kernels"])}**Rounds.** A round of the decomposition takes {FORWARD} vector instructions for the messages and {BACKWARD} for labels, sums and thresholds, \
 for every row of {LANES} signals: {a_round:.1f} per sample. All signals of two vectors go as many rounds as the slowest of them: {ROUNDS[0]:g} for rows \
 of 32 (the last one checks only and the first one is cheaper), {ROUNDS[1]:g} for 512, {ROUNDS[2]:g} on the photo. The rest is the transpose, the values in double (about 7) and \
 their spreading with the check of every decision (about 4).
@@ -360,7 +360,7 @@ region is split any more: {ROUNDS[2]:g} rounds of the photo become 7.0, those of
 the cuts of the last: rounds 5.2 → 2.3 on feature maps of a network, no gain on photos."""
 
 
-def _floor(records: list[dict]) -> str:
+def _bare(records: list[dict]) -> str:
     """Ours beside the decomposition with nothing around it."""
     plain, ours = (
         {(r["problem"], r["size"]): r["ns_per_sample"] for r in targets.timed(records, method)}

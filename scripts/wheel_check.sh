@@ -29,9 +29,7 @@ mkdir "$here/away"
 git -C "$root" archive HEAD | tar -x -C "$here/away"
 cd "$here/away"
 rm -r jaxtv cpu cuda ffi include
-cd tests
-rm test_cuda*.py test_gpu_*.py test_benchmarks.py test_reliability.py
-cd ..
+rm tests/test_{cuda*,gpu_*,benchmarks,reliability}.py
 "$python" - << 'END'
 import subprocess, sys, time
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from jaxtv.vision import data as catalogue
 from jaxtv.vision.images import ImageError
-from jaxtv.vision.task import TASKS, DataError, Preset, get_task, settings_of
+from jaxtv.vision.task import DataError, Preset, get_task, settings_of
 
 DATA_VARIABLE = "JAXTV_DATA"
 
@@ -151,9 +151,13 @@ def reproduce(
 
         output.mkdir(parents=True, exist_ok=True)
         console = Console()
-        if what == "fig1":
-            figures.save(figures.figure1(), output / what)
+
+        def save(figure) -> None:
+            figures.save(figure, output / what)
             console.print(f"wrote {output / what}.png and .pdf", soft_wrap=True)
+
+        if what == "fig1":
+            save(figures.figure1())
             return
         name = figures.FIGURES[what][0] if what in figures.FIGURES else what
         task, table = tables.find(name)
@@ -165,8 +169,7 @@ def reproduce(
         tables.show(table, results, console)
         if what != name:
             chosen = next(iter(settings.values()))
-            figures.save(tables.draw(what, preset, chosen, source, output), output / what)
-            console.print(f"wrote {output / what}.png and .pdf", soft_wrap=True)
+            save(tables.draw(what, preset, chosen, source, output))
             return
         training.write_json(output / f"{what}-{preset}.json", results)
         (output / f"{what}-{preset}.md").write_text(tables.markdown(table, results) + "\n")
@@ -196,11 +199,9 @@ def data(
             catalogue.fetch(catalogue.find(name), folder, console)
             console.print(f"{name} is in {folder}")
         else:
-            if name not in TASKS:
-                raise ValueError(f"`name` must be one of {', '.join(TASKS)}, got {name!r}.")
+            task = get_task(name, "name")
             if not folder.exists():
                 raise DataError(f"`--folder` {folder} does not exist.")
-            task = get_task(name)
             found = task.load(folder, settings_of(task, "paper", {"size": 1}))
             console.print(f"{folder}: {found.description}")
 

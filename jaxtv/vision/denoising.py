@@ -91,7 +91,7 @@ def read(path: Path) -> tuple[list[np.ndarray], dict[str, list[np.ndarray]]]:
     train = next((folders[name] for name in TRAIN_FOLDERS if name in folders), None)
     tests = {title: folders[name] for name, title in TEST_SETS.items() if name in folders}
     if train is None or not tests:
-        names = [*folders] if len(folders) <= 10 else [*[*folders][:10], "…"]
+        names = [*folders][:10] + ["…"] * (len(folders) > 10)
         raise DataError(
             f"{path} has the folders {', '.join(names) or '(none)'}; denoising needs "
             f"{' or '.join(TRAIN_FOLDERS)} and one of {', '.join(TEST_SETS.values())}."

@@ -205,14 +205,14 @@ def with_lam_rate(
     return optax.partition({"weights": weights, "lam": lam}, labels)
 
 
-def get_task(name: str) -> Task:
-    """The task of that name; its module is imported here and not before.
+def get_task(name: str, argument: str = "task") -> Task:
+    """The task of that name, which the user gave as `argument`; its module is imported here.
 
     Raises:
         ValueError: there is none.
     """
     if name not in TASKS:
-        raise ValueError(f"`task` must be one of {', '.join(TASKS)}, got {name!r}.")
+        raise ValueError(f"`{argument}` must be one of {', '.join(TASKS)}, got {name!r}.")
     module, cls = TASKS[name].split(":")
     return getattr(importlib.import_module(module), cls)()
 
