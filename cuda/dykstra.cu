@@ -440,11 +440,9 @@ Status run_long(cudaStream_t stream, const Shape& s, const Pass<D>& op, const So
 }
 
 // Scratch of the 1D kernels.
-template <class T>
 std::int64_t prox_bytes(const Iteration& it, const Solver& inner) {
   std::int64_t most = 0;
-  for (int a = 0; a < it.axes; ++a)
-    most = max_of(most, prox_workspace<T>(it.shapes[a], inner.method));
+  for (int a = 0; a < it.axes; ++a) most = max_of(most, prox_workspace(it.shapes[a], inner.method));
   return (most + 15) / 16 * 16;
 }
 
@@ -456,8 +454,7 @@ std::int64_t dykstra_workspace(const Iteration& it, const Solver& inner, bool ma
   using T = Compute<D>;
   if (image_of<T>(it, inner, masked).tiles > 0) return 0;
   const std::int64_t arrays = it.axes + (kHalf<D> ? 2 : 1);
-  return prox_bytes<T>(it, inner) + arrays * it.batch * it.size * std::int64_t(sizeof(T)) +
-         it.batch;
+  return prox_bytes(it, inner) + arrays * it.batch * it.size * std::int64_t(sizeof(T)) + it.batch;
 }
 
 template <class D>
@@ -478,7 +475,7 @@ Status dykstra(cudaStream_t stream, const Iteration& it, const Solver& inner, co
                             mask};
   if (image.tiles > 0) return run_image(stream, image, image_op);
   Scratch<T> scratch{};
-  scratch.states = reinterpret_cast<T*>(static_cast<char*>(workspace) + prox_bytes<T>(it, inner));
+  scratch.states = reinterpret_cast<T*>(static_cast<char*>(workspace) + prox_bytes(it, inner));
   scratch.weights = scratch.states + it.axes * total;
   T* end = scratch.weights + total;
   if constexpr (kHalf<D>) {

@@ -6,6 +6,7 @@
 // mean(y) - y over the run, and a Newton step is made of what the decomposition consists of: means
 // of regions, and one more scan. (The same as the closed form of the factors, pivots (k+2)/(k+1),
 // with better rounding.)
+#include "half.cuh"
 #include "jaxtv/newton.hpp"
 #include "prox1d_parts.hpp"
 #include "rounds.cuh"
@@ -75,9 +76,9 @@ struct Runs {
 };
 
 // chain: the candidate, duals at their bounds being cuts. chain.c is also the direction.
-template <class I, class X, class Sign, class C>
+template <class I, class X, class W, class Sign, class C>
 struct Iterate {
-  Chain<I, X, Sign, C> chain;
+  Chain<I, X, W, Sign, C> chain;
   C u, y;
   Sign binding;
   JAXTV_DEVICE I n() const { return chain.n; }
@@ -275,8 +276,9 @@ JAXTV_DEVICE NewtonReport solve(S s, NewtonOptions options, Y y) {
 // ---- kernels ----
 
 // Calls f(signal, x, w, y) for the signals of each group.
-template <int kWarps, class T, class F>
-JAXTV_DEVICE void for_signals(const Shape& s, const Prox<T>& op, F f) {
+template <int kWarps, class D, class F>
+JAXTV_DEVICE void for_signals(const Shape& s, const Prox<D>& op, F f) {
+  using T = Compute<D>;
   const int mine = kWarps == 1 ? int(threadIdx.x) / kWarp : 0;
   const std::int64_t step = std::int64_t(gridDim.x) * kGroupSignals<kWarps>;
   for (std::int64_t i = std::int64_t(blockIdx.x) * kGroupSignals<kWarps> + mine; i < s.signals();
@@ -285,8 +287,8 @@ JAXTV_DEVICE void for_signals(const Shape& s, const Prox<T>& op, F f) {
     const std::int64_t at = outer * s.n * s.inner + inner;
     const T* w = op.per_edge ? op.w + outer * (s.n - 1) * s.inner + inner : op.w + i;
     const NewtonReport report =
-        f(i, Strided<const T>{op.x + at, s.inner}, Strided<const T>{w, op.per_edge ? s.inner : 0},
-          Strided<T>{op.y + at, s.inner});
+        f(i, Strided<const D>{op.x + at, s.inner}, Strided<const T>{w, op.per_edge ? s.inner : 0},
+          Strided<D>{op.y + at, s.inner});
     if (Group<kWarps>::thread() == 0 && op.iterations) {
       op.iterations[i] = std::int32_t(report.iterations);
       op.converged[i] = report.converged;
@@ -296,9 +298,10 @@ JAXTV_DEVICE void for_signals(const Shape& s, const Prox<T>& op, F f) {
 }
 
 // n <= kShortest: all in shared memory.
-template <class T, int kWarps>
+template <class D, int kWarps>
 __global__ void __launch_bounds__(kGroupThreads<kWarps>, 1)
-    newton_group(Shape s, Prox<T> op, NewtonOptions options) {
+    newton_group(Shape s, Prox<D> op, NewtonOptions options) {
+  using T = Compute<D>;
   using G = Group<kWarps>;
   const int n = int(s.n), edges = op.per_edge ? n : 1;
   const int mine = kWarps == 1 ? int(threadIdx.x) / kWarp : 0;
@@ -316,12 +319,12 @@ __global__ void __launch_bounds__(kGroupThreads<kWarps>, 1)
     for (int k = G::thread(); k < edges; k += G::kThreads)
       if (k == 0 || k + 1 < n) w[k] = ws[k];
     G::sync();
-    using S = Iterate<int, Shared<T>, Shared<signed char>, Shared<double>>;
+    using S = Iterate<int, Shared<T>, Shared<T>, Shared<signed char>, Shared<double>>;
     const int per_edge = op.per_edge ? 1 : 0;
     const NewtonReport report =
         solve<T, G, int>(S{{n, x, 1, w, per_edge, sign, c, 1.0}, u, y, binding}, options, x);
     G::sync();
-    for (int k = G::thread(); k < n; k += G::kThreads) ys[k] = x[k];
+    for (int k = G::thread(); k < n; k += G::kThreads) ys[k] = T(x[k]);
     return report;
   });
 }
@@ -329,15 +332,16 @@ __global__ void __launch_bounds__(kGroupThreads<kWarps>, 1)
 constexpr int kNewtonWarps = 8;  // more would have too few registers each
 
 // Longer signals: state in global memory, three doubles and two chars per sample.
-template <class T>
+template <class D>
 __global__ void __launch_bounds__(kGroupThreads<kNewtonWarps>, 1)
-    newton_wide(Shape s, Prox<T> op, NewtonOptions options, double* state) {
+    newton_wide(Shape s, Prox<D> op, NewtonOptions options, double* state) {
   const std::int64_t size = s.signals() * s.n;
   signed char* chars = reinterpret_cast<signed char*>(state + 3 * size);
   for_signals<kNewtonWarps>(s, op, [&](std::int64_t i, auto x, auto w, auto y) {
     double* at = state + i * s.n;
     signed char* sign = chars + i * s.n;
-    using S = Iterate<std::int64_t, const T*, signed char*, double*>;
+    using T = Compute<D>;
+    using S = Iterate<std::int64_t, const D*, const T*, signed char*, double*>;
     return solve<T, Group<kNewtonWarps>, std::int64_t>(
         S{{s.n, x.data, s.inner, w.data, w.stride, sign, at, 1.0},
           at + size,
@@ -347,30 +351,33 @@ __global__ void __launch_bounds__(kGroupThreads<kNewtonWarps>, 1)
   });
 }
 
-template <class T, int kWarps>
-Status run_group(cudaStream_t stream, const Shape& s, const Prox<T>& op, NewtonOptions options) {
+template <class D, int kWarps>
+Status run_group(cudaStream_t stream, const Shape& s, const Prox<D>& op, NewtonOptions options) {
   constexpr int kSignals = kGroupSignals<kWarps>;
   const std::size_t n = s.n, edges = op.per_edge ? n : 1;
-  const std::size_t bytes = kSignals * (n * (3 * sizeof(double) + 2) + (n + edges) * sizeof(T));
-  return launch("newton_group", newton_group<T, kWarps>, (s.signals() + kSignals - 1) / kSignals,
+  const std::size_t bytes =
+      kSignals * (n * (3 * sizeof(double) + 2) + (n + edges) * sizeof(Compute<D>));
+  return launch("newton_group", newton_group<D, kWarps>, (s.signals() + kSignals - 1) / kSignals,
                 kGroupThreads<kWarps>, kScratch<kWarps> + bytes, stream, s, op, options);
 }
 
 }  // namespace
 
-template <class T>
-Status prox_newton(cudaStream_t stream, const Shape& s, const Prox<T>& op, const Solver& solver,
+template <class D>
+Status prox_newton(cudaStream_t stream, const Shape& s, const Prox<D>& op, const Solver& solver,
                    void* workspace) {
   const NewtonOptions options{solver.tol, solver.max_iterations, LineSearch(solver.line_search)};
-  if (s.n <= kWarpLongest) return run_group<T, 1>(stream, s, op, options);
-  if (s.n <= kShortest) return run_group<T, kBlockWarps>(stream, s, op, options);
-  return launch("newton_wide", newton_wide<T>, s.signals(), kGroupThreads<kNewtonWarps>,
+  if (s.n <= kWarpLongest) return run_group<D, 1>(stream, s, op, options);
+  if (s.n <= kShortest) return run_group<D, kBlockWarps>(stream, s, op, options);
+  return launch("newton_wide", newton_wide<D>, s.signals(), kGroupThreads<kNewtonWarps>,
                 kScratch<kNewtonWarps>, stream, s, op, options, static_cast<double*>(workspace));
 }
 
-#define JAXTV_INSTANTIATE(T) \
-  template Status prox_newton(cudaStream_t, const Shape&, const Prox<T>&, const Solver&, void*);
+#define JAXTV_INSTANTIATE(D) \
+  template Status prox_newton(cudaStream_t, const Shape&, const Prox<D>&, const Solver&, void*);
 JAXTV_INSTANTIATE(float)
 JAXTV_INSTANTIATE(double)
+JAXTV_INSTANTIATE(BFloat16)
+JAXTV_INSTANTIATE(Float16)
 
 }  // namespace jaxtv::cuda

@@ -6,8 +6,7 @@
 //           kShortest samples, beyond that in global memory
 //   grid    decomposition of one long signal by the whole device (prox1d_grid.cu)
 //   newton  projected Newton (newton.cu)
-// Rows, windows, warp and block convert half types as they load and store. The others read a signal
-// many times: they get a float copy, made and rounded by kernels of their own.
+// All convert half types as they load and store.
 #include "half.cuh"
 #include "jaxtv/gap.hpp"
 #include "prox1d.hpp"
@@ -87,14 +86,14 @@ struct Place {
 
 constexpr int kSerialThreads = 64;
 
-template <class T>
+template <class D>
 __global__ void __launch_bounds__(kSerialThreads)
-    prox_serial(Shape s, Prox<T> op, signed char* sign) {
+    prox_serial(Shape s, Prox<D> op, signed char* sign) {
   const std::int64_t signals = s.signals(), step = std::int64_t(gridDim.x) * blockDim.x;
   for (std::int64_t i = std::int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < signals;
        i += step) {
-    const Place<T> p(s, op, i);
-    prox_row<T>(s.n, p.x, p.w, sign + i * s.n, p.y);
+    const Place<D> p(s, op, i);
+    prox_row<Compute<D>>(s.n, p.x, p.w, sign + i * s.n, p.y);
   }
 }
 
@@ -176,7 +175,7 @@ JAXTV_DEVICE void solve_in(const GroupMemory<T, kWarps>& m, const Shape& s, cons
     if (k == 0 || k + 1 < n) m.w[k] = p.w[k];
   G::sync();
   solve<T, G, int>(
-      Chain<int, Shared<T>, Shared<signed char>, Shared<double>>{
+      Chain<int, Shared<T>, Shared<T>, Shared<signed char>, Shared<double>>{
           n, m.x, 1, m.w, op.per_edge ? 1 : 0, m.sign, m.c, 1.0},
       m.x);
   G::sync();
@@ -280,16 +279,17 @@ __global__ void __launch_bounds__(kWindowsThreads)
 }
 
 // Longer signals: state in global memory, c (8 n bytes) and sign (n bytes) of each signal.
-template <class T, int kWarps>
+template <class D, int kWarps>
 __global__ void __launch_bounds__(kGroupThreads<kWarps>)
-    prox_wide(Shape s, Prox<T> op, double* c, signed char* sign) {
+    prox_wide(Shape s, Prox<D> op, double* c, signed char* sign) {
+  using T = Compute<D>;
   Arena arena;
   arena.take<Run>(kWarps);
   for (std::int64_t i = blockIdx.x; i < s.signals(); i += gridDim.x) {
-    const Place<T> p(s, op, i);
-    using D = Chain<std::int64_t, const T*, signed char*, double*>;
+    const Place<D> p(s, op, i);
+    using C = Chain<std::int64_t, const D*, const T*, signed char*, double*>;
     solve<T, Group<kWarps>, std::int64_t>(
-        D{s.n, p.x.data, s.inner, p.w.data, p.w.stride, sign + i * s.n, c + i * s.n, 1.0},
+        C{s.n, p.x.data, s.inner, p.w.data, p.w.stride, sign + i * s.n, c + i * s.n, 1.0},
         p.y.data);
     __syncthreads();
   }
@@ -410,8 +410,8 @@ Status run_rows(cudaStream_t stream, Tiling t, const Prox<D>& op, bool taut) {
 }
 
 // The kernels that work in global memory.
-template <class T>
-Status run_long(cudaStream_t stream, const Shape& s, const Prox<T>& op, const Solver& solver,
+template <class D>
+Status run_long(cudaStream_t stream, const Shape& s, const Prox<D>& op, const Solver& solver,
                 Route route, void* workspace) {
   const std::int64_t signals = s.signals();
   double* c = static_cast<double*>(workspace);
@@ -419,46 +419,15 @@ Status run_long(cudaStream_t stream, const Shape& s, const Prox<T>& op, const So
     case Route::kNewton:
       return prox_newton(stream, s, op, solver, workspace);
     case Route::kSerial:
-      return launch("prox_serial", prox_serial<T>, (signals + kSerialThreads - 1) / kSerialThreads,
+      return launch("prox_serial", prox_serial<D>, (signals + kSerialThreads - 1) / kSerialThreads,
                     kSerialThreads, 0, stream, s, op, static_cast<signed char*>(workspace));
     case Route::kWide:
-      return launch("prox_wide", prox_wide<T, kWideWarps>, signals, kWideWarps * kWarp,
+      return launch("prox_wide", prox_wide<D, kWideWarps>, signals, kWideWarps * kWarp,
                     Group<kWideWarps>::kScratch, stream, s, op, c,
                     reinterpret_cast<signed char*>(c + signals * s.n));
     default:
       return prox_grid(stream, s, op, workspace);
   }
-}
-
-constexpr int kConvertThreads = 256;
-
-template <class From, class To>
-__global__ void __launch_bounds__(kConvertThreads)
-    convert(std::int64_t total, const From* from, To* to) {
-  const std::int64_t step = std::int64_t(gridDim.x) * kConvertThreads;
-  for (std::int64_t i = std::int64_t(blockIdx.x) * kConvertThreads + threadIdx.x; i < total;
-       i += step)
-    to[i] = float(from[i]);
-}
-
-std::int64_t copy_bytes(const Shape& s) { return (s.signals() * s.n * 4 + 15) / 16 * 16; }
-
-// Half types by those: a float copy, solved in place.
-template <class D>
-Status run_copy(cudaStream_t stream, const Shape& s, const Prox<D>& op, const Solver& solver,
-                Route route, void* workspace) {
-  const std::int64_t total = s.signals() * s.n;
-  const std::int64_t blocks =
-      min_of<std::int64_t>((total + kConvertThreads - 1) / kConvertThreads, 1 << 16);
-  float* copy = static_cast<float*>(workspace);
-  void* rest = static_cast<char*>(workspace) + copy_bytes(s);
-  const Prox<float> in_place{copy, op.w, op.per_edge, copy, nullptr, op.iterations, op.converged};
-  if (Status bad = launch("convert", convert<D, float>, blocks, kConvertThreads, 0, stream, total,
-                          op.x, copy))
-    return bad;
-  if (Status bad = run_long(stream, s, in_place, solver, route, rest)) return bad;
-  return launch("convert", convert<float, D>, blocks, kConvertThreads, 0, stream, total, copy,
-                op.y);
 }
 
 template <class D>
@@ -478,10 +447,7 @@ Status run(cudaStream_t stream, const Shape& s, const Prox<D>& op, const Solver&
     case Route::kBlock:
       return run_group<D, kBlockWarps>(stream, s, op);
     default:
-      if constexpr (kHalf<D>)
-        return run_copy(stream, s, op, solver, route, workspace);
-      else
-        return run_long(stream, s, op, solver, route, workspace);
+      return run_long(stream, s, op, solver, route, workspace);
   }
 }
 
@@ -495,15 +461,12 @@ Status run_gaps(cudaStream_t stream, const Shape& s, const Prox<T>& op, bool exa
 }  // namespace
 
 // Upper bounds, whatever kernel is picked.
-template <class D>
 std::int64_t prox_workspace(const Shape& s, Method method) {
-  const std::int64_t copy = kHalf<D> ? copy_bytes(s) : 0;
-  if (method == Method::kProjectedNewton) return copy + s.signals() * newton_bytes(s.n);
-  if (method == Method::kTautString)
-    return s.n <= kMinChunk ? 0 : copy + s.signals() * serial_bytes(s.n);
+  if (method == Method::kProjectedNewton) return s.signals() * newton_bytes(s.n);
+  if (method == Method::kTautString) return s.n <= kMinChunk ? 0 : s.signals() * serial_bytes(s.n);
   if (s.n <= kShortest) return 0;
   const bool grid = s.n >= kGridShortest && s.signals() <= kGridSignals;
-  return copy + s.signals() * (grid ? grid_bytes(s.n) : block_bytes(s.n));
+  return s.signals() * (grid ? grid_bytes(s.n) : block_bytes(s.n));
 }
 
 template <class D>
@@ -520,8 +483,7 @@ Status prox1d(cudaStream_t stream, const Shape& s, const Prox<D>& op, const Solv
   return nullptr;
 }
 
-#define JAXTV_INSTANTIATE(D)                                     \
-  template std::int64_t prox_workspace<D>(const Shape&, Method); \
+#define JAXTV_INSTANTIATE(D) \
   template Status prox1d(cudaStream_t, const Shape&, const Prox<D>&, const Solver&, void*);
 JAXTV_INSTANTIATE(float)
 JAXTV_INSTANTIATE(double)

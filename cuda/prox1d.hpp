@@ -20,7 +20,6 @@ struct Prox {
 };
 
 // Scratch in bytes; jaxtv/_ffi.py has the same formula.
-template <class D>
 std::int64_t prox_workspace(const Shape& shape, Method method);
 
 template <class D>

@@ -15,7 +15,7 @@ template <class D>
 void run(cudaStream_t stream, Buffer x, const Prox<D>& op, Result scratch, std::int64_t axis,
          const Solver& solver) {
   const Shape shape = shape_of(x, axis);
-  void* space = workspace(scratch, prox_workspace<D>(shape, solver.method));
+  void* space = workspace(scratch, prox_workspace(shape, solver.method));
   check(prox1d(stream, shape, op, solver, space));
 }
 

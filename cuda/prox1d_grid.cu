@@ -3,6 +3,7 @@
 // kernels return at once when no region is left to split. They leave many regions or short ones; a
 // thread or a block each goes on with those that are not finished (by binary splitting, as ramps
 // do, the rounds make enough of them to fill a device).
+#include "half.cuh"
 #include "prox1d_parts.hpp"
 #include "rounds.cuh"
 #include "solve.cuh"
@@ -44,10 +45,10 @@ struct Link {
   int left;  // the cut before the tile, while others change it
 };
 
-template <class T>
+template <class D>
 struct Job {
   Shape s;
-  Prox<T> op;
+  Prox<D> op;
   std::int64_t tiles;  // per signal
   double* c;
   State* states;
@@ -68,15 +69,15 @@ using G = Group<kThreads / kWarp>;
 using Index = std::int64_t;
 
 // Where a block works, and its thread's samples.
-template <class T>
+template <class D>
 struct Work {
-  Chain<Index, const T*, signed char*, double*> d;
-  T* y;
+  Chain<Index, const D*, const Compute<D>*, signed char*, double*> d;
+  D* y;
   State* state;
   Link* link;
   Index first;  // of the tile
   Range<Index> r;
-  JAXTV_DEVICE Work(const Job<T>& job, std::int64_t index) {
+  JAXTV_DEVICE Work(const Job<D>& job, std::int64_t index) {
     const Shape& s = job.s;
     const std::int64_t signal = index / job.tiles, tile = index - signal * job.tiles;
     const std::int64_t outer = signal / s.inner, inner = signal - outer * s.inner;
@@ -107,7 +108,7 @@ struct Work {
     return i == 0 || (i == r.begin ? left() : d.cut(i - 1)) != 0;
   }
   JAXTV_DEVICE void scale_down() {
-    if (sizeof(T) == 8 && state->bounds.scale() >= kLarge) d.factor = kDown;
+    if (sizeof(Compute<D>) == 8 && state->bounds.scale() >= kLarge) d.factor = kDown;
   }
   JAXTV_DEVICE double scale() const { return state->bounds.scale() * d.factor; }
 };
@@ -119,11 +120,11 @@ JAXTV_DEVICE bool has_work(const State& s, Flags flags, int round) {
 }
 
 // Calls f(work) for every tile of the signals that have work.
-template <class T, class F>
-JAXTV_DEVICE void for_tiles(const Job<T>& job, Flags flags, int round, F f) {
+template <class D, class F>
+JAXTV_DEVICE void for_tiles(const Job<D>& job, Flags flags, int round, F f) {
   const std::int64_t count = job.s.signals() * job.tiles;
   for (std::int64_t i = blockIdx.x; i < count; i += gridDim.x) {
-    Work<T> work(job, i);
+    Work<D> work(job, i);
     if (!has_work(*work.state, flags, round)) continue;
     work.scale_down();
     f(work);
@@ -141,21 +142,21 @@ JAXTV_DEVICE V total_of(const V& mine) {
 
 // ---- one kernel per step ----
 
-template <class T>
-__global__ void __launch_bounds__(kThreads) g_bounds(Job<T> job) {
+template <class D>
+__global__ void __launch_bounds__(kThreads) g_bounds(Job<D> job) {
   const std::int64_t count = job.s.signals() * job.tiles;
   for (std::int64_t i = blockIdx.x; i < count; i += gridDim.x) {
-    const Work<T> work(job, i);
+    const Work<D> work(job, i);
     start_cuts(work.d, work.r);
-    const Bounds b = total_of<false>(bounds<T>(work.d, work.r));
+    const Bounds b = total_of<false>(bounds<Compute<D>>(work.d, work.r));
     if (threadIdx.x == 0) work.link->bounds = b;
     __syncthreads();
   }
 }
 
 // Scans one member of the links of each signal. One block per signal.
-template <bool kReverse, class V, class T>
-JAXTV_DEVICE V scan_links(const Job<T>& job, std::int64_t signal, V Link::* member) {
+template <bool kReverse, class V, class D>
+JAXTV_DEVICE V scan_links(const Job<D>& job, std::int64_t signal, V Link::* member) {
   Link* link = job.links + signal * job.tiles;
   const std::int64_t each = (job.tiles + blockDim.x - 1) / blockDim.x;
   const std::int64_t begin = min_of(threadIdx.x * each, job.tiles);
@@ -174,8 +175,8 @@ JAXTV_DEVICE V scan_links(const Job<T>& job, std::int64_t signal, V Link::* memb
   return total;
 }
 
-template <class T>
-__global__ void __launch_bounds__(kScanThreads) g_scan_bounds(Job<T> job) {
+template <class D>
+__global__ void __launch_bounds__(kScanThreads) g_scan_bounds(Job<D> job) {
   for (std::int64_t signal = blockIdx.x; signal < job.s.signals(); signal += gridDim.x) {
     const Bounds b = scan_links<false>(job, signal, &Link::bounds);
     if (threadIdx.x == 0) {
@@ -194,8 +195,8 @@ JAXTV_DEVICE auto member_of(const Last&) { return &Link::last; }
 JAXTV_DEVICE auto member_of(const Clamp&) { return &Link::clamp; }
 JAXTV_DEVICE auto member_of(const Label&) { return &Link::label; }
 
-template <class T, class V, bool kReverse>
-__global__ void __launch_bounds__(kScanThreads) g_scan(Job<T> job, Flags flags, int round) {
+template <class D, class V, bool kReverse>
+__global__ void __launch_bounds__(kScanThreads) g_scan(Job<D> job, Flags flags, int round) {
   for (std::int64_t signal = blockIdx.x; signal < job.s.signals(); signal += gridDim.x) {
     if (!has_work(job.states[signal], flags, round)) continue;
     scan_links<kReverse>(job, signal, member_of(V{}));
@@ -203,17 +204,17 @@ __global__ void __launch_bounds__(kScanThreads) g_scan(Job<T> job, Flags flags, 
   }
 }
 
-template <class T>
-__global__ void __launch_bounds__(kThreads) g_sums(Job<T> job, Flags flags, int round) {
-  for_tiles(job, flags, round, [&](Work<T>& work) {
+template <class D>
+__global__ void __launch_bounds__(kThreads) g_sums(Job<D> job, Flags flags, int round) {
+  for_tiles(job, flags, round, [&](Work<D>& work) {
     const Run run = total_of<true>(sums(work.d, work.r));
     if (threadIdx.x == 0) work.link->run = run;
   });
 }
 
-template <class T, class R>
-__global__ void __launch_bounds__(kThreads) g_means(Job<T> job, Flags flags, int round) {
-  for_tiles(job, flags, round, [&](Work<T>& work) {
+template <class D, class R>
+__global__ void __launch_bounds__(kThreads) g_means(Job<D> job, Flags flags, int round) {
+  for_tiles(job, flags, round, [&](Work<D>& work) {
     Run in = G::scan<true>(Arena{}, sums(work.d, work.r));
     in = join(work.link->run, in);
     const Last last = total_of<false>(means<R>(work.d, work.r, in));
@@ -225,8 +226,8 @@ __global__ void __launch_bounds__(kThreads) g_means(Job<T> job, Flags flags, int
 
 // c that comes in from the left: the last region that starts in the tile before the thread, or
 // before the tile.
-template <class T>
-JAXTV_DEVICE double left_value(const Work<T>& work) {
+template <class D>
+JAXTV_DEVICE double left_value(const Work<D>& work) {
   Last last;
   for (Index i = work.r.end - 1; i >= work.r.begin && !last.has; --i)
     if (work.starts(i)) last = {work.d.c[i], 1};
@@ -234,17 +235,17 @@ JAXTV_DEVICE double left_value(const Work<T>& work) {
   return join(Last(work.link->last), in).c;
 }
 
-template <class T>
-__global__ void __launch_bounds__(kThreads) g_compose(Job<T> job, Flags flags, int round) {
-  for_tiles(job, flags, round, [&](Work<T>& work) {
+template <class D>
+__global__ void __launch_bounds__(kThreads) g_compose(Job<D> job, Flags flags, int round) {
+  for_tiles(job, flags, round, [&](Work<D>& work) {
     const Clamp f = total_of<false>(compose(work.d, work.r, left_value(work), work.left()));
     if (threadIdx.x == 0) work.link->clamp = f;
   });
 }
 
-template <class T>
-__global__ void __launch_bounds__(kThreads) g_labels(Job<T> job, Flags flags, int round) {
-  for_tiles(job, flags, round, [&](Work<T>& work) {
+template <class D>
+__global__ void __launch_bounds__(kThreads) g_labels(Job<D> job, Flags flags, int round) {
+  for_tiles(job, flags, round, [&](Work<D>& work) {
     const double c = left_value(work);
     const int left = work.left();
     Clamp in = G::scan<false>(Arena{}, compose(work.d, work.r, c, left));
@@ -256,9 +257,9 @@ __global__ void __launch_bounds__(kThreads) g_labels(Job<T> job, Flags flags, in
 }
 
 // Also the sums of the next round.
-template <class T>
-__global__ void __launch_bounds__(kThreads) g_fill(Job<T> job, int round, bool last) {
-  for_tiles(job, Flags::kSplit, round, [&](Work<T>& work) {
+template <class D>
+__global__ void __launch_bounds__(kThreads) g_fill(Job<D> job, int round, bool last) {
+  for_tiles(job, Flags::kSplit, round, [&](Work<D>& work) {
     Label first;
     for (Index i = work.r.end - 1; i >= work.r.begin; --i) {
       const int code = (int(work.d.sign[i]) + 1) >> 2;
@@ -292,9 +293,9 @@ JAXTV_DEVICE Index near_mark(const D& d, const signed char* mark, Index e, int d
   return kFar;
 }
 
-template <class T>
-__global__ void __launch_bounds__(kThreads) g_finish_short(Job<T> job, int rounds) {
-  for_tiles(job, Flags::kSplit, rounds, [&](Work<T>& work) {
+template <class D>
+__global__ void __launch_bounds__(kThreads) g_finish_short(Job<D> job, int rounds) {
+  for_tiles(job, Flags::kSplit, rounds, [&](Work<D>& work) {
     const auto& d = work.d;
     const signed char* mark = job.mark + (d.sign - job.sign);
     const auto finish = [&](Index a, Index b) {
@@ -343,9 +344,9 @@ JAXTV_DEVICE void finish(const D& d, const signed char* mark, Index a, Index b) 
   }
 }
 
-template <class T>
-__global__ void __launch_bounds__(kThreads) g_finish(Job<T> job, int rounds) {
-  for_tiles(job, Flags::kSplit, rounds, [&](Work<T>& work) {
+template <class D>
+__global__ void __launch_bounds__(kThreads) g_finish(Job<D> job, int rounds) {
+  for_tiles(job, Flags::kSplit, rounds, [&](Work<D>& work) {
     const auto& d = work.d;
     const signed char* mark = job.mark + (d.sign - job.sign);
     const Index stop = min_of(work.first + kTile, d.n - 1);
@@ -373,9 +374,9 @@ __global__ void __launch_bounds__(kThreads) g_finish(Job<T> job, int rounds) {
   });
 }
 
-template <class T>
-__global__ void __launch_bounds__(kThreads) g_fuse(Job<T> job, Flags flags, int round) {
-  for_tiles(job, flags, round, [&](Work<T>& work) {
+template <class D>
+__global__ void __launch_bounds__(kThreads) g_fuse(Job<D> job, Flags flags, int round) {
+  for_tiles(job, flags, round, [&](Work<D>& work) {
     const bool starts = work.some() && work.starts(work.r.begin);
     const double c = left_value(work);
     __syncthreads();
@@ -383,10 +384,10 @@ __global__ void __launch_bounds__(kThreads) g_fuse(Job<T> job, Flags flags, int 
   });
 }
 
-template <class T>
-__global__ void __launch_bounds__(kScanThreads) g_finish_ties(Job<T> job) {
+template <class D>
+__global__ void __launch_bounds__(kScanThreads) g_finish_ties(Job<D> job) {
   for (std::int64_t signal = blockIdx.x; signal < job.s.signals(); signal += gridDim.x) {
-    Work<T> work(job, signal * job.tiles);
+    Work<D> work(job, signal * job.tiles);
     if (!work.state->joined[kTieRounds] || threadIdx.x != 0) continue;
     work.scale_down();
     while (fuse_ties(work.d.n, Samples{work.d}, Bars{work.d}, work.d.sign, work.scale())) {
@@ -394,23 +395,24 @@ __global__ void __launch_bounds__(kScanThreads) g_finish_ties(Job<T> job) {
   }
 }
 
-template <class T>
-__global__ void __launch_bounds__(kThreads) g_spread(Job<T> job) {
-  for_tiles(job, Flags::kNone, 0, [&](Work<T>& work) {
+template <class D>
+__global__ void __launch_bounds__(kThreads) g_spread(Job<D> job) {
+  for_tiles(job, Flags::kNone, 0, [&](Work<D>& work) {
     if (work.state->bounds.bad) {
-      for (Index i = work.r.begin; i < work.r.end; ++i) work.y[i * work.d.stride] = kNaN<T>;
+      for (Index i = work.r.begin; i < work.r.end; ++i)
+        work.y[i * work.d.stride] = kNaN<Compute<D>>;
       return;
     }
-    spread<T>(work.d, work.r, left_value(work), work.y);
+    spread<Compute<D>>(work.d, work.r, left_value(work), work.y);
   });
 }
 
 // ---- launching ----
 
-template <class T>
+template <class D>
 struct Launcher {
   cudaStream_t stream;
-  Job<T> job;
+  Job<D> job;
   Status bad = nullptr;
 
   template <class K, class... A>
@@ -426,39 +428,39 @@ struct Launcher {
                    Group<kScanThreads / kWarp>::kScratch, stream, job, args...);
   }
 
-  void sums(Flags flags, int round) { tiles("g_sums", g_sums<T>, flags, round); }
+  void sums(Flags flags, int round) { tiles("g_sums", g_sums<D>, flags, round); }
   template <class R>
   void means(Flags flags, int round) {
-    signals("g_scan", g_scan<T, Run, true>, flags, round);
-    tiles("g_means", g_means<T, R>, flags, round);
-    signals("g_scan", g_scan<T, Last, false>, flags, round);
+    signals("g_scan", g_scan<D, Run, true>, flags, round);
+    tiles("g_means", g_means<D, R>, flags, round);
+    signals("g_scan", g_scan<D, Last, false>, flags, round);
   }
   void split(int round, bool last) {
     const Flags flags = Flags::kSplit;
     means<double>(flags, round);
-    tiles("g_compose", g_compose<T>, flags, round);
-    signals("g_scan", g_scan<T, Clamp, false>, flags, round);
-    tiles("g_labels", g_labels<T>, flags, round);
-    signals("g_scan", g_scan<T, Label, true>, flags, round);
-    tiles("g_fill", g_fill<T>, round, last);
+    tiles("g_compose", g_compose<D>, flags, round);
+    signals("g_scan", g_scan<D, Clamp, false>, flags, round);
+    tiles("g_labels", g_labels<D>, flags, round);
+    signals("g_scan", g_scan<D, Label, true>, flags, round);
+    tiles("g_fill", g_fill<D>, round, last);
   }
   void run() {
     const int rounds = rounds_of(job.s.n);
-    tiles("g_bounds", g_bounds<T>);
-    signals("g_scan_bounds", g_scan_bounds<T>);
+    tiles("g_bounds", g_bounds<D>);
+    signals("g_scan_bounds", g_scan_bounds<D>);
     sums(Flags::kSplit, 0);
     for (int round = 0; round < rounds; ++round) split(round, round + 1 == rounds);
-    tiles("g_finish_short", g_finish_short<T>, rounds);
-    tiles("g_finish", g_finish<T>, rounds);
+    tiles("g_finish_short", g_finish_short<D>, rounds);
+    tiles("g_finish", g_finish<D>, rounds);
     for (int round = 0; round < kTieRounds; ++round) {
       sums(Flags::kJoined, round);
       means<double>(Flags::kJoined, round);
-      tiles("g_fuse", g_fuse<T>, Flags::kJoined, round);
+      tiles("g_fuse", g_fuse<D>, Flags::kJoined, round);
     }
-    signals("g_finish_ties", g_finish_ties<T>);
+    signals("g_finish_ties", g_finish_ties<D>);
     sums(Flags::kNone, 0);
-    means<T>(Flags::kNone, 0);
-    tiles("g_spread", g_spread<T>);
+    means<Compute<D>>(Flags::kNone, 0);
+    tiles("g_spread", g_spread<D>);
   }
 };
 
@@ -468,21 +470,23 @@ std::int64_t grid_bytes(std::int64_t n) {
   return 10 * n + tiles_of(n) * std::int64_t(sizeof(Link)) + std::int64_t(sizeof(State));
 }
 
-template <class T>
-Status prox_grid(cudaStream_t stream, const Shape& s, const Prox<T>& op, void* workspace) {
+template <class D>
+Status prox_grid(cudaStream_t stream, const Shape& s, const Prox<D>& op, void* workspace) {
   const std::int64_t signals = s.signals(), tiles = tiles_of(s.n);
   double* c = static_cast<double*>(workspace);
   State* states = reinterpret_cast<State*>(c + signals * s.n);
   Link* links = reinterpret_cast<Link*>(states + signals);
   signed char* sign = reinterpret_cast<signed char*>(links + signals * tiles);
-  Launcher<T> launcher{stream, {s, op, tiles, c, states, links, sign, sign + signals * s.n}};
+  Launcher<D> launcher{stream, {s, op, tiles, c, states, links, sign, sign + signals * s.n}};
   launcher.run();
   return launcher.bad;
 }
 
-#define JAXTV_INSTANTIATE(T) \
-  template Status prox_grid(cudaStream_t, const Shape&, const Prox<T>&, void*);
+#define JAXTV_INSTANTIATE(D) \
+  template Status prox_grid(cudaStream_t, const Shape&, const Prox<D>&, void*);
 JAXTV_INSTANTIATE(float)
 JAXTV_INSTANTIATE(double)
+JAXTV_INSTANTIATE(BFloat16)
+JAXTV_INSTANTIATE(Float16)
 
 }  // namespace jaxtv::cuda

@@ -22,12 +22,12 @@ std::int64_t grid_bytes(std::int64_t n);
 constexpr std::int64_t newton_bytes(std::int64_t n) { return n <= kShortest ? 0 : 26 * n; }
 
 // One signal at a time over the whole device.
-template <class T>
-Status prox_grid(cudaStream_t stream, const Shape& shape, const Prox<T>& op, void* workspace);
+template <class D>
+Status prox_grid(cudaStream_t stream, const Shape& shape, const Prox<D>& op, void* workspace);
 
 // Projected Newton.
-template <class T>
-Status prox_newton(cudaStream_t stream, const Shape& shape, const Prox<T>& op, const Solver& solver,
+template <class D>
+Status prox_newton(cudaStream_t stream, const Shape& shape, const Prox<D>& op, const Solver& solver,
                    void* workspace);
 
 }  // namespace jaxtv::cuda

@@ -16,13 +16,14 @@
 namespace jaxtv::cuda {
 
 // A signal and its state. sign[i]: cut of the edge (i, i + 1); c[i]: at the first sample of a
-// region, its value. The pointers are to shared or global memory.
-template <class I, class X, class Sign, class C>
+// region, its value. The pointers are to shared or global memory; X's may be of half types, which
+// are read as float.
+template <class I, class X, class W, class Sign, class C>
 struct Chain {
   I n;
   X values;
   I stride;
-  X weights;
+  W weights;
   I w_stride;  // 0: one λ
   Sign sign;
   C c;

@@ -210,22 +210,19 @@ def _dykstra_derivative_workspace(
     return 8 + links + (_states(x, axes, itemsize) if len(axes) > 1 else 0)
 
 
-def _prox1d_workspace(
-    shapes: Sequence[tuple[int, ...]], *, axis: int, solver: Any, itemsize: int, **_
-) -> int:
+def _prox1d_workspace(shapes: Sequence[tuple[int, ...]], *, axis: int, solver: Any, **_) -> int:
     """An upper bound of prox_workspace in cuda/prox1d.cu, whatever kernel it picks."""
     x = shapes[0]
     n, signals = x[axis], math.prod(x[axis + 1 :])
-    copy = 16 + signals * n * 4 if itemsize == 2 else 0  # half types: in float32
     method = type(solver).__name__
     if method == "ProjectedNewton":
-        return 8 + copy + (signals * 26 * n if n > 1024 else 0)
+        return 8 + (signals * 26 * n if n > 1024 else 0)
     if method == "TautString":
-        return 8 + (copy + signals * n if n > 256 else 0)
+        return 8 + (signals * n if n > 256 else 0)
     if n <= 1024:
         return 8
     grid = n + 256 + 160 * ((n + 2047) // 2048) if n >= 32768 else 0
-    return 8 + copy + signals * (9 * n + grid)
+    return 8 + signals * (9 * n + grid)
 
 
 def _dykstra_workspace(
@@ -236,10 +233,7 @@ def _dykstra_workspace(
     newton = type(inner).__name__ == "ProjectedNewton"
     if not newton and _in_shared_memory(x, axes, 10):
         return 8
-    per_axis = [
-        math.prod(x[lead:a]) * _prox1d_workspace([x], axis=a, solver=inner, itemsize=size)
-        for a in axes
-    ]
+    per_axis = [math.prod(x[lead:a]) * _prox1d_workspace([x], axis=a, solver=inner) for a in axes]
     weights = math.prod(x[lead:]) * size
     return 17 + max(per_axis) + _states(x, axes, itemsize) + weights
 

@@ -57,6 +57,18 @@ def test_1d_is_the_float32_result_rounded(platform, dtype, shape, solver):
 
 
 @pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
+def test_long_strided_signals_with_weights_are_the_float32_result_rounded(simt, dtype, solver):
+    """The kernels that read samples from global memory again and again."""
+    x = data(dtype, (3, 1500)).T
+    lam = jnp.asarray(np.random.default_rng(3).uniform(0, 0.7, size=(1499, 3)), jnp.float32)
+    with simt_platform.using(simt):
+        y = jaxtv.prox_tv1d(x, lam, axis=0, solver=solver)
+        full = jaxtv.prox_tv1d(x.astype(jnp.float32), lam, axis=0, solver=solver)
+    np.testing.assert_array_equal(bits(y), bits(full.astype(dtype)))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
 def test_one_long_signal_is_the_float32_result_rounded(simt, dtype):
     x = data(dtype, (1, 33001))
     with simt_platform.using(simt):

@@ -29,7 +29,7 @@ extern "C" __attribute__((visibility("default"))) void* jaxtv_simt_handler(std::
 // Scratch of the 1D prox, for sizes that no test can run.
 extern "C" __attribute__((visibility("default"))) std::int64_t jaxtv_simt_workspace(
     int method, std::int64_t signals, std::int64_t n) {
-  return jaxtv::cuda::prox_workspace<float>({1, signals, n, 1}, jaxtv::Method(method));
+  return jaxtv::cuda::prox_workspace({1, signals, n, 1}, jaxtv::Method(method));
 }
 
 // Whether XLA may record a handler into a command buffer, by what the handler says of itself.
@@ -91,7 +91,7 @@ extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_huge(in
   const std::int64_t signals = s.signals(), size = signals * n;
   const jaxtv::Solver solver{jaxtv::Method(method), 1e-6, 10, 0};
   const Sparse x(4 * size), w(4 * signals), y(4 * size), g(4 * size), gw(4 * signals);
-  const Sparse scratch(8 + prox_workspace<float>(s, solver.method) + segment_workspace<float>(s));
+  const Sparse scratch(8 + prox_workspace(s, solver.method) + segment_workspace<float>(s));
   for (const Sparse* a : {&x, &w, &y, &g, &gw, &scratch})
     if (!a->ok()) return "no address space";
   const std::int64_t places[] = {0, size - 1 - (n - 1) * inner};
