@@ -9,6 +9,7 @@
 #include "half.cuh"
 #include "image.cuh"
 #include "jaxtv/large.hpp"
+#include "prox1d_parts.hpp"
 #include "segments.hpp"
 #include "solve.cuh"
 #include "tile.cuh"
@@ -32,7 +33,7 @@ struct Pass {
   const D* x;
   Arrays<const T> minus;
   const T* w;
-  bool per_edge, taut;
+  bool per_edge;
   D* y;  // null where not wanted, as the next two
   T* residual;
   std::uint8_t* mask;  // of the first element
@@ -81,10 +82,9 @@ __global__ void __launch_bounds__(kPassThreads, 2) sweep(Tiling t, Pass<D> op) {
         for (int k = 0; k < n; ++k) row[k] = op.input(size, first + k * s.inner);
       };
       if constexpr (kEdges)
-        solve_column<T>(n, row, Column<T>{weights + lane, t.pitch}, cuts, op.taut, reload);
+        solve_column<T>(n, row, Column<T>{weights + lane, t.pitch}, cuts, reload);
       else
-        solve_column<T>(n, row, Uniform<T>{size.weight(op.w[tile.signal(t, lane)])}, cuts, op.taut,
-                        reload);
+        solve_column<T>(n, row, Uniform<T>{size.weight(op.w[tile.signal(t, lane)])}, cuts, reload);
     }
     __syncthreads();
     for_samples(t, tile, [&](int k, int lane, std::int64_t outer, std::int64_t inner) {
@@ -370,10 +370,6 @@ __global__ void __launch_bounds__(kImageThreads, 2) image_dykstra(ImageTiling t,
 }
 
 template <class T>
-TileNeeds row_needs(bool per_edge) {
-  return {int(sizeof(T)) * (per_edge ? 2 : 1) + 1, 0};
-}
-template <class T>
 std::size_t image_bytes(bool masked) {
   return (sizeof(T) == 4 ? 2 : 1) * sizeof(T) + (masked ? 2 : 1);
 }
@@ -392,20 +388,9 @@ Status run_image(cudaStream_t stream, const ImageTiling& t, const ImageOp<D>& op
                 op);
 }
 
-// As Direct does for one axis (prox1d.cu): one thread per signal where there are many or short
-// ones.
-template <class T>
-bool by_rows(const Shape& s, bool per_edge, Method method) {
-  constexpr std::int64_t kShort = 64, kMany = 4096, kFewestLanes = 8;
-  if (method == Method::kProjectedNewton) return false;
-  const Tiling t = tiling_of(s, row_needs<T>(per_edge));
-  return t.chunks == 1 && (method == Method::kTautString || s.n <= kShort ||
-                           (s.signals() >= kMany && t.lanes() >= kFewestLanes));
-}
-
 template <class D>
 Status run_rows(cudaStream_t stream, const Shape& s, const Pass<D>& op) {
-  const TileNeeds needs = row_needs<Compute<D>>(op.per_edge);
+  const TileNeeds needs = rows_need<Compute<D>>(op.per_edge);
   Tiling t = tiling_of(s, needs);
   t.parts = max_of(64 / t.lanes(), 1);  // more threads than signals: they load and store
   if (Status bad = check(t)) return bad;
@@ -463,12 +448,11 @@ Status dykstra(cudaStream_t stream, const Iteration& it, const Solver& inner, co
   using T = Compute<D>;
   const std::int64_t total = it.batch * it.size;
   if (total == 0) return nullptr;
-  const bool taut = inner.method != Method::kDecomposition;
   const ImageTiling image = image_of<T>(it, inner, mask != nullptr);
   const ImageOp<D> image_op{x,
                             {w.data[0], w.data[1]},
                             {w.per_edge[0], w.per_edge[1]},
-                            taut,
+                            inner.method != Method::kDecomposition,
                             it.size,
                             int(it.passes()),
                             y,
@@ -506,14 +490,13 @@ Status dykstra(cudaStream_t stream, const Iteration& it, const Solver& inner, co
         op.minus.data[op.minus.count++] = scratch.states + j * total;
     op.w = w.data[axis];
     op.per_edge = w.per_edge[axis];
-    op.taut = taut;
     op.y = last ? y : nullptr;
     op.residual = last ? nullptr : own;
     op.mask = mask ? mask + pass / 4 * it.size : nullptr;
     op.mask_stride = it.planes() * it.size;
     op.shift = int(2 * (pass % 4));
     op.large = scratch.large;
-    if (Status bad = by_rows<T>(shape, op.per_edge, inner.method)
+    if (Status bad = by_rows<T>(shape, inner.method, op.per_edge)
                          ? run_rows(stream, shape, op)
                          : run_long(stream, shape, op, inner, own, scratch, workspace))
       return bad;

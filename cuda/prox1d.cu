@@ -21,13 +21,8 @@ namespace {
 
 // ---- one thread per signal ----
 
-template <class T>
-TileNeeds needs_of(bool per_edge) {
-  return {int(sizeof(T)) * (per_edge ? 2 : 1) + 1, 0};
-}
-
 template <class D, bool kPerEdge>
-__global__ void __launch_bounds__(128) prox_rows(Tiling t, Prox<D> op, bool taut) {
+__global__ void __launch_bounds__(128) prox_rows(Tiling t, Prox<D> op) {
   using T = Compute<D>;
   Arena arena;
   const Shared<T> rows = arena.take<T>(t.elements(0));
@@ -56,9 +51,9 @@ __global__ void __launch_bounds__(128) prox_rows(Tiling t, Prox<D> op, bool taut
         for (int k = 0; k < n; ++k) x[k] = T(source[first + k * s.inner]);
       };
       if constexpr (kPerEdge)
-        solve_column<T>(n, x, Column<T>{weights + lane, t.pitch}, cuts, taut, reload);
+        solve_column<T>(n, x, Column<T>{weights + lane, t.pitch}, cuts, reload);
       else
-        solve_column<T>(n, x, Uniform<T>{op.w[tile.signal(t, lane)]}, cuts, taut, reload);
+        solve_column<T>(n, x, Uniform<T>{op.w[tile.signal(t, lane)]}, cuts, reload);
     }
     __syncthreads();
     move_whole(
@@ -369,16 +364,18 @@ constexpr std::int64_t kGridSignals = 64;      // beyond that blocks fill the de
 
 enum class Route { kRows, kSerial, kWindows, kWarp, kBlock, kWide, kGrid, kNewton };
 
-// `single`: computed in float32.
-Route route_of(const Shape& s, Method method, bool single, const Tiling& t) {
+// T: what is computed in.
+template <class T>
+Route route_of(const Shape& s, Method method, const Tiling& t) {
   if (method == Method::kProjectedNewton) return Route::kNewton;
   const bool fits = t.chunks == 1;
   if (method == Method::kTautString) return fits ? Route::kRows : Route::kSerial;
+  const bool middle = s.n > kWarpLongest && s.n <= kShortest;
+  if (method == Method::kDirect && middle && sizeof(T) == 4) return Route::kWindows;
   const bool many =
       s.n <= kRowsAlways || (s.signals() >= kManySignals && t.lanes() >= kFewestLanes);
   if (method == Method::kDirect && fits && many) return Route::kRows;
   if (s.n <= kWarpLongest) return Route::kWarp;
-  if (s.n <= kShortest && method == Method::kDirect && single) return Route::kWindows;
   if (s.n <= kShortest) return Route::kBlock;
   return s.n >= kGridShortest && s.signals() <= kGridSignals ? Route::kGrid : Route::kWide;
 }
@@ -400,13 +397,13 @@ Status run_windows(cudaStream_t stream, const Shape& s, const Prox<D>& op) {
 }
 
 template <class D>
-Status run_rows(cudaStream_t stream, Tiling t, const Prox<D>& op, bool taut) {
+Status run_rows(cudaStream_t stream, Tiling t, const Prox<D>& op) {
   if (Status bad = check(t)) return bad;
   t.parts = 1;
   t.part_rows = t.rows;
-  const std::size_t bytes = t.elements(0) * std::size_t(needs_of<Compute<D>>(op.per_edge).bytes);
+  const std::size_t bytes = t.elements(0) * std::size_t(rows_need<Compute<D>>(op.per_edge).bytes);
   return launch("prox_rows", op.per_edge ? prox_rows<D, true> : prox_rows<D, false>, t.tiles,
-                t.threads(), bytes, stream, t, op, taut);
+                t.threads(), bytes, stream, t, op);
 }
 
 // The kernels that work in global memory.
@@ -433,14 +430,14 @@ Status run_long(cudaStream_t stream, const Shape& s, const Prox<D>& op, const So
 template <class D>
 Status run(cudaStream_t stream, const Shape& s, const Prox<D>& op, const Solver& solver,
            void* workspace) {
-  const Tiling t = tiling_of(s, needs_of<Compute<D>>(op.per_edge));
-  constexpr bool kSingle = sizeof(Compute<D>) == 4;
-  const Route route = route_of(s, solver.method, kSingle, t);
+  using T = Compute<D>;
+  const Tiling t = tiling_of(s, rows_need<T>(op.per_edge));
+  const Route route = route_of<T>(s, solver.method, t);
   switch (route) {
     case Route::kRows:
-      return run_rows(stream, t, op, true);
+      return run_rows(stream, t, op);
     case Route::kWindows:
-      if constexpr (kSingle) return run_windows(stream, s, op);
+      if constexpr (sizeof(T) == 4) return run_windows(stream, s, op);
       return nullptr;
     case Route::kWarp:
       return run_group<D, 1>(stream, s, op);
@@ -459,6 +456,13 @@ Status run_gaps(cudaStream_t stream, const Shape& s, const Prox<T>& op, bool exa
 }
 
 }  // namespace
+
+template <class T>
+bool by_rows(const Shape& s, Method method, bool per_edge) {
+  return route_of<T>(s, method, tiling_of(s, rows_need<T>(per_edge))) == Route::kRows;
+}
+template bool by_rows<float>(const Shape&, Method, bool);
+template bool by_rows<double>(const Shape&, Method, bool);
 
 // Upper bounds, whatever kernel is picked.
 std::int64_t prox_workspace(const Shape& s, Method method) {

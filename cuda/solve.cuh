@@ -165,10 +165,10 @@ JAXTV_DEVICE bool prox_row(I n, X x, W w, S sign, Y y, bool taut = true) {
 // The same in place, for a thread's column of shared memory. float32: certified in float32, which
 // needs the samples again where that fails: reload() restores x.
 template <class T, class W, class F>
-JAXTV_DEVICE void solve_column(int n, Column<T> x, W w, Column<signed char> sign, bool taut,
-                               F reload) {
+JAXTV_DEVICE void solve_column(int n, Column<T> x, W w, Column<signed char> sign, F reload) {
+  bool taut = true;
   if constexpr (sizeof(T) == 4) {
-    if (taut && prox_certified(n, x.pitch, x.data, weights_of(w), sign.data, taut)) return;
+    if (prox_certified(n, x.pitch, x.data, weights_of(w), sign.data, taut)) return;
     reload();
   }
   prox_row<T>(n, x, w, sign, x, taut);

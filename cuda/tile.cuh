@@ -32,6 +32,12 @@ struct TileNeeds {
   int scan_bytes;  // and per thread, where several share a signal
 };
 
+// Of whole signals, a thread each: samples, weights of their own, and cuts.
+template <class T>
+TileNeeds rows_need(bool per_edge) {
+  return {int(sizeof(T)) * (per_edge ? 2 : 1) + 1, 0};
+}
+
 constexpr int kTileThreads = 256;
 constexpr int kMinChunk = 256;  // jaxtv/_ffi.py sizes workspaces by it
 

@@ -5,7 +5,7 @@
 
 The second predicts times on an H100: instructions per sample from the loops, trips of the taut
 string and rounds of the decomposition from simulations on the benchmarks' data.
-Needs nvcc and nvdisasm (of the toolkit, or `pip install nvidia-cuda-nvdisasm`).
+Needs jaxtv, nvcc and nvdisasm (of the toolkit, or `pip install nvidia-cuda-nvdisasm`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import tempfile
 from typing import NamedTuple
 
 import numpy as np
+
+import jaxtv
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -270,12 +272,12 @@ def occupancy(registers: int, threads: int, shared: int) -> int:
 # ---- the model of an H100 ----
 
 SCHEDULERS, CLOCK, BANDWIDTH = 132 * 4, 1.7e9, 3.0e12  # Hz; bytes per second of a copy
-SHAPES = {  # name: signals, n, contiguous, λ
-    "64x64x64x64, last axis": (64**3, 64, True, 1.0),
-    "64x64x64x64 NHWC, axis -3": (64**3, 64, False, 1.0),
-    "32x256x56x56, last axis": (32 * 256 * 56, 56, True, 1.0),
-    "many of n = 32, last axis": (2**18, 32, True, 1.0),
-    "many of n = 32, strided": (2**18, 32, False, 1.0),
+SHAPES = {  # name: signals, n, contiguous; λ = 1
+    "64x64x64x64, last axis": (64**3, 64, True),
+    "64x64x64x64 NHWC, axis -3": (64**3, 64, False),
+    "32x256x56x56, last axis": (32 * 256 * 56, 56, True),
+    "many of n = 32, last axis": (2**18, 32, True),
+    "many of n = 32, strided": (2**18, 32, False),
 }
 
 
@@ -533,6 +535,35 @@ def apply_cost(kernel: Kernel, rows: int, parts: int, *, contiguous: bool) -> Co
     return cost
 
 
+NEWTON_JOINS = 2  # rounds per iteration, assumed
+
+
+def newton_iterations(n: int, lam: float) -> float:
+    """Mean over signals, of the CPU's solver, which takes as many."""
+    x = noisy_steps(1024, n).astype(np.float32)
+    _, info = jaxtv.prox_tv1d(x, lam, solver=jaxtv.ProjectedNewton(), return_info=True)
+    return float(np.mean(info.iterations))
+
+
+def newton_cost(kernel: Kernel, iterations: float) -> Cost:
+    """Of a warp whose lanes have one sample each of a signal (cuda/newton.cu).
+
+    What loops do for one sample is in the code around them: they are unrolled.
+    """
+    loops = loops_of(kernel)
+    whole = max((x for x in loops if x.depth == 2), key=lambda x: len(x.body))
+    inside = [x for x in loops[loops.index(whole) :] if x.depth > 2]
+    outside = [x for x in loops if x.depth < 3 and x is not whole]
+    cost: Cost = [(whole, iterations)]
+    for loop in outside + inside:
+        times = iterations if loop in inside else 1
+        if loop.depth == 1 or len(loop.body) > 200:  # or the rounds of ties, the search for a step
+            cost.append((loop, times * (NEWTON_JOINS if count(loop, "SHFL") > 20 else 1)))
+        elif count(loop, "SHFL"):  # scans: five steps each
+            cost.append((loop, 5 * times))
+    return cost
+
+
 def phases_of(kernel: Kernel, contiguous: bool) -> dict[str, tuple[Loop, int]]:
     """The loops that every sample goes through, and the samples of one iteration of each."""
 
@@ -557,33 +588,38 @@ def phases_of(kernel: Kernel, contiguous: bool) -> dict[str, tuple[Loop, int]]:
     }
 
 
-def rows_markdown(kernel: Kernel) -> list[str]:
+def rows_markdown(single: Kernel, half: Kernel) -> list[str]:
     """Predicted times of prox_rows and what they are made of."""
     lines = [
-        f"`{kernel.name}`, sm_90: {kernel.registers} registers. Instructions per sample, or per",
+        f"`{single.name}` and `{half.name}`, sm_90:",
+        f"{single.registers} and {half.registers} registers. Instructions per sample, or per",
         "trip of the taut string; cycles of the busiest pipe of a scheduler in brackets.",
         "",
-        "| axis | " + " | ".join(phases_of(kernel, True)) + " |",
-        "|---|" + "---|" * len(phases_of(kernel, True)),
+        "| samples | axis | " + " | ".join(phases_of(single, True)) + " |",
+        "|---|---|" + "---|" * len(phases_of(single, True)),
     ]
-    for name, contiguous in (("last (a run of memory)", True), ("any other", False)):
-        cells = []
-        for loop, samples in phases_of(kernel, contiguous).values():
-            busiest = max(CYCLES[p] * c for p, c in loop.counts().items() if p in CYCLES)
-            cells.append(f"{len(loop.body) / samples:.1f} ({busiest / samples:.1f})")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    for name, kernel in (("float32", single), ("bfloat16", half)):
+        for axis, contiguous in (("last (a run of memory)", True), ("any other", False)):
+            cells = []
+            for loop, samples in phases_of(kernel, contiguous).values():
+                busiest = max(CYCLES[p] * c for p, c in loop.counts().items() if p in CYCLES)
+                cells.append(f"{len(loop.body) / samples:.1f} ({busiest / samples:.1f})")
+            lines.append(f"| {name} | {axis} | " + " | ".join(cells) + " |")
     lines += [
         "",
         "τ: trips per sample of a warp's slowest lane on the benchmarks' data. Warps: per",
         "multiprocessor, by registers and shared memory. Time: the larger of instructions issued",
         f"(132 × 4 schedulers at {CLOCK / 1e9:.1f} GHz), the busiest pipe, and 8 bytes per sample",
-        f"at {BANDWIDTH / 1e12:.1f} TB/s, the copy. Latency, which rules small batches, is not.",
+        f"(bfloat16: 4) at {BANDWIDTH / 1e12:.1f} TB/s, the copy. Latency, which rules small",
+        "batches, is not.",
         "",
         "| shape | τ | warps | instructions per sample | busiest pipe | µs | × copy |",
         "|---|---|---|---|---|---|---|",
     ]
-    for shape, (signals, n, contiguous, lam) in SHAPES.items():
-        trips, _ = trips_of(n, lam)
+    cases = [(shape, single, 8, of) for shape, of in SHAPES.items()]
+    cases += [(f"{s}, bfloat16", half, 4, of) for s, of in SHAPES.items() if s.startswith("64x")]
+    for shape, kernel, moved, (signals, n, contiguous) in cases:
+        trips, _ = trips_of(n, 1.0)
         phases = phases_of(kernel, contiguous).items()
         cost = [(p, (trips if name == "trip" else 1) / each) for name, (p, each) in phases]
         issued, cycles, pipe = cycles_of(cost)
@@ -591,7 +627,7 @@ def rows_markdown(kernel: Kernel) -> list[str]:
         warps = occupancy(kernel.registers, lanes, 5 * n * (lanes | contiguous))
         samples = signals * n
         seconds = samples / 32 * max(issued, cycles) / SCHEDULERS / CLOCK
-        copy = 8 * samples / BANDWIDTH
+        copy = moved * samples / BANDWIDTH
         lines.append(
             f"| {shape} | {trips:.2f} | {warps} | {issued:.0f} | {cycles:.0f} ({pipe}) | "
             f"{1e6 * max(seconds, copy):.0f} | {max(seconds / copy, 1):.1f} |"
@@ -601,11 +637,15 @@ def rows_markdown(kernel: Kernel) -> list[str]:
 
 KERNELS = {  # kernel: its file
     "prox_rows<float, false>": "prox1d",
+    "prox_rows<BFloat16, false>": "prox1d",
     "prox_group<float, 4>": "prox1d",
     "prox_windows<float, false>": "prox1d",
     "image_dykstra<float, false>": "dykstra",
     "apply<float, false, Pulling<float,": "segments",
+    "newton_group<float, 1>": "newton",
 }
+# Of a pass of Dykstra by the 1D kernels: `subtract` and `settle` read two floats and write one.
+AROUND = 24
 # Of prox_grid, which has no data-dependent launches (Launcher in cuda/prox1d_grid.cu).
 GRID_ROUNDS, GRID_LAUNCHES, LAUNCH = 8, 85, 2e-6  # seconds each
 
@@ -614,20 +654,42 @@ GRID_ROUNDS, GRID_LAUNCHES, LAUNCH = 8, 85, 2e-6  # seconds each
 UNSOLVED = 0.002
 
 
-def others_markdown(group: Kernel, windows: Kernel, image: Kernel, pull: Kernel) -> list[str]:
+class Row(NamedTuple):
+    """A line of the table: what a warp issues for `of_warp` samples; seconds that come on top."""
+
+    shape: str
+    kernel: str
+    registers: int | str
+    samples: int
+    moved: int  # bytes of a sample
+    of_warp: float
+    cost: Cost
+    more: float = 0.0
+
+    def __str__(self) -> str:
+        issued, cycles, pipe = cycles_of([(x, t * 32 / self.of_warp) for x, t in self.cost])
+        seconds = self.samples / 32 * max(issued, cycles) / SCHEDULERS / CLOCK + self.more
+        copies = seconds * BANDWIDTH / self.moved / self.samples
+        return (
+            f"| {self.shape} | `{self.kernel}` | {self.registers} | {issued:.0f} "
+            f"| {cycles:.0f} ({pipe}) | {1e6 * seconds:.0f} | {copies:.1f} |"
+        )
+
+
+def others_markdown(
+    group: Kernel, windows: Kernel, image: Kernel, pull: Kernel, newton: Kernel
+) -> list[str]:
     """Predicted times of the other kernels."""
     k = np.arange(1024)
     rounds, starts = decomposed(noisy_steps(64, 1024), 1.0)
     noise = float(rounds.mean())
     ramp = rounds_of(1e-2 * k[None], 1e3)
     sine = rounds_of(1e2 * np.sin(6 * np.pi * k / 1024)[None], 1e2)
-    trips, _ = trips_of(64, 0.1)
+    trips, iterations = trips_of(64, 0.1)[0], newton_iterations(32, 1.0)
     grid: Cost = []
     for steps, depth, times in ((ROUND, 3, GRID_ROUNDS), (ONCE, 2, 1)):
         for loop, samples in (loop_at(group, depth, *step) for step in steps):
             grid.append((loop, times / samples))
-    # shape, kernel, samples, bytes of each, samples of a warp, cost of a warp, launches
-    # (rows and parts of the backward: split_of in cuda/segments.cu)
     seen = WINDOW + 2 * HALO
     window_trips = trips_of(seen, 1.0)[0] * seen / WINDOW
     steps = windows_of(starts)
@@ -638,44 +700,48 @@ def others_markdown(group: Kernel, windows: Kernel, image: Kernel, pull: Kernel)
         return cost + [(loop, t * share * 4 * WARP_SIGNALS) for loop, t in again]
 
     usual, budget = with_group(window_trips, noise, UNSOLVED), (4 * seen + 64) / WINDOW
-    each = 1024 * WARP_SIGNALS
+
+    def windows_row(shape: str, samples: int, cost: Cost, more: float = 0.0) -> Row:
+        each = 1024 * WARP_SIGNALS
+        return Row(shape, "prox_windows", windows.registers, samples, 8, each, cost, more)
+
+    photos, k4 = 24 << 20, 8  # samples; passes
+    around = k4 * (photos * AROUND / BANDWIDTH + 4 * LAUNCH)
     table = [
-        (f"8x3x1024x1024 forward, {window_trips:.2f} trips", windows, 24 << 20, 8, each, usual, 1),
-        (f"8192x1024, noise, {window_trips:.2f} trips", windows, 8 << 20, 8, each, usual, 1),
+        windows_row(f"8x3x1024x1024 forward, {window_trips:.2f} trips", photos, usual),
+        windows_row("8x3x1024x1024 2D K = 4", photos, [(x, k4 * t) for x, t in usual], around),
+        windows_row(f"8192x1024, noise, {window_trips:.2f} trips", 8 << 20, usual),
     ]
-    table += [
-        (f"8192x1024, {name}, {r:.1f} rounds", windows, 8 << 20, 8, each, cost, 1)
-        for name, r in (("ramps", ramp), ("sines", sine))
-        for cost in (with_group(budget, r, 1.0),)
-    ]
-    table += [
-        (f"as above by decomposition, {r:.1f} rounds", group, 8 << 20, 8, 256, cost, 1)
-        for r, cost in ((noise, group_cost(group, 1024, noise)),)
-    ]
-    sweeps = image_cost(image, 64, trips, passes=8)
-
-    def apply_of(rows: int, parts: int, contiguous: bool = True) -> Cost:
-        return apply_cost(pull, rows, parts, contiguous=contiguous)
-
-    name = f"64x64x64x64 2D K = 4, {trips:.2f} trips"
-    table += [
-        (name, image, 64**4, 8, 2048, sweeps, 1),
-        ("64x64x64x64 backward", pull, 64**4, 12, 32 * 12.8, apply_of(13, 5), 1),
-        (
-            "64x64x64x64 NHWC backward, axis -3",
-            pull,
-            64**4,
-            12,
-            32 * 12.8,
-            apply_of(13, 5, False),
-            1,
-        ),
-        ("32x256x56x56 backward", pull, 2**13 * 56**2, 12, 32 * 14, apply_of(14, 4), 1),
-        ("8x3x1024x1024 backward", pull, 24 << 20, 12, 32 * 14.8, apply_of(15, 69), 1),
-        ("one signal of 1e6", group, 10**6, 8, 32, grid, GRID_LAUNCHES),
-        ("one signal of 1e8", group, 10**8, 8, 32, grid, GRID_LAUNCHES),
-    ]
-    lines = [
+    for name, r in (("ramps", ramp), ("sines", sine)):
+        cost = with_group(budget, r, 1.0)
+        table.append(windows_row(f"8192x1024, {name}, {r:.1f} rounds", 8 << 20, cost))
+    cost = group_cost(group, 1024, noise)
+    name = f"as above by decomposition, {noise:.1f} rounds"
+    table.append(Row(name, "prox_group", group.registers, 8 << 20, 8, 256, cost))
+    for shape, n, samples, of_warp in (  # two warps have the lines of an image
+        ("64x64x64x64", 64, 64**4, 64 * 32),
+        ("32x256x56x56", 56, 2**13 * 56**2, 56 * 28),
+    ):
+        name = f"{shape} 2D K = 4, {trips:.2f} trips"
+        cost = image_cost(image, n, trips, passes=k4)
+        table.append(Row(name, "image_dykstra", image.registers, samples, 8, of_warp, cost))
+    # Rows and parts of the backward: split_of in cuda/segments.cu.
+    for shape, samples, of_warp, rows, parts, contiguous in (
+        ("64x64x64x64 backward", 64**4, 32 * 12.8, 13, 5, True),
+        ("64x64x64x64 NHWC backward, axis -3", 64**4, 32 * 12.8, 13, 5, False),
+        ("32x256x56x56 backward", 2**13 * 56**2, 32 * 14, 14, 4, True),
+        ("8x3x1024x1024 backward", photos, 32 * 14.8, 15, 69, True),
+    ):
+        cost = apply_cost(pull, rows, parts, contiguous=contiguous)
+        table.append(Row(shape, "apply", pull.registers, samples, 12, of_warp, cost))
+    for name, samples in (("1e6", 10**6), ("1e8", 10**8)):
+        more = (GRID_LAUNCHES - 1) * LAUNCH
+        table.append(Row(f"one signal of {name}", "prox_grid", "", samples, 8, 32, grid, more))
+    name = f"256x32x32 projected Newton, {iterations:.1f} iterations"
+    cost = newton_cost(newton, iterations)
+    table.append(Row(name, "newton_group", newton.registers, 2**18, 8, 32, cost))
+    late = 100 * float((rounds > GRID_ROUNDS).mean())
+    return [
         "",
         "## Other kernels",
         "",
@@ -686,23 +752,16 @@ def others_markdown(group: Kernel, windows: Kernel, image: Kernel, pull: Kernel)
         "sines, after the whole budget of trips. Loops are counted whole: both sides of a branch,",
         "the remainders of unrolled loops, operands that are not there. Not in them: waiting.",
         "Doubles take 2 cycles of a scheduler, floats 1. One signal: the loops of",
-        "`prox_group` (the same functions), without what `g_finish` has to do,",
-        f"{GRID_ROUNDS} rounds, and {GRID_LAUNCHES} launches of {1e6 * LAUNCH:.0f} µs.",
+        f"`prox_group` (the same functions), {GRID_ROUNDS} rounds, and {GRID_LAUNCHES} launches of",
+        f"{1e6 * LAUNCH:.0f} µs; of noise, {late:.1f} % of pieces of 1,024 samples take more and",
+        "leave something to `g_finish`. Images of 1024² go pass by pass: windows, and",
+        f"{AROUND} bytes per sample and pass by the kernels around them. Newton: {NEWTON_JOINS}",
+        "rounds of joining ties and one step size per iteration.",
         "",
         "| shape | kernel | registers | instructions per sample | busiest pipe | µs | × copy |",
         "|---|---|---|---|---|---|---|",
+        *map(str, table),
     ]
-    for name, kernel, samples, moved, of_warp, cost, launches in table:
-        issued, cycles, pipe = cycles_of([(loop, t * 32 / of_warp) for loop, t in cost])
-        seconds = samples / 32 * max(issued, cycles) / SCHEDULERS / CLOCK
-        seconds += (launches - 1) * LAUNCH
-        kind = "prox_grid" if launches > 1 else kernel.name.split("<")[0]
-        registers = "" if launches > 1 else kernel.registers
-        lines.append(
-            f"| {name} | `{kind}` | {registers} | {issued:.0f} | {cycles:.0f} ({pipe}) "
-            f"| {1e6 * seconds:.0f} | {seconds * BANDWIDTH / moved / samples:.1f} |"
-        )
-    return lines
 
 
 # Cycles until what an instruction made can be used, assumed; of global memory, once per batch.
@@ -740,10 +799,46 @@ def latency_markdown(rows: Kernel, pull: Kernel) -> list[str]:
     return lines
 
 
+def crossover_markdown(rows: Kernel, windows: Kernel) -> list[str]:
+    """Many strided signals of noise by either kernel: where Direct changes."""
+    samples, strided = 8 << 20, phases_of(rows, False).items()
+
+    def line(kernel: str, n: int, lanes: int, warps: int, cost: Cost, of_warp: float) -> str:
+        chain = sum(t * sum(LATENCY[i.pipe] for i in loop.body) for loop, t in cost)
+        least, most = (
+            1e6 * samples * c / of_warp / SCHEDULERS / CLOCK
+            for c in (cycles_of(cost)[0], chain / (warps / 4))
+        )
+        return f"| {n} | `{kernel}` | {lanes} | {warps} | {least:.0f} | {most:.0f} |"
+
+    lines = [
+        "",
+        "## Where one thread per signal ends",
+        "",
+        f"{samples >> 20} Mi samples in float32 signals of n along any axis but the last (tiles of",
+        "at least 8 lanes, whose neighbours share sectors). At least: the instructions. At most:",
+        "the warps of a multiprocessor side by side, each waiting for all of its own (as below).",
+        "",
+        "| n | kernel | lanes of a warp | warps | at least, µs | at most, µs |",
+        "|---|---|---|---|---|---|",
+    ]
+    for n in (256, 512, 1024):
+        lanes = max(8, 20 * 1024 // 5 // (n + 1))
+        trips, _ = trips_of(n, 1.0)
+        cost = [(p, n * (trips if name == "trip" else 1) / each) for name, (p, each) in strided]
+        warps = occupancy(rows.registers, lanes, 5 * n * lanes)
+        lines.append(line("prox_rows", n, lanes, warps, cost, n * lanes))
+    seen, n = WINDOW + 2 * HALO, 1024
+    trips = trips_of(seen, 1.0)[0] * seen / WINDOW
+    cost = windows_cost(windows, n, trips, windows_of(decomposed(noisy_steps(64, n), 1.0)[1]))
+    warps = occupancy(windows.registers, 64, 9 * AT_ONCE * (n | 1))
+    return [*lines, line("prox_windows", n, 32, warps, cost, n * WARP_SIGNALS)]
+
+
 def markdown(arch: str) -> str:
     """All predictions."""
     files = {f: disassemble(ROOT / f"cuda/{f}.cu", arch) for f in dict.fromkeys(KERNELS.values())}
-    rows, group, windows, image, pull = (
+    rows, half, group, windows, image, pull, newton = (
         next(k for k in files[file] if k.name.startswith(name)) for name, file in KERNELS.items()
     )
     lines = [
@@ -754,7 +849,8 @@ def markdown(arch: str) -> str:
         "## One thread per signal",
         "",
     ]
-    lines += rows_markdown(rows) + others_markdown(group, windows, image, pull)
+    lines += rows_markdown(rows, half) + others_markdown(group, windows, image, pull, newton)
+    lines += crossover_markdown(rows, windows)
     return "\n".join(lines + latency_markdown(rows, pull))
 
 
