@@ -152,8 +152,9 @@ struct Spot {
 };
 
 // put(place, get(place)) for the samples of a tile of whole signals (chunks == 1), with a thread
-// per lane. Few instructions: a tile is one run of memory, or each thread walks along its signal.
-// And many loads in flight: a batch of them comes before what is done with it.
+// per lane. Few instructions: each thread walks along its signal; or, on the last axis, a warp
+// along one signal after the other; else a tile is one run of memory. And many loads in flight: a
+// batch of them comes before what is done with it.
 template <class G, class P>
 JAXTV_DEVICE void move_whole(const Tiling& t, const Tile& tile, G get, P put) {
   constexpr int kSector = 8;  // this many neighbouring lanes read whole sectors
@@ -180,14 +181,15 @@ JAXTV_DEVICE void move_whole(const Tiling& t, const Tile& tile, G get, P put) {
     });
     return;
   }
-  const int run = tile.group * rows * across - thread;  // across == inner
-  if (across == 1) {
-    move(run, blockDim.x, [&](int m) {
-      m += thread;
-      const int g = int(t.by_rows.div(m)), k = m - g * rows;
-      return Spot{k, k * pitch + g, m, m - g};
-    });
+  if (across == 1 && rows >= kWarp / 2) {
+    const int warps = int(blockDim.x) / kWarp, warp = thread / kWarp;
+    for (int k = thread % kWarp; k < rows; k += kWarp)
+      move(tile.group - warp, warps, [&](int m) {
+        const int g = warp + m, at = g * rows + k;
+        return Spot{k, k * pitch + g, at, at - g};
+      });
   } else {
+    const int run = tile.group * rows * across - thread;  // across == inner
     move(run, blockDim.x, [&](int m) {
       m += thread;
       const int q = int(t.by_across.div(m)), g = int(t.by_rows.div(q)), k = q - g * rows;

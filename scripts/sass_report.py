@@ -85,6 +85,7 @@ class Loop(NamedTuple):
     function: str  # most of its instructions come from it
     depth: int
     body: list[Instruction]
+    sides: tuple[list[Instruction], ...] = ()  # of them, those that not every round goes through
 
     def counts(self) -> collections.Counter:
         """Instructions per pipe."""
@@ -245,8 +246,33 @@ def loops_of(kernel: Kernel) -> list[Loop]:
         code = [kernel.instructions[i] for b in sorted(body - inner) for i in blocks[b]]
         functions = collections.Counter(_function(*c.place) for c in code)
         depth = sum(header in b for b in bodies.values())
-        result.append(Loop(functions.most_common(1)[0][0], depth, code))
+        sides = tuple(
+            [kernel.instructions[i] for b in side for i in blocks[b]]
+            for side in _sides(follow, header, body - inner)
+        )
+        result.append(Loop(functions.most_common(1)[0][0], depth, code, sides))
     return result
+
+
+def _sides(follow: list[list[int]], header: int, body: set[int]) -> list[list[int]]:
+    """Blocks of a loop that are not on every way through it, in pieces that hang together."""
+    index = {b: i for i, b in enumerate([header, *sorted(body - {header})])}
+    inside = [[index[t] for t in follow[b] if t in index] for b in index]
+    dominators = _dominators([[t for t in targets if t != 0] for targets in inside])
+    back = [dominators[i] for i, targets in enumerate(inside) if 0 in targets]
+    always = set.intersection(*back) if back else set(range(len(index)))
+    rest = {b: i for b, i in index.items() if i not in always}
+    pieces: list[list[int]] = []
+    while rest:
+        piece, new = [], [next(iter(rest))]
+        while new:
+            b = new.pop()
+            i = rest.pop(b, None)
+            if i is not None:
+                piece.append(b)
+                new += [c for c, j in rest.items() if j in inside[i] or i in inside[j]]
+        pieces.append(sorted(piece))
+    return pieces
 
 
 @functools.cache
@@ -286,14 +312,21 @@ def noisy_steps(signals: int, n: int) -> np.ndarray:
     return 0.5 * np.random.default_rng(0).normal(size=(signals, n)) + (np.arange(n) >= n / 2)
 
 
-def trips_of(n: int, lam: float, signals: int = 1024) -> tuple[float, float]:
-    """Trips and cuts per sample, each of the worst of 32 neighbouring signals, mean over warps.
+class Trips(NamedTuple):
+    """Of the taut string, in a warp of 32 neighbouring signals, mean over warps."""
 
-    The same steps as include/jaxtv/certified.hpp, all signals at once.
-    """
+    per_sample: float  # of the worst lane
+    cutting: float  # the share of these in which some lane cuts
+    ends: float  # the share of samples at which some signal is cut at last
+
+
+@functools.cache
+def trips_of(n: int, lam: float, signals: int = 1024) -> Trips:
+    """The same steps as include/jaxtv/certified.hpp, all signals at once."""
     x = noisy_steps(signals, n)
     row = np.arange(signals)
-    at, trips, cuts = np.ones(signals, int), np.zeros(signals, int), np.zeros(signals, int)
+    at, trips = np.ones(signals, int), np.zeros(signals, int)
+    cutting, cuts = np.zeros(signals // 32), np.zeros((signals, n), bool)
     low, high = np.zeros(signals, int), np.zeros(signals, int)
     vmin, vmax, count = x[:, 0] - lam, x[:, 0] + lam, np.ones(signals)
     p, q = np.zeros(signals), np.zeros(signals)
@@ -304,7 +337,8 @@ def trips_of(n: int, lam: float, signals: int = 1024) -> tuple[float, float]:
         limit = np.where(i < n - 1, -2 * lam, -lam)
         down, up = live & (a < limit), live & (b > -limit)
         cut = down | up
-        cuts += cut
+        cutting += cut.reshape(-1, 32).any(axis=1)
+        cuts[cut, np.where(down, low, high)[cut]] = True
         i = np.where(cut, np.where(down, low, high) + 1, i)
         first = x[row, np.minimum(i, n - 1)]
         vmin = np.where(cut, first + np.where(down, 0, -2 * lam), vmin)
@@ -315,8 +349,9 @@ def trips_of(n: int, lam: float, signals: int = 1024) -> tuple[float, float]:
         low, high = np.where(a >= 0, i, low), np.where(b <= 0, i, high)
         p, q = np.minimum(a, 0), np.maximum(b, 0)
         at = np.where(live, i + 1, at)
-    trips, cuts = (v.reshape(-1, 32).max(axis=1).mean() / n for v in (trips, cuts))
-    return float(trips), float(cuts)
+    worst = trips.reshape(-1, 32).max(axis=1)
+    ends = cuts.reshape(-1, 32, n).any(axis=1)
+    return Trips(*(float(v) for v in (worst.mean() / n, (cutting / worst).mean(), ends.mean())))
 
 
 def decomposed(x: np.ndarray, lam: float) -> tuple[np.ndarray, np.ndarray]:
@@ -404,6 +439,13 @@ def loop_at(kernel: Kernel, depth: int, function: str, marker: str) -> tuple[Loo
 Cost = list[tuple[Loop, float]]  # loops, and how many times a warp goes through each
 
 
+def at_times(loop: Loop, times: float, share: float) -> Cost:
+    """A loop whose side that stores is gone through in a share of its rounds."""
+    (side,) = (s for s in loop.sides if any(i.name.startswith("STS") for i in s))
+    rest = list((collections.Counter(loop.body) - collections.Counter(side)).elements())
+    return [(loop._replace(body=rest), times), (loop._replace(body=side), times * share)]
+
+
 def cycles_of(cost: Cost) -> tuple[float, float, str]:
     """Instructions that a warp issues; cycles of the busiest pipe, and which that is."""
     issued = sum(times * len(loop.body) for loop, times in cost)
@@ -447,7 +489,7 @@ def group_cost(kernel: Kernel, n: int, rounds: float, threads: int = 128) -> Cos
     return cost
 
 
-def windows_cost(kernel: Kernel, n: int, trips: float, steps: np.ndarray) -> Cost:
+def windows_cost(kernel: Kernel, n: int, trips: float, cutting: float, steps: np.ndarray) -> Cost:
     """Of a warp whose signals are all certified (prox_windows in cuda/prox1d.cu)."""
     each = n * WARP_SIGNALS / 32  # samples of a thread
     searches = [x for x in loops_of(kernel) if x.function == "certify_window"]
@@ -460,7 +502,7 @@ def windows_cost(kernel: Kernel, n: int, trips: float, steps: np.ndarray) -> Cos
         loop, samples = loop_at(kernel, 3, function, marker)
         cost.append((loop, each / samples))
         cost.append((loop_at(kernel, 2, "for_signals", marker)[0], AT_ONCE))
-    cost.append((loop_at(kernel, 2, "taut_string_float", "MUFU")[0], WINDOW * trips))
+    cost += at_times(loop_at(kernel, 2, "taut_string_float", "MUFU")[0], WINDOW * trips, cutting)
     cost.append((loop_at(kernel, 2, "certified_values", "MUFU")[0], steps[3]))
     for function, marker in (("find_window", "STS"), ("spread_window", "STS")):
         loop, samples = loop_at(kernel, 2, function, marker)
@@ -473,7 +515,7 @@ IN_DOUBLE_FILES = ("cuts.hpp", "decomposition.hpp", "taut_string.hpp")
 IN_DOUBLE = ("solve_line", "extent_of", "find_cuts", "prox_cuts", "for_segments_at")
 
 
-def image_cost(kernel: Kernel, n: int, trips: float, passes: int) -> Cost:
+def image_cost(kernel: Kernel, n: int, trips: Trips, passes: int) -> Cost:
     """Of a warp with a line per thread, all solved in float32 (cuda/dykstra.cu), without masks."""
 
     def smallest(function: str, *markers: tuple[str, int], but: str = "none") -> Loop:
@@ -501,8 +543,8 @@ def image_cost(kernel: Kernel, n: int, trips: float, passes: int) -> Cost:
         (Loop(outer.function, 3, taken), 1 / n),
         (moving, 1 / 8),
         (clearing, 1 / 4),
-        (trip, trips),
-        (values, 1),
+        *at_times(trip, trips.per_sample, trips.cutting),
+        *at_times(values, 1, trips.ends),
         (spreading, 1 / 4),
     ]
     of_image = [(loading, 1 / 8), (storing, 1 / 8)]
@@ -572,9 +614,10 @@ def phases_of(kernel: Kernel, contiguous: bool) -> dict[str, tuple[Loop, int]]:
         return sorted((x for x in loops if not count(x, but)), key=lambda x: len(x.body))
 
     def moved(marker: str) -> Loop:
-        # Whole batches; least is done where threads walk along signals, then for a run of memory.
-        batches = [x for x in loops_of(kernel) if x.depth == 2 and count(x, marker) == 8]
-        return sorted(batches, key=lambda x: len(x.body))[1 if contiguous else 0]
+        # Whole batches: warps walk along signals, or threads do (less than for a run of memory).
+        depth = 3 if contiguous else 2
+        batches = [x for x in loops_of(kernel) if x.depth == depth and count(x, marker) == 8]
+        return min(batches, key=lambda x: len(x.body))
 
     clear = of("certified_cuts", "STS.U8", "LDS")[-1]
     spread = of("prox_certified", "LDS")[-1]
@@ -588,12 +631,26 @@ def phases_of(kernel: Kernel, contiguous: bool) -> dict[str, tuple[Loop, int]]:
     }
 
 
+def rows_cost(kernel: Kernel, contiguous: bool, trips: Trips) -> Cost:
+    """Of a sample in each lane of a warp (prox_rows in cuda/prox1d.cu)."""
+    cost: Cost = []
+    for name, (loop, samples) in phases_of(kernel, contiguous).items():
+        if name == "trip":
+            cost += at_times(loop, trips.per_sample, trips.cutting)
+        elif name == "values":
+            cost += at_times(loop, 1, trips.ends)
+        else:
+            cost.append((loop, 1 / samples))
+    return cost
+
+
 def rows_markdown(single: Kernel, half: Kernel) -> list[str]:
     """Predicted times of prox_rows and what they are made of."""
     lines = [
         f"`{single.name}` and `{half.name}`, sm_90:",
         f"{single.registers} and {half.registers} registers. Instructions per sample, or per",
-        "trip of the taut string; cycles of the busiest pipe of a scheduler in brackets.",
+        "trip of the taut string, both sides of its branches; cycles of the busiest pipe of a",
+        "scheduler in brackets.",
         "",
         "| samples | axis | " + " | ".join(phases_of(single, True)) + " |",
         "|---|---|" + "---|" * len(phases_of(single, True)),
@@ -607,7 +664,9 @@ def rows_markdown(single: Kernel, half: Kernel) -> list[str]:
             lines.append(f"| {name} | {axis} | " + " | ".join(cells) + " |")
     lines += [
         "",
-        "τ: trips per sample of a warp's slowest lane on the benchmarks' data. Warps: per",
+        "τ: trips per sample of a warp's slowest lane on the benchmarks' data; the share of them",
+        "in which some lane cuts, and that of samples at which a segment ends, are in the times.",
+        "Warps: per",
         "multiprocessor, by registers and shared memory. Time: the larger of instructions issued",
         f"(132 × 4 schedulers at {CLOCK / 1e9:.1f} GHz), the busiest pipe, and 8 bytes per sample",
         f"(bfloat16: 4) at {BANDWIDTH / 1e12:.1f} TB/s, the copy. Latency, which rules small",
@@ -619,9 +678,8 @@ def rows_markdown(single: Kernel, half: Kernel) -> list[str]:
     cases = [(shape, single, 8, of) for shape, of in SHAPES.items()]
     cases += [(f"{s}, bfloat16", half, 4, of) for s, of in SHAPES.items() if s.startswith("64x")]
     for shape, kernel, moved, (signals, n, contiguous) in cases:
-        trips, _ = trips_of(n, 1.0)
-        phases = phases_of(kernel, contiguous).items()
-        cost = [(p, (trips if name == "trip" else 1) / each) for name, (p, each) in phases]
+        trips = trips_of(n, 1.0)
+        cost = rows_cost(kernel, contiguous, trips)
         issued, cycles, pipe = cycles_of(cost)
         lanes = min(128, 20 * 1024 // 5 // (n + 1) // 32 * 32)  # as tiling_of in cuda/tile.cuh
         warps = occupancy(kernel.registers, lanes, 5 * n * (lanes | contiguous))
@@ -629,8 +687,8 @@ def rows_markdown(single: Kernel, half: Kernel) -> list[str]:
         seconds = samples / 32 * max(issued, cycles) / SCHEDULERS / CLOCK
         copy = moved * samples / BANDWIDTH
         lines.append(
-            f"| {shape} | {trips:.2f} | {warps} | {issued:.0f} | {cycles:.0f} ({pipe}) | "
-            f"{1e6 * max(seconds, copy):.0f} | {max(seconds / copy, 1):.1f} |"
+            f"| {shape} | {trips.per_sample:.2f} | {warps} | {issued:.0f} | {cycles:.0f} ({pipe}) "
+            f"| {1e6 * max(seconds, copy):.0f} | {max(seconds / copy, 1):.1f} |"
         )
     return lines
 
@@ -685,21 +743,23 @@ def others_markdown(
     noise = float(rounds.mean())
     ramp = rounds_of(1e-2 * k[None], 1e3)
     sine = rounds_of(1e2 * np.sin(6 * np.pi * k / 1024)[None], 1e2)
-    trips, iterations = trips_of(64, 0.1)[0], newton_iterations(32, 1.0)
+    trips, iterations = trips_of(64, 0.1), newton_iterations(32, 1.0)
     grid: Cost = []
     for steps, depth, times in ((ROUND, 3, GRID_ROUNDS), (ONCE, 2, 1)):
         for loop, samples in (loop_at(group, depth, *step) for step in steps):
             grid.append((loop, times / samples))
     seen = WINDOW + 2 * HALO
-    window_trips = trips_of(seen, 1.0)[0] * seen / WINDOW
+    noisy = trips_of(seen, 1.0)
+    window_trips = noisy.per_sample * seen / WINDOW
     steps = windows_of(starts)
 
-    def with_group(window_trips: float, rounds: float, share: float) -> Cost:
+    def with_group(window_trips: float, cutting: float, rounds: float, share: float) -> Cost:
         again = group_cost(group, 1024, rounds)  # four warps share one signal
-        cost = windows_cost(windows, 1024, window_trips, steps)
+        cost = windows_cost(windows, 1024, window_trips, cutting, steps)
         return cost + [(loop, t * share * 4 * WARP_SIGNALS) for loop, t in again]
 
-    usual, budget = with_group(window_trips, noise, UNSOLVED), (4 * seen + 64) / WINDOW
+    usual = with_group(window_trips, noisy.cutting, noise, UNSOLVED)
+    budget = (4 * seen + 64) / WINDOW
 
     def windows_row(shape: str, samples: int, cost: Cost, more: float = 0.0) -> Row:
         each = 1024 * WARP_SIGNALS
@@ -713,7 +773,7 @@ def others_markdown(
         windows_row(f"8192x1024, noise, {window_trips:.2f} trips", 8 << 20, usual),
     ]
     for name, r in (("ramps", ramp), ("sines", sine)):
-        cost = with_group(budget, r, 1.0)
+        cost = with_group(budget, 1.0, r, 1.0)
         table.append(windows_row(f"8192x1024, {name}, {r:.1f} rounds", 8 << 20, cost))
     cost = group_cost(group, 1024, noise)
     name = f"as above by decomposition, {noise:.1f} rounds"
@@ -722,7 +782,7 @@ def others_markdown(
         ("64x64x64x64", 64, 64**4, 64 * 32),
         ("32x256x56x56", 56, 2**13 * 56**2, 56 * 28),
     ):
-        name = f"{shape} 2D K = 4, {trips:.2f} trips"
+        name = f"{shape} 2D K = 4, {trips.per_sample:.2f} trips"
         cost = image_cost(image, n, trips, passes=k4)
         table.append(Row(name, "image_dykstra", image.registers, samples, 8, of_warp, cost))
     # Rows and parts of the backward: split_of in cuda/segments.cu.
@@ -772,7 +832,6 @@ GLOBAL = 600
 def latency_markdown(rows: Kernel, pull: Kernel) -> list[str]:
     """Bounds of the time of 256x32x32, where a scheduler has one warp, or two backward."""
     n, parts = 32, 3  # threads of a signal backward, 11 rows each (split_of in cuda/segments.cu)
-    trips, _ = trips_of(n, 1.0)
     lines = [
         "",
         "## 256x32x32: latency",
@@ -785,8 +844,7 @@ def latency_markdown(rows: Kernel, pull: Kernel) -> list[str]:
         "| pass | at least, µs | at most, µs |",
         "|---|---|---|",
     ]
-    phases = phases_of(rows, True).items()
-    forward = [(p, n * (trips if name == "trip" else 1) / each) for name, (p, each) in phases]
+    forward = [(x, n * times) for x, times in rows_cost(rows, True, trips_of(n, 1.0))]
     backward = apply_cost(pull, 11, parts, contiguous=True)
     # Loads come in batches of 8: y, then the cotangent; n samples by `parts` threads backward.
     passes = (("forward", forward, 1, n / 8), ("backward", backward, 2, 2 * np.ceil(n / parts / 8)))
@@ -801,7 +859,7 @@ def latency_markdown(rows: Kernel, pull: Kernel) -> list[str]:
 
 def crossover_markdown(rows: Kernel, windows: Kernel) -> list[str]:
     """Many strided signals of noise by either kernel: where Direct changes."""
-    samples, strided = 8 << 20, phases_of(rows, False).items()
+    samples = 8 << 20
 
     def line(kernel: str, n: int, lanes: int, warps: int, cost: Cost, of_warp: float) -> str:
         chain = sum(t * sum(LATENCY[i.pipe] for i in loop.body) for loop, t in cost)
@@ -824,13 +882,12 @@ def crossover_markdown(rows: Kernel, windows: Kernel) -> list[str]:
     ]
     for n in (256, 512, 1024):
         lanes = max(8, 20 * 1024 // 5 // (n + 1))
-        trips, _ = trips_of(n, 1.0)
-        cost = [(p, n * (trips if name == "trip" else 1) / each) for name, (p, each) in strided]
+        cost = [(x, n * times) for x, times in rows_cost(rows, False, trips_of(n, 1.0))]
         warps = occupancy(rows.registers, lanes, 5 * n * lanes)
         lines.append(line("prox_rows", n, lanes, warps, cost, n * lanes))
     seen, n = WINDOW + 2 * HALO, 1024
-    trips = trips_of(seen, 1.0)[0] * seen / WINDOW
-    cost = windows_cost(windows, n, trips, windows_of(decomposed(noisy_steps(64, n), 1.0)[1]))
+    noisy, steps = trips_of(seen, 1.0), windows_of(decomposed(noisy_steps(64, n), 1.0)[1])
+    cost = windows_cost(windows, n, noisy.per_sample * seen / WINDOW, noisy.cutting, steps)
     warps = occupancy(windows.registers, 64, 9 * AT_ONCE * (n | 1))
     return [*lines, line("prox_windows", n, 32, warps, cost, n * WARP_SIGNALS)]
 
