@@ -170,13 +170,27 @@ def test_gpu_check_says_what_went_wrong_and_goes_on(gpu_check, stage, how):
 # ---------------------------------------------------------------------------- the SASS
 
 
+def sass_of(lines):
+    return "\n".join(t if t[0] == "." else f" /*0*/ {t} R0 ;" for t in lines)
+
+
 def test_a_loop_behind_a_warp_synchronisation_is_found():
     report = script("scripts/sass_report.py")
     body = [".L_loop:", "FADD", ".L_back:", "FMUL", "@P0 BRA `(.L_loop)"]
     lines = ["MOV", *body, "EXIT", "SHFL", "BRA `(.L_back)"]  # the last two: out of line
-    section = "\n".join(t if t[0] == "." else f" /*0*/ {t} R0 ;" for t in lines)
-    (loop,) = report.loops_of(report.Kernel("k", 1, report._parse(section)))
+    (loop,) = report.loops_of(report.Kernel("k", 1, report._parse(sass_of(lines))))
     assert [i.name for i in loop.body] == ["FADD", "FMUL", "BRA"]
+
+
+def test_the_side_of_a_loop_that_stores_counts_by_its_share():
+    report = script("scripts/sass_report.py")
+    store, other = ["STS", "FADD", "BRA `(.L_join)"], ["DADD"]
+    body = [".L_loop:", "LDS", "@P0 BRA `(.L_else)", *store, ".L_else:", *other, ".L_join:", "FMUL"]
+    lines = ["MOV", *body, "@P1 BRA `(.L_loop)", "EXIT"]
+    (loop,) = report.loops_of(report.Kernel("k", 1, report._parse(sass_of(lines))))
+    assert [[i.name for i in side] for side in loop.sides] == [["STS", "FADD", "BRA"], ["DADD"]]
+    issued, *_ = report.cycles_of(report.at_times(loop, 10, 0.5))
+    assert issued == 10 * 5 + 10 * 0.5 * 3
 
 
 def test_rounds_of_the_decomposition():
