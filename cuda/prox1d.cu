@@ -226,8 +226,9 @@ JAXTV_DEVICE void for_signals(const Shape& s, std::int64_t first, int count, F f
   for (int k = start; k < n; k += step) f(g, k, at + k * s.inner, edge + k * s.inner);
 }
 
+// Eight blocks are more than shared memory lets in (six of n = 1024), but unasked ptxas spills.
 template <class D, bool kPerEdge>
-__global__ void __launch_bounds__(kWindowsThreads)
+__global__ void __launch_bounds__(kWindowsThreads, 8)
     prox_windows(Shape s, Prox<D> op, WindowsPlan plan) {
   const int pitch = plan.pitch(), elements = plan.at_once * pitch;
   Arena arena;

@@ -498,9 +498,11 @@ def windows_cost(kernel: Kernel, n: int, trips: float, cutting: float, steps: np
         if loop.depth == 1 or (loop.function == "__launch_bounds__" and not count(loop, "STG")):
             signals = 1 if loop.depth == 1 else AT_ONCE  # what is done for each of a block
             cost += [] if count(loop, "LDG") and loop.depth > 1 else [(loop, signals)]
-    for marker, function in (("LDG", "for_signals"), ("STG", "__launch_bounds__")):
-        loop, samples = loop_at(kernel, 3, function, marker)
-        cost.append((loop, each / samples))
+    lines = ("for_signals", "__launch_bounds__")  # where the compiler says that they are from
+    for marker in ("LDG", "STG"):
+        moves = [x for x in loops_of(kernel) if x.depth == 3 and x.function in lines]
+        loop = min((x for x in moves if count(x, marker)), key=lambda x: len(x.body))
+        cost.append((loop, each / count(loop, marker)))
         cost.append((loop_at(kernel, 2, "for_signals", marker)[0], AT_ONCE))
     cost += at_times(loop_at(kernel, 2, "taut_string_float", "MUFU")[0], WINDOW * trips, cutting)
     cost.append((loop_at(kernel, 2, "certified_values", "MUFU")[0], steps[3]))
