@@ -9,7 +9,6 @@
 #include "half.cuh"
 #include "image.cuh"
 #include "jaxtv/large.hpp"
-#include "prox1d_parts.hpp"
 #include "segments.hpp"
 #include "solve.cuh"
 #include "tile.cuh"

@@ -19,6 +19,10 @@ struct Prox {
   bool* converged;
 };
 
+// Whether each signal is solved by one thread in a tile of shared memory. T: what is computed in.
+template <class T>
+bool by_rows(const Shape& shape, Method method, bool per_edge);
+
 // Scratch in bytes; jaxtv/_ffi.py has the same formula.
 std::int64_t prox_workspace(const Shape& shape, Method method);
 

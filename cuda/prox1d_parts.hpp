@@ -21,10 +21,6 @@ constexpr std::int64_t block_bytes(std::int64_t n) { return 9 * n; }
 std::int64_t grid_bytes(std::int64_t n);
 constexpr std::int64_t newton_bytes(std::int64_t n) { return n <= kShortest ? 0 : 26 * n; }
 
-// Whether each signal is solved by one thread in a tile of shared memory. T: what is computed in.
-template <class T>
-bool by_rows(const Shape& shape, Method method, bool per_edge);
-
 // One signal at a time over the whole device.
 template <class D>
 Status prox_grid(cudaStream_t stream, const Shape& shape, const Prox<D>& op, void* workspace);

@@ -181,7 +181,7 @@ JAXTV_DEVICE void move_whole(const Tiling& t, const Tile& tile, G get, P put) {
     });
     return;
   }
-  if (across == 1 && rows >= kWarp / 2) {
+  if (across == 1 && rows >= kWarp / 2) {  // else most of a warp would be idle
     const int warps = int(blockDim.x) / kWarp, warp = thread / kWarp;
     for (int k = thread % kWarp; k < rows; k += kWarp)
       move(tile.group - warp, warps, [&](int m) {

@@ -421,6 +421,26 @@ def windows_of(starts: np.ndarray) -> np.ndarray:
     return np.reshape(steps, (signals // WARP_SIGNALS, -1, 4)).max(axis=1).mean(axis=0)
 
 
+class Noise(NamedTuple):
+    """The benchmarks' noisy signals of 1,024 samples, by decomposition and by windows."""
+
+    rounds: np.ndarray  # of each signal
+    steps: np.ndarray  # windows_of
+    trips: float  # per sample, as a window sees more than it has
+    cutting: float
+
+
+SEEN = WINDOW + 2 * HALO  # samples
+
+
+@functools.cache
+def noise_of_1024() -> Noise:
+    """Both simulations."""
+    rounds, starts = decomposed(noisy_steps(64, 1024), 1.0)
+    trips = trips_of(SEEN, 1.0)
+    return Noise(rounds, windows_of(starts), trips.per_sample * SEEN / WINDOW, trips.cutting)
+
+
 def count(loop: Loop, start: str) -> int:
     """How many of its instructions begin like that."""
     return sum(i.name.startswith(start) for i in loop.body)
@@ -444,6 +464,11 @@ def at_times(loop: Loop, times: float, share: float) -> Cost:
     (side,) = (s for s in loop.sides if any(i.name.startswith("STS") for i in s))
     rest = list((collections.Counter(loop.body) - collections.Counter(side)).elements())
     return [(loop._replace(body=rest), times), (loop._replace(body=side), times * share)]
+
+
+def chain_of(cost: Cost) -> float:
+    """Cycles of a warp alone whose instructions each wait for the one before."""
+    return sum(times * sum(LATENCY[i.pipe] for i in loop.body) for loop, times in cost)
 
 
 def cycles_of(cost: Cost) -> tuple[float, float, str]:
@@ -489,9 +514,9 @@ def group_cost(kernel: Kernel, n: int, rounds: float, threads: int = 128) -> Cos
     return cost
 
 
-def windows_cost(kernel: Kernel, n: int, trips: float, cutting: float, steps: np.ndarray) -> Cost:
-    """Of a warp whose signals are all certified (prox_windows in cuda/prox1d.cu)."""
-    each = n * WARP_SIGNALS / 32  # samples of a thread
+def windows_cost(kernel: Kernel, trips: float, cutting: float, steps: np.ndarray) -> Cost:
+    """Of a warp with signals of 1,024 that are all certified (prox_windows in cuda/prox1d.cu)."""
+    each = 1024 * WARP_SIGNALS / 32  # samples of a thread
     searches = [x for x in loops_of(kernel) if x.function == "certify_window"]
     cost: Cost = [(x, t) for x, t in zip(searches, steps[:3], strict=True)]
     for loop in loops_of(kernel):
@@ -633,6 +658,12 @@ def phases_of(kernel: Kernel, contiguous: bool) -> dict[str, tuple[Loop, int]]:
     }
 
 
+def lanes_of(n: int, narrow: int) -> int:
+    """Of a tile of float32 signals, at least `narrow` (tiling_of in cuda/tile.cuh)."""
+    lanes = max(narrow, min(128, 20 * 1024 // 5 // (n + 1)))
+    return lanes if lanes <= 32 else lanes // 32 * 32
+
+
 def rows_cost(kernel: Kernel, contiguous: bool, trips: Trips) -> Cost:
     """Of a sample in each lane of a warp (prox_rows in cuda/prox1d.cu)."""
     cost: Cost = []
@@ -683,7 +714,7 @@ def rows_markdown(single: Kernel, half: Kernel) -> list[str]:
         trips = trips_of(n, 1.0)
         cost = rows_cost(kernel, contiguous, trips)
         issued, cycles, pipe = cycles_of(cost)
-        lanes = min(128, 20 * 1024 // 5 // (n + 1) // 32 * 32)  # as tiling_of in cuda/tile.cuh
+        lanes = lanes_of(n, 1 if contiguous else 8)
         warps = occupancy(kernel.registers, lanes, 5 * n * (lanes | contiguous))
         samples = signals * n
         seconds = samples / 32 * max(issued, cycles) / SCHEDULERS / CLOCK
@@ -741,8 +772,8 @@ def others_markdown(
 ) -> list[str]:
     """Predicted times of the other kernels."""
     k = np.arange(1024)
-    rounds, starts = decomposed(noisy_steps(64, 1024), 1.0)
-    noise = float(rounds.mean())
+    noise = noise_of_1024()
+    rounds = float(noise.rounds.mean())
     ramp = rounds_of(1e-2 * k[None], 1e3)
     sine = rounds_of(1e2 * np.sin(6 * np.pi * k / 1024)[None], 1e2)
     trips, iterations = trips_of(64, 0.1), newton_iterations(32, 1.0)
@@ -750,42 +781,38 @@ def others_markdown(
     for steps, depth, times in ((ROUND, 3, GRID_ROUNDS), (ONCE, 2, 1)):
         for loop, samples in (loop_at(group, depth, *step) for step in steps):
             grid.append((loop, times / samples))
-    seen = WINDOW + 2 * HALO
-    noisy = trips_of(seen, 1.0)
-    window_trips = noisy.per_sample * seen / WINDOW
-    steps = windows_of(starts)
 
-    def with_group(window_trips: float, cutting: float, rounds: float, share: float) -> Cost:
+    def with_group(trips: float, cutting: float, rounds: float, share: float) -> Cost:
         again = group_cost(group, 1024, rounds)  # four warps share one signal
-        cost = windows_cost(windows, 1024, window_trips, cutting, steps)
+        cost = windows_cost(windows, trips, cutting, noise.steps)
         return cost + [(loop, t * share * 4 * WARP_SIGNALS) for loop, t in again]
 
-    usual = with_group(window_trips, noisy.cutting, noise, UNSOLVED)
-    budget = (4 * seen + 64) / WINDOW
+    usual = with_group(noise.trips, noise.cutting, rounds, UNSOLVED)
+    budget = (4 * SEEN + 64) / WINDOW
 
     def windows_row(shape: str, samples: int, cost: Cost, more: float = 0.0) -> Row:
         each = 1024 * WARP_SIGNALS
         return Row(shape, "prox_windows", windows.registers, samples, 8, each, cost, more)
 
-    photos, k4 = 24 << 20, 8  # samples; passes
-    around = k4 * (photos * AROUND / BANDWIDTH + 4 * LAUNCH)
+    photos, passes = 24 << 20, 8  # samples; of K = 4
+    around = passes * (photos * AROUND / BANDWIDTH + 4 * LAUNCH)
     table = [
-        windows_row(f"8x3x1024x1024 forward, {window_trips:.2f} trips", photos, usual),
-        windows_row("8x3x1024x1024 2D K = 4", photos, [(x, k4 * t) for x, t in usual], around),
-        windows_row(f"8192x1024, noise, {window_trips:.2f} trips", 8 << 20, usual),
+        windows_row(f"8x3x1024x1024 forward, {noise.trips:.2f} trips", photos, usual),
+        windows_row("8x3x1024x1024 2D K = 4", photos, [(x, passes * t) for x, t in usual], around),
+        windows_row(f"8192x1024, noise, {noise.trips:.2f} trips", 8 << 20, usual),
     ]
     for name, r in (("ramps", ramp), ("sines", sine)):
         cost = with_group(budget, 1.0, r, 1.0)
         table.append(windows_row(f"8192x1024, {name}, {r:.1f} rounds", 8 << 20, cost))
-    cost = group_cost(group, 1024, noise)
-    name = f"as above by decomposition, {noise:.1f} rounds"
+    cost = group_cost(group, 1024, rounds)
+    name = f"as above by decomposition, {rounds:.1f} rounds"
     table.append(Row(name, "prox_group", group.registers, 8 << 20, 8, 256, cost))
     for shape, n, samples, of_warp in (  # two warps have the lines of an image
         ("64x64x64x64", 64, 64**4, 64 * 32),
         ("32x256x56x56", 56, 2**13 * 56**2, 56 * 28),
     ):
         name = f"{shape} 2D K = 4, {trips.per_sample:.2f} trips"
-        cost = image_cost(image, n, trips, passes=k4)
+        cost = image_cost(image, n, trips, passes)
         table.append(Row(name, "image_dykstra", image.registers, samples, 8, of_warp, cost))
     # Rows and parts of the backward: split_of in cuda/segments.cu.
     for shape, samples, of_warp, rows, parts, contiguous in (
@@ -802,7 +829,7 @@ def others_markdown(
     name = f"256x32x32 projected Newton, {iterations:.1f} iterations"
     cost = newton_cost(newton, iterations)
     table.append(Row(name, "newton_group", newton.registers, 2**18, 8, 32, cost))
-    late = 100 * float((rounds > GRID_ROUNDS).mean())
+    late = 100 * float((noise.rounds > GRID_ROUNDS).mean())
     return [
         "",
         "## Other kernels",
@@ -811,8 +838,9 @@ def others_markdown(
         "string: per sample, of a warp's worst lane; in 2D in the first of 8 passes (in later ones",
         f"up to 6 % more). Windows see {HALO} samples more on either side, which are in their",
         f"trips; {100 * UNSOLVED} % of the noisy signals are decomposed too, as are all ramps and",
-        "sines, after the whole budget of trips. Loops are counted whole: both sides of a branch,",
-        "the remainders of unrolled loops, operands that are not there. Not in them: waiting.",
+        "sines, after the whole budget of trips. Loops other than the taut string's, and those",
+        "of values in 2D, are counted whole: both sides of a branch, the remainders of unrolled",
+        "loops, operands that are not there. Not in them: waiting.",
         "Doubles take 2 cycles of a scheduler, floats 1. One signal: the loops of",
         f"`prox_group` (the same functions), {GRID_ROUNDS} rounds, and {GRID_LAUNCHES} launches of",
         f"{1e6 * LAUNCH:.0f} µs; of noise, {late:.1f} % of pieces of 1,024 samples take more and",
@@ -851,10 +879,8 @@ def latency_markdown(rows: Kernel, pull: Kernel) -> list[str]:
     # Loads come in batches of 8: y, then the cotangent; n samples by `parts` threads backward.
     passes = (("forward", forward, 1, n / 8), ("backward", backward, 2, 2 * np.ceil(n / parts / 8)))
     for name, cost, warps, waits in passes:
-        chain = sum(t * sum(LATENCY[i.pipe] for i in loop.body) for loop, t in cost)
-        least, most = (
-            1e6 * (c + waits * GLOBAL) / CLOCK for c in (warps * cycles_of(cost)[0], chain)
-        )
+        bounds = (warps * cycles_of(cost)[0], chain_of(cost))
+        least, most = (1e6 * (c + waits * GLOBAL) / CLOCK for c in bounds)
         lines.append(f"| {name} | {least:.0f} | {most:.0f} |")
     return lines
 
@@ -864,11 +890,8 @@ def crossover_markdown(rows: Kernel, windows: Kernel) -> list[str]:
     samples = 8 << 20
 
     def line(kernel: str, n: int, lanes: int, warps: int, cost: Cost, of_warp: float) -> str:
-        chain = sum(t * sum(LATENCY[i.pipe] for i in loop.body) for loop, t in cost)
-        least, most = (
-            1e6 * samples * c / of_warp / SCHEDULERS / CLOCK
-            for c in (cycles_of(cost)[0], chain / (warps / 4))
-        )
+        bounds = (cycles_of(cost)[0], chain_of(cost) / (warps / 4))
+        least, most = (1e6 * samples * c / of_warp / SCHEDULERS / CLOCK for c in bounds)
         return f"| {n} | `{kernel}` | {lanes} | {warps} | {least:.0f} | {most:.0f} |"
 
     lines = [
@@ -883,15 +906,14 @@ def crossover_markdown(rows: Kernel, windows: Kernel) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for n in (256, 512, 1024):
-        lanes = max(8, 20 * 1024 // 5 // (n + 1))
+        lanes = lanes_of(n, 8)
         cost = [(x, n * times) for x, times in rows_cost(rows, False, trips_of(n, 1.0))]
         warps = occupancy(rows.registers, lanes, 5 * n * lanes)
         lines.append(line("prox_rows", n, lanes, warps, cost, n * lanes))
-    seen, n = WINDOW + 2 * HALO, 1024
-    noisy, steps = trips_of(seen, 1.0), windows_of(decomposed(noisy_steps(64, n), 1.0)[1])
-    cost = windows_cost(windows, n, noisy.per_sample * seen / WINDOW, noisy.cutting, steps)
-    warps = occupancy(windows.registers, 64, 9 * AT_ONCE * (n | 1))
-    return [*lines, line("prox_windows", n, 32, warps, cost, n * WARP_SIGNALS)]
+    noise = noise_of_1024()
+    cost = windows_cost(windows, noise.trips, noise.cutting, noise.steps)
+    warps = occupancy(windows.registers, 64, 9 * AT_ONCE * 1025)
+    return [*lines, line("prox_windows", 1024, 32, warps, cost, 1024 * WARP_SIGNALS)]
 
 
 def markdown(arch: str) -> str:
