@@ -101,22 +101,17 @@ template <class G, class I, class D>
 JAXTV_DEVICE void find_cuts(const D& d, Range<I> r, double scale) {
   start_cuts(d, r);
   G::sync();
-  bool splitting = true;
+  double c = update<double, G>(d, r);
+  int round = 0;
 #pragma unroll 1
-  for (int round = 1;; ++round) {
-    const double c = update<double, G>(d, r);
-    if (splitting) {
-      splitting = split<G>(d, r, c);
-      if (splitting && round < kRounds) continue;
-    }
-    if (splitting) {
-      if (G::thread() == 0) refine(I(0), d.n, d.n, Samples{d}, Bars{d}, d.sign);
-      G::sync();
-      splitting = false;
-    } else if (!join_ties<G>(d, r, c, scale)) {
-      return;
-    }
+  while (round < kRounds && split<G>(d, r, c)) ++round;
+  if (round == kRounds) {
+    if (G::thread() == 0) refine(I(0), d.n, d.n, Samples{d}, Bars{d}, d.sign);
+    G::sync();
+    c = update<double, G>(d, r);
   }
+#pragma unroll 1
+  while (join_ties<G>(d, r, c, scale)) c = update<double, G>(d, r);
 }
 
 template <class T, class G, class I, class D, class Y>
@@ -135,10 +130,9 @@ JAXTV_DEVICE void solve(D d, Y y) {
   spread<T>(d, r, update<T, G>(d, r), y);
 }
 
-// Shared memory of a group and its signal.
-template <class T, int kWarps>
+// Shared memory of the groups of a block and their signals.
+template <class T, int kWarps, int kSignals = kGroupSignals<kWarps>>
 struct GroupMemory {
-  static constexpr int kSignals = kGroupSignals<kWarps>;
   int edges;
   Shared<double> c;
   Shared<T> x, w;
@@ -158,21 +152,26 @@ struct GroupMemory {
   }
 };
 
-// One signal by a group.
-template <class D, int kWarps, class T = Compute<D>>
-JAXTV_DEVICE void solve_in(const GroupMemory<T, kWarps>& m, const Shape& s, const Prox<D>& op,
-                           std::int64_t signal) {
+// One signal by a group. kUniform: known to have one λ.
+template <bool kUniform, class D, int kWarps, int kSignals, class T = Compute<D>>
+JAXTV_DEVICE void solve_in(const GroupMemory<T, kWarps, kSignals>& m, const Shape& s,
+                           const Prox<D>& op, std::int64_t signal) {
   using G = Group<kWarps>;
   const int n = int(s.n);
   const Place<D> p(s, op, signal);
+  const auto solve_with = [&](auto weights, int stride) {
+    using C = Chain<int, Shared<T>, decltype(weights), Shared<signed char>, Shared<double>>;
+    G::sync();
+    solve<T, G, int>(C{n, m.x, 1, weights, stride, m.sign, m.c, 1.0}, m.x);
+  };
   for (int k = G::thread(); k < n; k += G::kThreads) m.x[k] = p.x[k];
-  for (int k = G::thread(); k < m.edges; k += G::kThreads)
-    if (k == 0 || k + 1 < n) m.w[k] = p.w[k];
-  G::sync();
-  solve<T, G, int>(
-      Chain<int, Shared<T>, Shared<T>, Shared<signed char>, Shared<double>>{
-          n, m.x, 1, m.w, op.per_edge ? 1 : 0, m.sign, m.c, 1.0},
-      m.x);
+  if constexpr (kUniform) {
+    solve_with(Uniform<T>{p.w[0]}, 0);
+  } else {
+    for (int k = G::thread(); k < m.edges; k += G::kThreads)
+      if (k == 0 || k + 1 < n) m.w[k] = p.w[k];
+    solve_with(m.w, op.per_edge ? 1 : 0);
+  }
   G::sync();
   for (int k = G::thread(); k < n; k += G::kThreads) p.y[k] = T(m.x[k]);
   G::sync();
@@ -186,7 +185,7 @@ __global__ void __launch_bounds__(kGroupThreads<kWarps>, 4) prox_group(Shape s, 
   const GroupMemory<Compute<D>, kWarps> memory(int(s.n), op.per_edge);
   const std::int64_t signals = s.signals(), step = std::int64_t(gridDim.x) * kSignals;
   for (std::int64_t i = std::int64_t(blockIdx.x) * kSignals + mine; i < signals; i += step)
-    solve_in<D, kWarps>(memory, s, op, i);
+    solve_in<false>(memory, s, op, i);
 }
 
 // ---- some threads per signal, some signals per block ----
@@ -199,7 +198,7 @@ struct WindowsPlan {
   JAXTV_HD int pitch() const { return n | 1; }
   explicit WindowsPlan(std::int64_t length)
       : n(int(length)), windows((n + kWindow - 1) / kWindow), at_once(kWindowsThreads / windows) {}
-  // The group that does what remains needs less.
+  // The groups that do what remains need less.
   std::size_t bytes(bool per_edge) const {
     return std::size_t(at_once) * pitch() * ((per_edge ? 3 : 2) * sizeof(float) + 1);
   }
@@ -268,9 +267,10 @@ __global__ void __launch_bounds__(kWindowsThreads, 8)
       if (!(unsolved >> g & 1)) op.y[sample] = float(x[g * pitch + k]);
     });
     __syncthreads();
-    const GroupMemory<float, kWindowsWarps> memory(plan.n, kPerEdge);
-    for (int g = 0; g < count; ++g)
-      if (unsolved >> g & 1) solve_in<D, kWindowsWarps>(memory, s, op, first + g);
+    const GroupMemory<float, 1, kWindowsWarps> memory(plan.n, kPerEdge);
+    for (int g = int(threadIdx.x) / kWarp; g < count; g += kWindowsWarps)
+      if (unsolved >> g & 1) solve_in<!kPerEdge>(memory, s, op, first + g);
+    __syncthreads();
   }
 }
 

@@ -215,9 +215,10 @@ __global__ void __launch_bounds__(kThreads) g_sums(Job<D> job, Flags flags, int 
 template <class D, class R>
 __global__ void __launch_bounds__(kThreads) g_means(Job<D> job, Flags flags, int round) {
   for_tiles(job, flags, round, [&](Work<D>& work) {
-    Run in = G::scan<true>(Arena{}, sums(work.d, work.r));
-    in = join(work.link->run, in);
-    const Last last = total_of<false>(means<R>(work.d, work.r, in));
+    Means<R, Index, decltype(work.d)> means(work.d, work.r);
+    for (Index i = work.r.end - 1; i >= work.r.begin; --i) means.add(i, cut_after(work.d, i));
+    const Run in = G::scan<true>(Arena{}, means.begin());
+    const Last last = total_of<false>(means.end(join(work.link->run, in)));
     if (threadIdx.x != 0) return;
     work.link->last = last;
     work.link->left = work.r.begin > 0 ? work.d.cut(work.r.begin - 1) : 0;
@@ -268,11 +269,13 @@ __global__ void __launch_bounds__(kThreads) g_fill(Job<D> job, int round, bool l
     Label z = G::scan<true>(Arena{}, first);
     z = join(Label(work.link->label), z);
     signed char* mark = job.mark + (work.d.sign - job.sign);
+    Run run;
     const bool cut = fill(work.d, work.r, z.code, [&](Index i, int cut, bool is_new) {
       if (last) mark[i] = static_cast<signed char>(is_new ? cut + kNew : cut);
+      extend(work.d, i, cut, run);
     });
     if (cut) work.state->split[round + 1] = 1;
-    const Run run = total_of<true>(sums(work.d, work.r));
+    run = total_of<true>(run);
     if (threadIdx.x == 0) work.link->run = run;
   });
 }
@@ -340,7 +343,8 @@ JAXTV_DEVICE void finish(const D& d, const signed char* mark, Index a, Index b) 
   const Range<Index> r{begin, min_of(begin + each, b + 1)};
   const Owned<D> owned(d, a, a > 0 ? sign_of_mark(mark[a - 1]) : 0);
   // As many rounds as it takes: the exponent range of the data bounds them.
-  while (split<G>(owned, r, update<double, G>(owned, r))) {
+  double c = update<double, G>(owned, r);
+  while (split<G>(owned, r, c)) {
   }
 }
 

@@ -1,8 +1,8 @@
 // Threshold decomposition of one signal by many threads (include/jaxtv/decomposition.hpp has the
 // serial one and the mathematics). Each thread owns a range of samples; what crosses ranges is a
 // scan. One round:
-//   sums     from the right: the sum of every region                    scan of Run
-//   means    threshold c at the first sample of each region             scan of Last: c of the left
+//   means    from the right: the mean c of every region, its threshold   scan of Run, then of Last:
+//            at its first sample                                         c of the left
 //   compose  messages as clamp functions m -> min(max(m + a, lo), hi)   scan of Clamp
 //   labels   what each message says: 0, 1, or as the right neighbour    scan of Label, from the
 //   right fill     labels, and a cut where they change
@@ -211,11 +211,16 @@ JAXTV_DEVICE Bounds bounds(const D& d, Range<I> r) {
   return b;
 }
 
-// Extends a run to the left by sample i.
+// The cut after sample i.
 template <class I, class D>
-JAXTV_DEVICE void extend(const D& d, I i, Run& run) {
+JAXTV_DEVICE int cut_after(const D& d, I i) {
+  return i + 1 < d.n ? d.cut(i) : 0;
+}
+
+// Extends a run to the left by sample i, with `cut` after it.
+template <class I, class D>
+JAXTV_DEVICE void extend(const D& d, I i, int cut, Run& run) {
   const double x = d.x(i);
-  const int cut = i + 1 < d.n ? d.cut(i) : 0;
   if (i + 1 == d.n || cut != 0)
     run = {0, x, cut != 0 ? double(cut) * d.w(i) : 0.0, 1, 1};
   else if (run.count == 0)
@@ -227,24 +232,59 @@ JAXTV_DEVICE void extend(const D& d, I i, Run& run) {
 template <class I, class D>
 JAXTV_DEVICE Run sums(const D& d, Range<I> r) {
   Run run;
-  for (I i = r.end - 1; i >= r.begin; --i) extend(d, i, run);
+  for (I i = r.end - 1; i >= r.begin; --i) extend(d, i, cut_after(d, i), run);
   return run;
 }
 
-// `run` comes in from the right. Writes the values of regions that start here, rounded to R.
-template <class R, class I, class D>
-JAXTV_DEVICE Last means(const D& d, Range<I> r, Run run) {
-  Last last;
-  for (I i = r.end - 1; i >= r.begin; --i) {
-    extend(d, i, run);
-    if (!d.starts(i)) continue;
-    const double left = i > 0 ? double(d.cut(i - 1)) * d.w(i - 1) : 0.0;
-    const double c = segment_value<R>(run.ref, run.sum + (run.right - left), double(run.count));
-    d.c[i] = c;
-    if (!last.has) last = {c, 1};
-  }
-  return last;
+// The dual before a region that starts at i.
+template <class I, class D>
+JAXTV_DEVICE double dual_before(const D& d, I i) {
+  return i > 0 ? double(d.cut(i - 1)) * d.w(i - 1) : 0.0;
 }
+
+// Writes the values of the regions that start in the range, rounded to R. Goes from right to left:
+// add() for each sample, begin() when all cuts are in memory, end() with the run that comes in from
+// the right. What is not needed in between waits in memory, as registers are few.
+template <class R, class I, class D>
+class Means {
+ public:
+  JAXTV_DEVICE Means(const D& d, Range<I> r) : d_(d), r_(r) {}
+  JAXTV_DEVICE void add(I i, int cut) {
+    if (cut != 0 && i + 1 < r_.end) start(i + 1, double(cut) * d_.w(i));
+    extend(d_, i, cut, run_);
+  }
+  // The run from the first sample on.
+  JAXTV_DEVICE Run begin() {
+    if (r_.begin < r_.end && d_.starts(r_.begin)) start(r_.begin, dual_before(d_, r_.begin));
+    return run_;
+  }
+  // The last region that starts here.
+  JAXTV_DEVICE Last end(const Run& right) {
+    if (last_ < 0) return {};
+    if (open_) {
+      const Run own{d_.c[last_], d_.x(r_.end - 1), 0, r_.end - last_, 0};
+      d_.c[last_] = value(join(right, own), dual_before(d_, last_));
+    }
+    return {d_.c[last_], 1};
+  }
+
+ private:
+  JAXTV_DEVICE void start(I i, double left) {
+    if (last_ < 0) {
+      last_ = i;
+      open_ = !run_.closed;
+    }
+    d_.c[i] = run_.closed ? value(run_, left) : run_.sum;
+  }
+  JAXTV_DEVICE static double value(const Run& region, double left) {
+    return segment_value<R>(region.ref, region.sum + (region.right - left), double(region.count));
+  }
+  const D& d_;
+  Range<I> r_;
+  Run run_;
+  I last_ = -1;        // its first sample
+  bool open_ = false;  // it ends behind the range: at its first sample is its sum in the range
+};
 
 // `c`: of the region that comes in from the left; `left`: the cut before the range.
 template <class I, class D>
@@ -272,7 +312,7 @@ JAXTV_DEVICE Label labels(const D& d, Range<I> r, double c, int left, double mes
   Label first;
   double before = r.begin > 0 && r.begin < r.end ? d.w(r.begin - 1) : 0.0;
   for (I i = r.begin; i < r.end; ++i) {
-    const int cut = i + 1 < d.n ? d.cut(i) : 0;
+    const int cut = cut_after(d, i);
     const double bound = i + 1 < d.n ? d.w(i) : 0.0;
     if (i == 0 || left != 0) {
       c = d.c[i];
@@ -301,6 +341,7 @@ JAXTV_DEVICE Label labels(const D& d, Range<I> r, double c, int left, double mes
 template <class I, class D, class F>
 JAXTV_DEVICE bool fill(const D& d, Range<I> r, int z, F note) {
   bool changed = false;
+#pragma unroll 1
   for (I i = r.end - 1; i >= r.begin; --i) {
     const int packed = d.sign[i], code = (packed + 1) >> 2;
     int cut = packed - 4 * code;
@@ -321,7 +362,7 @@ JAXTV_DEVICE bool fuse(const D& d, Range<I> r, double c, bool starts, double sca
   bool joined = false;
   for (I i = r.begin; i < r.end; ++i) {
     if (starts) c = d.c[i];
-    const int cut = i + 1 < d.n ? d.cut(i) : 0;
+    const int cut = cut_after(d, i);
     starts = cut != 0;
     if (cut == 0 || !(d.w(i) > 0)) continue;
     if ((double(d.c[i + 1]) - c) * double(cut) <= 8 * kEps * scale) {
@@ -345,26 +386,37 @@ JAXTV_DEVICE void spread(const D& d, Range<I> r, double c, Y y) {
 
 // ---- steps of a group on its signal ----
 
-// Values of the regions of the present cuts; returns the value that comes in from the left.
-template <class R, class G, class I, class D>
-JAXTV_DEVICE double update(const D& d, Range<I> r) {
-  const Run in = G::template scan<true>(Arena{}, sums(d, r));
-  const Last last = means<R>(d, r, in);
-  const double c = G::template scan<false>(Arena{}, last).c;
+// Ends the means of a group, whose cuts are all in memory; returns the value that comes in from the
+// left.
+template <class G, class R, class I, class D>
+JAXTV_DEVICE double finish(Means<R, I, D>& means) {
+  const Run right = G::template scan<true>(Arena{}, means.begin());
+  const double c = G::template scan<false>(Arena{}, means.end(right)).c;
   G::sync();
   return c;
 }
 
-// One round by a group; returns whether it cut. `c`: see update.
+// The same for the present cuts.
+template <class R, class G, class I, class D>
+JAXTV_DEVICE double update(const D& d, Range<I> r) {
+  Means<R, I, D> means(d, r);
+#pragma unroll 1
+  for (I i = r.end - 1; i >= r.begin; --i) means.add(i, cut_after(d, i));
+  return finish<G>(means);
+}
+
+// One round by a group; returns whether it cut, with the means of its regions. `c`: see finish.
 template <class G, class I, class D>
-JAXTV_DEVICE bool split(const D& d, Range<I> r, double c) {
+JAXTV_DEVICE bool split(const D& d, Range<I> r, double& c) {
   const int left = r.begin > 0 && r.begin < r.end ? d.cut(r.begin - 1) : 0;
   const Clamp in = G::template scan<false>(Arena{}, compose(d, r, c, left));
   G::sync();
   const Label label = labels(d, r, c, left, in.lo);
   const Label z = G::template scan<true>(Arena{}, label);
-  const bool cut = G::any(fill(d, r, z.code, [](I, int, bool) {}));
+  Means<double, I, D> means(d, r);
+  const bool cut = G::any(fill(d, r, z.code, [&](I i, int cut, bool) { means.add(i, cut); }));
   G::sync();
+  c = finish<G>(means);
   return cut;
 }
 

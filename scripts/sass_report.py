@@ -14,6 +14,7 @@ import argparse
 import collections
 import functools
 import importlib.util
+import itertools
 import os
 import pathlib
 import re
@@ -322,8 +323,13 @@ class Trips(NamedTuple):
 
 @functools.cache
 def trips_of(n: int, lam: float, signals: int = 1024) -> Trips:
-    """The same steps as include/jaxtv/certified.hpp, all signals at once."""
-    x = noisy_steps(signals, n)
+    """On noisy steps."""
+    return string_of(noisy_steps(signals, n), lam)
+
+
+def string_of(x: np.ndarray, lam: float) -> Trips:
+    """The same steps as include/jaxtv/certified.hpp, all rows at once, but without a budget."""
+    signals, n = x.shape
     row = np.arange(signals)
     at, trips = np.ones(signals, int), np.zeros(signals, int)
     cutting, cuts = np.zeros(signals // 32), np.zeros((signals, n), bool)
@@ -354,12 +360,20 @@ def trips_of(n: int, lam: float, signals: int = 1024) -> Trips:
     return Trips(*(float(v) for v in (worst.mean() / n, (cutting / worst).mean(), ends.mean())))
 
 
-def decomposed(x: np.ndarray, lam: float) -> tuple[np.ndarray, np.ndarray]:
-    """Rounds of the decomposition of each signal (cuda/rounds.cuh, but for ties); its segments.
+class Decomposed(NamedTuple):
+    """What the decomposition of signals (cuda/rounds.cuh, but for ties) does."""
 
-    The second says which samples start one; the place behind the last does too.
-    """
+    rounds: np.ndarray  # of each signal
+    starts: np.ndarray  # which samples start a segment; the place behind the last does too
+    cutting: float  # of the steps of a round, how many have a cut in some lane of a warp
+
+
+def decomposed(x: np.ndarray, lam: float) -> Decomposed:
+    """Decomposes each row by a warp."""
     signals, n = x.shape
+    each = -(-n // 32) | 1  # samples of a lane
+    lanes = np.zeros((signals, 32 * each), bool)
+    shares = []
     jump = np.zeros((signals, n + 1), int)  # before each sample; 2: not a jump, but an end
     jump[:, 0] = jump[:, n] = 2
     rounds, going = np.zeros(signals, int), np.ones(signals, bool)
@@ -386,14 +400,11 @@ def decomposed(x: np.ndarray, lam: float) -> tuple[np.ndarray, np.ndarray]:
             own = np.where(end, message[:, i] - dual[:, i + 1] < -slack[:, i], own)
             new[:, i + 1] = np.where(end, 0, label - own)
             label = own
+        lanes[:, : n - 1] = jump[:, 1:n] != 0
+        shares.append(lanes.reshape(signals, 32, each).any(axis=1)[going].mean())
         going = new.any(axis=1)
         jump += new
-    return rounds, jump != 0
-
-
-def rounds_of(x: np.ndarray, lam: float) -> float:
-    """Mean over the signals."""
-    return float(decomposed(x, lam)[0].mean())
+    return Decomposed(rounds, jump != 0, float(np.mean(shares)))
 
 
 WINDOW, HALO, AT_ONCE, WARP_SIGNALS = 65, 48, 4, 2  # of cuda/windows.cuh, signals of n = 1024
@@ -424,21 +435,34 @@ def windows_of(starts: np.ndarray) -> np.ndarray:
 class Noise(NamedTuple):
     """The benchmarks' noisy signals of 1,024 samples, by decomposition and by windows."""
 
-    rounds: np.ndarray  # of each signal
+    decomposed: Decomposed
     steps: np.ndarray  # windows_of
     trips: float  # per sample, as a window sees more than it has
     cutting: float
 
 
 SEEN = WINDOW + 2 * HALO  # samples
+TRIPS, MORE_TRIPS = 4, 64  # the budget in cuda/solve.cuh
 
 
 @functools.cache
 def noise_of_1024() -> Noise:
     """Both simulations."""
-    rounds, starts = decomposed(noisy_steps(64, 1024), 1.0)
-    trips = trips_of(SEEN, 1.0)
-    return Noise(rounds, windows_of(starts), trips.per_sample * SEEN / WINDOW, trips.cutting)
+    found, trips = decomposed(noisy_steps(64, 1024), 1.0), trips_of(SEEN, 1.0)
+    steps = windows_of(found.starts)
+    return Noise(found, steps, trips.per_sample * SEEN / WINDOW, trips.cutting)
+
+
+def windows_trips(signal: np.ndarray, lam: float) -> tuple[float, float]:
+    """As trips and cutting of Noise, of a warp with copies of one signal."""
+    n = signal.size
+    firsts = [min(max(k - HALO, 0), n - SEEN) for k in range(0, n, WINDOW)]
+    rows = np.array([signal[k : k + SEEN] for k in firsts * WARP_SIGNALS])
+    trips = string_of(rows, lam)
+    return min(trips.per_sample * SEEN, TRIPS * SEEN + MORE_TRIPS) / WINDOW, trips.cutting
+
+
+ANY = "any"  # function
 
 
 def count(loop: Loop, start: str) -> int:
@@ -448,7 +472,7 @@ def count(loop: Loop, start: str) -> int:
 
 def loop_at(kernel: Kernel, depth: int, function: str, marker: str) -> tuple[Loop, int]:
     """The loop of that function with the least per sample; it has one `marker` of each."""
-    loops = [x for x in loops_of(kernel) if (x.depth, x.function) == (depth, function)]
+    loops = [x for x in loops_of(kernel) if x.depth == depth and function in (x.function, ANY)]
     found = [x for x in loops if count(x, marker)]
     if not found:
         raise LookupError(f"{kernel.name}: no loop of {function} at depth {depth} has {marker}")
@@ -459,9 +483,11 @@ def loop_at(kernel: Kernel, depth: int, function: str, marker: str) -> tuple[Loo
 Cost = list[tuple[Loop, float]]  # loops, and how many times a warp goes through each
 
 
-def at_times(loop: Loop, times: float, share: float) -> Cost:
-    """A loop whose side that stores is gone through in a share of its rounds."""
-    (side,) = (s for s in loop.sides if any(i.name.startswith("STS") for i in s))
+def at_times(loop: Loop, times: float, share: float, marker: str = "STS") -> Cost:
+    """A loop whose sides with such an instruction are gone through in a share of its rounds."""
+    side = [i for s in loop.sides if any(i.name.startswith(marker) for i in s) for i in s]
+    if not side:
+        raise LookupError(f"no side of a loop of {loop.function} has {marker}")
     rest = list((collections.Counter(loop.body) - collections.Counter(side)).elements())
     return [(loop._replace(body=rest), times), (loop._replace(body=side), times * share)]
 
@@ -479,38 +505,48 @@ def cycles_of(cost: Cost) -> tuple[float, float, str]:
     return issued, busy[pipe], pipe
 
 
-# The decomposition of prox_group<float, 4>: loops of a round and those that run once.
-ROUND = (
-    ("extend", "LDS.S8"),
-    ("extend", "STS.64"),  # means
-    ("compose", "LDS.64"),
-    ("labels", "STS.U8"),
-    ("fill", "STS.U8"),
+# The decomposition (cuda/rounds.cuh): loops of a round and those that run once.
+ROUND = (  # function, what is once per sample, what its sides of a cut have
+    ("compose", "LDS.64", "LDS"),
+    ("labels", "STS.U8", "LDS"),
+    ("fill", "STS.64", "STS"),  # and means
 )
+MEANS = ("extend", "STS.64")
 ONCE = (
     ("bounds", "F2F.F64"),
     ("start_cuts", "STS.U8"),
-    ("extend", "LDS.S8"),
-    ("segment_value", "STS.64"),  # means
+    MEANS,
+    ("segment_value", "STS.64"),  # means in float32
     ("spread", "F2F.F32"),
-    ("solve_in", "LDG"),
-    ("solve_in", "STG"),
+    (ANY, "LDG"),
+    (ANY, "STG"),
 )
 
 
-def group_cost(kernel: Kernel, n: int, rounds: float, threads: int = 128) -> Cost:
-    """Of a warp of the block that solves one signal (cuda/prox1d.cu, cuda/rounds.cuh)."""
+def group_cost(kernel: Kernel, n: int, done: Decomposed, threads: int, depth: int = 1) -> Cost:
+    """Of a warp of the threads that solve one signal; `depth`: of the loop over signals."""
+    rounds = float(done.rounds.mean())
     each = -(-n // threads) | 1
     loops = loops_of(kernel)
-    body = max((x for x in loops if x.depth == 2), key=lambda x: len(x.body))
-    cost: Cost = [(next(x for x in loops if x.depth == 1), 1), (body, rounds + 1)]
-    for steps, depth, times in ((ROUND, 3, rounds), (ONCE, 2, 1), ((("fuse", "STS"),), 3, 1)):
+    whole = max((x for x in loops if x.depth == depth), key=lambda x: count(x, "SHFL"))
+    behind = loops[loops.index(whole) + 1 :]
+    inside = list(itertools.takewhile(lambda x: x.depth > depth, behind))
+    # The rounds of splitting and of joining ties, of which there is one.
+    splits, joins = (x for x in inside if x.depth == depth + 1 and count(x, "SHFL") > 10)
+    cost: Cost = [(whole, 1), (splits, rounds), (joins, 1)]
+    of_join = ("fuse", "STS"), MEANS
+    for function, marker, side in ROUND:
+        loop, samples = loop_at(kernel, depth + 2, function, marker)
+        cost += at_times(loop, rounds * each / samples, done.cutting, side)
+    for steps, at in ((ONCE, 1), (of_join, 2)):
         for step in steps:
-            loop, samples = loop_at(kernel, depth, *step)
-            cost.append((loop, times * each / samples))
-    for loop in loops:  # scans: five steps each
-        if loop.depth > 1 and len(loop.body) < 100 and count(loop, "SHFL"):
-            cost.append((loop, 5 * (rounds if loop.depth == 3 else 1)))
+            loop, samples = loop_at(kernel, depth + at, *step)
+            cost.append((loop, each / samples))
+    first_join = inside.index(joins)
+    for i, loop in enumerate(inside):  # scans: five steps each
+        if len(loop.body) < 100 and count(loop, "SHFL"):
+            of_round = loop.depth == depth + 2 and i < first_join
+            cost.append((loop, 5 * (rounds if of_round else 1)))
     return cost
 
 
@@ -773,22 +809,22 @@ def others_markdown(
     """Predicted times of the other kernels."""
     k = np.arange(1024)
     noise = noise_of_1024()
-    rounds = float(noise.rounds.mean())
-    ramp = rounds_of(1e-2 * k[None], 1e3)
-    sine = rounds_of(1e2 * np.sin(6 * np.pi * k / 1024)[None], 1e2)
+    smooth = {"ramps": (1e-2 * k, 1e3), "sines": (1e2 * np.sin(6 * np.pi * k / 1024), 1e2)}
     trips, iterations = trips_of(64, 0.1), newton_iterations(32, 1.0)
+    # What steps take more in prox_grid: g_labels composes again, g_means means.
+    of_round = [*((f, m, 3) for f, m, _ in (*ROUND, ROUND[0])), (*MEANS, 2)]
     grid: Cost = []
-    for steps, depth, times in ((ROUND, 3, GRID_ROUNDS), (ONCE, 2, 1)):
-        for loop, samples in (loop_at(group, depth, *step) for step in steps):
+    for times, steps in ((GRID_ROUNDS, of_round), (1, [(*step, 2) for step in ONCE])):
+        for function, marker, depth in steps:
+            loop, samples = loop_at(group, depth, function, marker)
             grid.append((loop, times / samples))
 
-    def with_group(trips: float, cutting: float, rounds: float, share: float) -> Cost:
-        again = group_cost(group, 1024, rounds)  # four warps share one signal
+    def with_group(trips: float, cutting: float, done: Decomposed, share: float) -> Cost:
+        again = group_cost(windows, 1024, done, threads=32, depth=2)
         cost = windows_cost(windows, trips, cutting, noise.steps)
-        return cost + [(loop, t * share * 4 * WARP_SIGNALS) for loop, t in again]
+        return cost + [(loop, t * share * WARP_SIGNALS) for loop, t in again]
 
-    usual = with_group(noise.trips, noise.cutting, rounds, UNSOLVED)
-    budget = (4 * SEEN + 64) / WINDOW
+    usual = with_group(noise.trips, noise.cutting, noise.decomposed, UNSOLVED)
 
     def windows_row(shape: str, samples: int, cost: Cost, more: float = 0.0) -> Row:
         each = 1024 * WARP_SIGNALS
@@ -801,11 +837,13 @@ def others_markdown(
         windows_row("8x3x1024x1024 2D K = 4", photos, [(x, passes * t) for x, t in usual], around),
         windows_row(f"8192x1024, noise, {noise.trips:.2f} trips", 8 << 20, usual),
     ]
-    for name, r in (("ramps", ramp), ("sines", sine)):
-        cost = with_group(budget, 1.0, r, 1.0)
-        table.append(windows_row(f"8192x1024, {name}, {r:.1f} rounds", 8 << 20, cost))
-    cost = group_cost(group, 1024, rounds)
-    name = f"as above by decomposition, {rounds:.1f} rounds"
+    for name, (signal, lam) in smooth.items():
+        done = decomposed(signal[None], lam)
+        cost = with_group(*windows_trips(signal, lam), done, 1.0)
+        table.append(windows_row(f"8192x1024, {name}, {done.rounds[0]} rounds", 8 << 20, cost))
+    cost = group_cost(group, 1024, noise.decomposed, threads=128)
+    rounds = noise.decomposed.rounds
+    name = f"as above by decomposition, {rounds.mean():.1f} rounds"
     table.append(Row(name, "prox_group", group.registers, 8 << 20, 8, 256, cost))
     for shape, n, samples, of_warp in (  # two warps have the lines of an image
         ("64x64x64x64", 64, 64**4, 64 * 32),
@@ -829,7 +867,7 @@ def others_markdown(
     name = f"256x32x32 projected Newton, {iterations:.1f} iterations"
     cost = newton_cost(newton, iterations)
     table.append(Row(name, "newton_group", newton.registers, 2**18, 8, 32, cost))
-    late = 100 * float((noise.rounds > GRID_ROUNDS).mean())
+    late = 100 * float((rounds > GRID_ROUNDS).mean())
     return [
         "",
         "## Other kernels",
@@ -837,10 +875,10 @@ def others_markdown(
         "Rounds of the decomposition: mean over signals of the benchmarks' data. Trips of the taut",
         "string: per sample, of a warp's worst lane; in 2D in the first of 8 passes (in later ones",
         f"up to 6 % more). Windows see {HALO} samples more on either side, which are in their",
-        f"trips; {100 * UNSOLVED} % of the noisy signals are decomposed too, as are all ramps and",
-        "sines, after the whole budget of trips. Loops other than the taut string's, and those",
-        "of values in 2D, are counted whole: both sides of a branch, the remainders of unrolled",
-        "loops, operands that are not there. Not in them: waiting.",
+        f"trips; {100 * UNSOLVED} % of the noisy signals are decomposed too, by a warp each, as are",
+        "all ramps and sines. The sides of a branch on a cut count as often as some lane of a warp",
+        "has one (simulated); other loops are counted whole: both sides of a branch, the remainders",
+        "of unrolled loops, operands that are not there. Not in them: waiting.",
         "Doubles take 2 cycles of a scheduler, floats 1. One signal: the loops of",
         f"`prox_group` (the same functions), {GRID_ROUNDS} rounds, and {GRID_LAUNCHES} launches of",
         f"{1e6 * LAUNCH:.0f} µs; of noise, {late:.1f} % of pieces of 1,024 samples take more and",

@@ -195,12 +195,25 @@ def test_the_side_of_a_loop_that_stores_counts_by_its_share():
 
 def test_rounds_of_the_decomposition():
     report = script("scripts/sass_report.py")
+
+    def rounds(x, lam):
+        return report.decomposed(x, lam).rounds.tolist()
+
     constant, step = np.zeros((1, 9)), np.repeat([[0.0, 1.0]], 8)[None]
-    assert report.rounds_of(constant, 1.0) == 1
-    assert report.rounds_of(step, 0.1) == 2  # one cut, then none
+    assert rounds(constant, 1.0) == [1]
+    assert rounds(step, 0.1) == [2]  # one cut, then none
     ramp = np.arange(1024.0)[None]
-    assert report.rounds_of(ramp, 1e-3) == 11  # halves: all 1024 samples, and a round without cuts
-    assert report.rounds_of(np.concatenate([np.zeros((1, 1024)), ramp]), 1e-3) == 6
+    assert rounds(ramp, 1e-3) == [11]  # halves: all 1024 samples, and a round without cuts
+    assert rounds(np.concatenate([np.zeros((1, 1024)), ramp]), 1e-3) == [1, 11]
+
+
+def test_lanes_with_cuts():
+    report = script("scripts/sass_report.py")
+    x = np.zeros((1, 1024))
+    assert report.decomposed(x, 1.0).cutting == 0
+    x[0, 500:] = 9
+    # 33 samples of a lane; one cut after the first round and after the second.
+    assert report.decomposed(x, 1.0).cutting == 1 / 33
 
 
 def test_the_pages_of_predictions_agree():
