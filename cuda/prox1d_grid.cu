@@ -11,7 +11,7 @@
 namespace jaxtv::cuda {
 namespace {
 
-constexpr int kThreads = 256, kEach = 8, kTile = kThreads * kEach;
+constexpr int kThreads = 256, kEach = 16, kTile = kThreads * kEach;
 constexpr int kRounds = 8, kTieRounds = 2;  // at most
 constexpr int kScanThreads = 1024;
 
@@ -269,7 +269,7 @@ __global__ void __launch_bounds__(kThreads) g_fill(Job<D> job, int round, bool l
     Label z = G::scan<true>(Arena{}, first);
     z = join(Label(work.link->label), z);
     signed char* mark = job.mark + (work.d.sign - job.sign);
-    Run run;
+    Run run = no_run(work.d, work.r);
     const bool cut = fill(work.d, work.r, z.code, [&](Index i, int cut, bool is_new) {
       if (last) mark[i] = static_cast<signed char>(is_new ? cut + kNew : cut);
       extend(work.d, i, cut, run);

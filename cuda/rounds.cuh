@@ -217,21 +217,25 @@ JAXTV_DEVICE int cut_after(const D& d, I i) {
   return i + 1 < d.n ? d.cut(i) : 0;
 }
 
+// The run of no samples at the end of a range.
+template <class I, class D>
+JAXTV_DEVICE Run no_run(const D& d, Range<I> r) {
+  return {0, r.begin < r.end ? d.x(r.end - 1) : 0.0, 0, 0, 0};
+}
+
 // Extends a run to the left by sample i, with `cut` after it.
 template <class I, class D>
 JAXTV_DEVICE void extend(const D& d, I i, int cut, Run& run) {
   const double x = d.x(i);
   if (i + 1 == d.n || cut != 0)
     run = {0, x, cut != 0 ? double(cut) * d.w(i) : 0.0, 1, 1};
-  else if (run.count == 0)
-    run = {0, x, 0, 1, 0};
   else
     run.sum += x - run.ref, ++run.count;
 }
 
 template <class I, class D>
 JAXTV_DEVICE Run sums(const D& d, Range<I> r) {
-  Run run;
+  Run run = no_run(d, r);
   for (I i = r.end - 1; i >= r.begin; --i) extend(d, i, cut_after(d, i), run);
   return run;
 }
@@ -248,7 +252,7 @@ JAXTV_DEVICE double dual_before(const D& d, I i) {
 template <class R, class I, class D>
 class Means {
  public:
-  JAXTV_DEVICE Means(const D& d, Range<I> r) : d_(d), r_(r) {}
+  JAXTV_DEVICE Means(const D& d, Range<I> r) : d_(d), r_(r), run_(no_run(d, r)) {}
   JAXTV_DEVICE void add(I i, int cut) {
     if (cut != 0 && i + 1 < r_.end) start(i + 1, double(cut) * d_.w(i));
     extend(d_, i, cut, run_);

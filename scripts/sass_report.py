@@ -472,8 +472,10 @@ def count(loop: Loop, start: str) -> int:
 
 def loop_at(kernel: Kernel, depth: int, function: str, marker: str) -> tuple[Loop, int]:
     """The loop of that function with the least per sample; it has one `marker` of each."""
-    loops = [x for x in loops_of(kernel) if x.depth == depth and function in (x.function, ANY)]
-    found = [x for x in loops if count(x, marker)]
+    loops = [x for x in loops_of(kernel) if x.depth == depth and count(x, marker)]
+    found = [x for x in loops if function in (x.function, ANY)]
+    if not found:  # most of it is inlined from others
+        found = [x for x in loops if any(_function(*i.place) == function for i in x.body)]
     if not found:
         raise LookupError(f"{kernel.name}: no loop of {function} at depth {depth} has {marker}")
     loop = min(found, key=lambda x: len(x.body) / count(x, marker))
@@ -640,6 +642,35 @@ def apply_cost(kernel: Kernel, rows: int, parts: int, *, contiguous: bool) -> Co
     return cost
 
 
+# Of prox_grid, which has no data-dependent launches: kernels of a round, and those that run once
+# (Launcher in cuda/prox1d_grid.cu). Not those that scan the tiles.
+GRID_EACH, GRID_WARPS, GRID_ROUNDS = 16, 8, 8
+GRID_ROUND = ("g_means<float, double>", "g_compose<float>", "g_labels<float>", "g_fill<float>")
+GRID_ONCE = (
+    *("g_bounds<float>", "g_sums<float>", "g_sums<float>", "g_means<float, double>"),
+    *("g_fuse<float>", "g_sums<float>", "g_means<float, float>", "g_spread<float>"),
+)
+
+
+def grid_cost(steps: dict[str, Kernel]) -> Cost:
+    """Of a warp whose lanes have GRID_EACH samples each."""
+    once = [(steps[name], 1) for name in GRID_ONCE]
+    cost: Cost = []
+    for kernel, times in once + [(steps[name], GRID_ROUNDS) for name in GRID_ROUND]:
+        for loop in loops_of(kernel):
+            cuts = max(count(loop, "LDG.E.S8") + count(loop, "LDG.E.U8"), count(loop, "STG.E.U8"))
+            if loop.depth == 1:
+                turns = 1.0
+            elif count(loop, "SHFL"):
+                turns = 5
+            elif count(loop, "LDS"):  # the warps' totals, two at once
+                turns = GRID_WARPS / 2
+            else:  # a cut for each sample, or (g_bounds) a weight beside it
+                turns = GRID_EACH / (cuts or max(1, count(loop, "LDG") / 2))
+            cost.append((loop, times * turns))
+    return cost
+
+
 NEWTON_JOINS = 2  # rounds per iteration, assumed
 
 
@@ -770,11 +801,11 @@ KERNELS = {  # kernel: its file
     "image_dykstra<float, false>": "dykstra",
     "apply<float, false, Pulling<float,": "segments",
     "newton_group<float, 1>": "newton",
+    **dict.fromkeys((*GRID_ROUND, *GRID_ONCE), "prox1d_grid"),
 }
 # Of a pass of Dykstra by the 1D kernels: `subtract` and `settle` read two floats and write one.
 AROUND = 24
-# Of prox_grid, which has no data-dependent launches (Launcher in cuda/prox1d_grid.cu).
-GRID_ROUNDS, GRID_LAUNCHES, LAUNCH = 8, 85, 2e-6  # seconds each
+GRID_LAUNCHES, LAUNCH = 85, 2e-6  # seconds each
 
 
 # Noisy signals that windows do not solve; test_windows_are_certified_and_exact allows 0.03.
@@ -804,20 +835,18 @@ class Row(NamedTuple):
 
 
 def others_markdown(
-    group: Kernel, windows: Kernel, image: Kernel, pull: Kernel, newton: Kernel
+    group: Kernel,
+    windows: Kernel,
+    image: Kernel,
+    pull: Kernel,
+    newton: Kernel,
+    steps: dict[str, Kernel],
 ) -> list[str]:
     """Predicted times of the other kernels."""
     k = np.arange(1024)
     noise = noise_of_1024()
     smooth = {"ramps": (1e-2 * k, 1e3), "sines": (1e2 * np.sin(6 * np.pi * k / 1024), 1e2)}
     trips, iterations = trips_of(64, 0.1), newton_iterations(32, 1.0)
-    # What steps take more in prox_grid: g_labels composes again, g_means means.
-    of_round = [*((f, m, 3) for f, m, _ in (*ROUND, ROUND[0])), (*MEANS, 2)]
-    grid: Cost = []
-    for times, steps in ((GRID_ROUNDS, of_round), (1, [(*step, 2) for step in ONCE])):
-        for function, marker, depth in steps:
-            loop, samples = loop_at(group, depth, function, marker)
-            grid.append((loop, times / samples))
 
     def with_group(trips: float, cutting: float, done: Decomposed, share: float) -> Cost:
         again = group_cost(windows, 1024, done, threads=32, depth=2)
@@ -862,8 +891,9 @@ def others_markdown(
         cost = apply_cost(pull, rows, parts, contiguous=contiguous)
         table.append(Row(shape, "apply", pull.registers, samples, 12, of_warp, cost))
     for name, samples in (("1e6", 10**6), ("1e8", 10**8)):
-        more = (GRID_LAUNCHES - 1) * LAUNCH
-        table.append(Row(f"one signal of {name}", "prox_grid", "", samples, 8, 32, grid, more))
+        cost, more = grid_cost(steps), (GRID_LAUNCHES - 1) * LAUNCH
+        each = 32 * GRID_EACH
+        table.append(Row(f"one signal of {name}", "prox_grid", "", samples, 8, each, cost, more))
     name = f"256x32x32 projected Newton, {iterations:.1f} iterations"
     cost = newton_cost(newton, iterations)
     table.append(Row(name, "newton_group", newton.registers, 2**18, 8, 32, cost))
@@ -875,12 +905,12 @@ def others_markdown(
         "Rounds of the decomposition: mean over signals of the benchmarks' data. Trips of the taut",
         "string: per sample, of a warp's worst lane; in 2D in the first of 8 passes (in later ones",
         f"up to 6 % more). Windows see {HALO} samples more on either side, which are in their",
-        f"trips; {100 * UNSOLVED} % of the noisy signals are decomposed too, by a warp each, as are",
-        "all ramps and sines. The sides of a branch on a cut count as often as some lane of a warp",
-        "has one (simulated); other loops are counted whole: both sides of a branch, the remainders",
-        "of unrolled loops, operands that are not there. Not in them: waiting.",
-        "Doubles take 2 cycles of a scheduler, floats 1. One signal: the loops of",
-        f"`prox_group` (the same functions), {GRID_ROUNDS} rounds, and {GRID_LAUNCHES} launches of",
+        f"trips; {100 * UNSOLVED} % of the noisy signals are decomposed too, by a warp each, and",
+        "all ramps and sines. There the sides of a branch on a cut count as often as some lane of a",
+        "warp has one (simulated). Loops but for these, the taut string's and those of values in 2D",
+        "are counted whole: both sides of a branch, the remainders of unrolled loops, operands that",
+        "are not there. Not in them: waiting. Doubles take 2 cycles of a scheduler, floats 1. One",
+        f"signal: the kernels of {GRID_ROUNDS} rounds and {GRID_LAUNCHES} launches of",
         f"{1e6 * LAUNCH:.0f} µs; of noise, {late:.1f} % of pieces of 1,024 samples take more and",
         "leave something to `g_finish`. Images of 1024² go pass by pass: windows, and",
         f"{AROUND} bytes per sample and pass by the kernels around them. Newton: {NEWTON_JOINS}",
@@ -957,9 +987,11 @@ def crossover_markdown(rows: Kernel, windows: Kernel) -> list[str]:
 def markdown(arch: str) -> str:
     """All predictions."""
     files = {f: disassemble(ROOT / f"cuda/{f}.cu", arch) for f in dict.fromkeys(KERNELS.values())}
-    rows, half, group, windows, image, pull, newton = (
-        next(k for k in files[file] if k.name.startswith(name)) for name, file in KERNELS.items()
-    )
+    found = {
+        name: next(k for k in files[file] if k.name.startswith(name))
+        for name, file in KERNELS.items()
+    }
+    rows, half, group, windows, image, pull, newton, *_ = found.values()
     lines = [
         "# What the SASS says about times on an H100",
         "",
@@ -968,7 +1000,7 @@ def markdown(arch: str) -> str:
         "## One thread per signal",
         "",
     ]
-    lines += rows_markdown(rows, half) + others_markdown(group, windows, image, pull, newton)
+    lines += rows_markdown(rows, half) + others_markdown(group, windows, image, pull, newton, found)
     lines += crossover_markdown(rows, windows)
     return "\n".join(lines + latency_markdown(rows, pull))
 
