@@ -189,9 +189,9 @@ def test_a_longer_signal_of_many_rounds(simt, kind):
 
 
 def test_more_tiles_and_chunks_than_a_scan_has_threads(simt):
-    """Then each thread has several of them: beyond 1,024 tiles of 2,048 samples."""
-    n, w = 1024 * 2048 + 5, np.full((1, 1), 20, "float32")
-    x = np.repeat(np.float32([[0, 5, 1]]), [700_001, 900_002, n - 1_600_003], axis=1)
+    """Then each thread has several of them: beyond 1,024 tiles of 4,096 samples."""
+    n, w = 1024 * 4096 + 5, np.full((1, 1), 20, "float32")
+    x = np.repeat(np.float32([[0, 5, 1]]), [1_400_001, 1_800_002, n - 3_200_003], axis=1)
     g = rng(9).normal(size=(1, n)).astype("float32")
 
     def both(x, w, g):
