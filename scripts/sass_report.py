@@ -365,7 +365,7 @@ class Decomposed(NamedTuple):
 
     rounds: np.ndarray  # of each signal
     starts: np.ndarray  # which samples start a segment; the place behind the last does too
-    cutting: float  # of the steps of a round, how many have a cut in some lane of a warp
+    cutting: float  # of the steps of a round, how many have a cut in some lane after it
 
 
 def decomposed(x: np.ndarray, lam: float) -> Decomposed:
@@ -400,10 +400,10 @@ def decomposed(x: np.ndarray, lam: float) -> Decomposed:
             own = np.where(end, message[:, i] - dual[:, i + 1] < -slack[:, i], own)
             new[:, i + 1] = np.where(end, 0, label - own)
             label = own
+        jump += new
         lanes[:, : n - 1] = jump[:, 1:n] != 0
         shares.append(lanes.reshape(signals, 32, each).any(axis=1)[going].mean())
         going = new.any(axis=1)
-        jump += new
     return Decomposed(rounds, jump != 0, float(np.mean(shares)))
 
 
