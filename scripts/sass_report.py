@@ -402,7 +402,7 @@ def decomposed(x: np.ndarray, lam: float) -> Decomposed:
             label = own
         jump += new
         lanes[:, : n - 1] = jump[:, 1:n] != 0
-        shares.append(lanes.reshape(signals, 32, each).any(axis=1)[going].mean())
+        shares.append(lanes[going].reshape(-1, 32, each).any(axis=1).mean())
         going = new.any(axis=1)
     return Decomposed(rounds, jump != 0, float(np.mean(shares)))
 
@@ -910,7 +910,7 @@ def others_markdown(
         "of a warp has one (simulated). Loops but for these, the taut string's and those of values",
         "in 2D are counted whole: both sides of a branch, the remainders of unrolled loops,",
         "operands that are not there. Not in them: waiting. Doubles take 2 cycles of a scheduler,",
-        f"floats 1. One signal: the kernels of {GRID_ROUNDS} rounds and {GRID_LAUNCHES} launches of",
+        f"floats 1. One signal: the kernels of {GRID_ROUNDS} rounds, {GRID_LAUNCHES} launches of",
         f"{1e6 * LAUNCH:.0f} µs; of noise, {late:.1f} % of pieces of 1,024 samples take more and",
         "leave something to `g_finish`. Images of 1024² go pass by pass: windows, and",
         f"{AROUND} bytes per sample and pass by the kernels around them. Newton: {NEWTON_JOINS}",
