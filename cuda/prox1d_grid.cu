@@ -216,7 +216,7 @@ template <class D, class R>
 __global__ void __launch_bounds__(kThreads) g_means(Job<D> job, Flags flags, int round) {
   for_tiles(job, flags, round, [&](Work<D>& work) {
     Means<R, Index, decltype(work.d)> means(work.d, work.r);
-    for (Index i = work.r.end - 1; i >= work.r.begin; --i) means.add(i, cut_after(work.d, i));
+    means.add_all();
     const Run in = G::scan<true>(Arena{}, means.begin());
     const Last last = total_of<false>(means.end(join(work.link->run, in)));
     if (threadIdx.x != 0) return;

@@ -247,8 +247,9 @@ JAXTV_DEVICE double dual_before(const D& d, I i) {
 }
 
 // Writes the values of the regions that start in the range, rounded to R. Goes from right to left:
-// add() for each sample, begin() when all cuts are in memory, end() with the run that comes in from
-// the right. What is not needed in between waits in memory, as registers are few.
+// add() for each sample, or add_all() for the present cuts, begin() when all cuts are in memory,
+// end() with the run that comes in from the right. What is not needed in between waits in memory,
+// as registers are few.
 template <class R, class I, class D>
 class Means {
  public:
@@ -256,6 +257,10 @@ class Means {
   JAXTV_DEVICE void add(I i, int cut) {
     if (cut != 0 && i + 1 < r_.end) start(i + 1, double(cut) * d_.w(i));
     extend(d_, i, cut, run_);
+  }
+  JAXTV_DEVICE void add_all() {
+#pragma unroll 1
+    for (I i = r_.end - 1; i >= r_.begin; --i) add(i, cut_after(d_, i));
   }
   // The run from the first sample on.
   JAXTV_DEVICE Run begin() {
@@ -404,8 +409,7 @@ JAXTV_DEVICE double finish(Means<R, I, D>& means) {
 template <class R, class G, class I, class D>
 JAXTV_DEVICE double update(const D& d, Range<I> r) {
   Means<R, I, D> means(d, r);
-#pragma unroll 1
-  for (I i = r.end - 1; i >= r.begin; --i) means.add(i, cut_after(d, i));
+  means.add_all();
   return finish<G>(means);
 }
 

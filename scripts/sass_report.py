@@ -658,16 +658,19 @@ def grid_cost(steps: dict[str, Kernel]) -> Cost:
     cost: Cost = []
     for kernel, times in once + [(steps[name], GRID_ROUNDS) for name in GRID_ROUND]:
         for loop in loops_of(kernel):
-            cuts = max(count(loop, "LDG.E.S8") + count(loop, "LDG.E.U8"), count(loop, "STG.E.U8"))
+            read = count(loop, "LDG.E.S8") + count(loop, "LDG.E.U8")  # cuts
+            written = count(loop, "STG.E.U8")
             if loop.depth == 1:
-                turns = 1.0
+                turns = times
             elif count(loop, "SHFL"):
-                turns = 5
+                turns = 5 * times
             elif count(loop, "LDS"):  # the warps' totals, two at once
-                turns = GRID_WARPS / 2
+                turns = times * GRID_WARPS / 2
+            elif 0 < read < written:  # with marks of new cuts: in the last round
+                turns = GRID_EACH / read
             else:  # a cut for each sample, or (g_bounds) a weight beside it
-                turns = GRID_EACH / (cuts or max(1, count(loop, "LDG") / 2))
-            cost.append((loop, times * turns))
+                turns = times * GRID_EACH / (read or written or max(1, count(loop, "LDG") / 2))
+            cost.append((loop, turns))
     return cost
 
 
