@@ -27,6 +27,8 @@ def match(found: np.ndarray, truth: np.ndarray, distance: float) -> tuple[np.nda
     Returns:
         The matched pixels of each, bool (H, W).
     """
+    if found.sum() > truth.sum():  # whatever stays alone is searched for in vain: let it be few
+        return match(truth, found, distance)[::-1]
     reach = int(distance)
     here, there = np.argwhere(found), np.argwhere(truth)
     number = np.full(np.add(truth.shape, 2 * reach), -1)
@@ -42,7 +44,7 @@ def match(found: np.ndarray, truth: np.ndarray, distance: float) -> tuple[np.nda
             lengths.append(np.full(len(columns[-1]), 1 + np.hypot(dy, dx)))
     cost, pair = np.concatenate(lengths), (np.concatenate(rows), np.concatenate(columns))
     pairs = scipy.sparse.coo_array((cost, pair), shape=(len(here), len(there)))
-    # Every found pixel may also stay alone, at a cost that no number of shorter pairs makes up for.
+    # Each of the fewer may also stay alone, at a cost that no number of shorter pairs makes up for.
     alone = scipy.sparse.eye_array(len(here)) * (2 * len(here) * (2 + distance))
     graph = scipy.sparse.hstack([pairs, alone], format="csr")
     row, column = scipy.sparse.csgraph.min_weight_full_bipartite_matching(graph)

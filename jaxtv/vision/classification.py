@@ -284,6 +284,12 @@ def split(part: tuple[np.ndarray, np.ndarray]) -> tuple[Any, Any]:
     return (x[:keep], y[:keep]), (x[keep:], y[keep:])
 
 
+def at_most(limit: int, part: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Examples drawn at random, always the same: files and folders are often sorted by class."""
+    chosen = np.random.default_rng(0).permutation(len(part[0]))[:limit]
+    return part[0][chosen], part[1][chosen]
+
+
 CIFAR = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
@@ -431,13 +437,10 @@ class Classification(Task):
             count = len(found.classes)
             raise DataError(f"{data} has {count} classes; train with --classes {count}.")
         if settings.limit:
-            cut = lambda part: tuple(a[: settings.limit] for a in part)
-            found = dataclasses.replace(
-                found,
-                train=cut(found.train),
-                validation=cut(found.validation),
-                test=cut(found.test),
-            )
+            parts = ("train", "validation", "test")
+            cut = {part: at_most(settings.limit, getattr(found, part)) for part in parts}
+            of = f"{found.description}, {len(cut['train'][0])} of them, {len(cut['test'][0])} to test"
+            found = dataclasses.replace(found, description=of, **cut)
         return found
 
     def build(self, variant: str, settings: Settings, rngs: nnx.Rngs) -> AllCNN:
