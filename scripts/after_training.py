@@ -20,7 +20,8 @@ from flax import nnx
 
 from jaxtv import Dykstra
 from jaxtv.nnx import TVLayer
-from jaxtv.vision import classification, training, wsol
+from jaxtv.vision import training
+from jaxtv.vision.tasks import classification, wsol
 
 
 def trained(folder: Path, data: Path) -> Iterator[Callable[[], tuple[Any, Any, Any, Any]]]:

@@ -10,8 +10,9 @@ import scipy.ndimage as ndi
 from flax import nnx
 from PIL import Image
 
-from jaxtv.vision import classification, commands, corruptions
+from jaxtv.vision import commands, corruptions
 from jaxtv.vision.task import DataError, get_task, settings_of
+from jaxtv.vision.tasks import classification
 
 pytestmark = pytest.mark.f32
 TASK = get_task("classification")

@@ -9,8 +9,9 @@ from flax import nnx
 from PIL import Image
 
 import jaxtv
-from jaxtv.vision import commands, denoising, photos, reproduce
+from jaxtv.vision import commands, photos, reproduce
 from jaxtv.vision.task import DataError, get_task, settings_of
+from jaxtv.vision.tasks import denoising
 
 pytestmark = pytest.mark.f32
 TASK = get_task("denoising")

@@ -17,8 +17,9 @@ import skimage
 from flax import nnx
 from PIL import Image
 
-from jaxtv.vision import boundaries, commands, edges, images
+from jaxtv.vision import boundaries, commands, images
 from jaxtv.vision.task import DataError, get_task, settings_of
+from jaxtv.vision.tasks import edges
 
 pytestmark = pytest.mark.f32
 TASK = get_task("edges")

@@ -9,8 +9,9 @@ from flax import nnx
 from PIL import Image
 
 import jaxtv
-from jaxtv.vision import commands, smoothing
+from jaxtv.vision import commands
 from jaxtv.vision.task import DataError, get_task, settings_of
+from jaxtv.vision.tasks import smoothing
 
 pytestmark = pytest.mark.f32
 TASK = get_task("smoothing")

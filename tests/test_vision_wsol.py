@@ -10,8 +10,9 @@ from flax import nnx
 from PIL import Image
 
 import jaxtv
-from jaxtv.vision import commands, wsol
+from jaxtv.vision import commands
 from jaxtv.vision.task import DataError, get_task, settings_of
+from jaxtv.vision.tasks import wsol
 
 pytestmark = pytest.mark.f32
 TASK = get_task("wsol")

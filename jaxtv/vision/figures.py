@@ -19,8 +19,9 @@ from flax import nnx
 from matplotlib.figure import Figure
 
 import jaxtv
-from jaxtv.vision import classification, denoising, edges, photos, smoothing, wsol
+from jaxtv.vision import photos
 from jaxtv.vision.task import Settings
+from jaxtv.vision.tasks import classification, denoising, edges, smoothing, wsol
 
 COLUMN = 2.2  # inches of one picture
 

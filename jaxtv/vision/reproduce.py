@@ -14,7 +14,7 @@ from rich.table import Column
 from rich.table import Table as RichTable
 
 from jaxtv.vision import figures, training
-from jaxtv.vision.task import TASKS, Preset, Settings, Table, Task, get_task, settings_of
+from jaxtv.vision.task import Preset, Settings, Table, Task, get_task, settings_of, task_names
 
 WIDE = 4  # metrics: a table of more has a row for each of them
 
@@ -25,7 +25,7 @@ def find(name: str) -> tuple[Task, Table]:
     Raises:
         ValueError: no task has it.
     """
-    tasks = [get_task(task) for task in TASKS]
+    tasks = [get_task(task) for task in task_names()]
     found = {table: task for task in tasks for table in task.tables}
     if name not in found:
         known = ", ".join([*sorted(found), "fig1", *figures.FIGURES])

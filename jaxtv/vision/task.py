@@ -1,6 +1,6 @@
-"""What a vision task is: model, data, loss and metrics. One module per task; `TASKS` lists them.
+"""What a vision task is: model, data, loss and metrics.
 
-To add a task: write a module with a subclass of `Task` and one line in `TASKS`. Training,
+To add a task: put a module with a subclass of `Task` into `jaxtv/vision/tasks`. Training,
 checkpoints, logs, the commands and `jaxtv reproduce` work on it then.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import importlib
+import pkgutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -19,16 +20,10 @@ import numpy as np
 import optax
 from flax import nnx
 
+from jaxtv.vision import tasks
+
 Batch = dict[str, Any]
 Preset = Literal["smoke", "small", "paper"]
-
-TASKS: dict[str, str] = {
-    "classification": "jaxtv.vision.classification:Classification",
-    "wsol": "jaxtv.vision.wsol:Localisation",
-    "edges": "jaxtv.vision.edges:EdgeDetection",
-    "smoothing": "jaxtv.vision.smoothing:Smoothing",
-    "denoising": "jaxtv.vision.denoising:Denoising",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +129,6 @@ class Task(abc.ABC):
     """One task of the paper.
 
     Attributes:
-        name: as in the commands.
         variants: name -> what it is; the first is the baseline, without TV layers.
         presets: settings by name.
         metric: key of the main result of `evaluate`.
@@ -142,12 +136,16 @@ class Task(abc.ABC):
         tables: the paper's tables on this task, by the name that `jaxtv reproduce` takes.
     """
 
-    name: ClassVar[str]
     variants: ClassVar[Mapping[str, str]]
     presets: ClassVar[Mapping[str, Settings]]
     metric: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
     tables: ClassVar[Mapping[str, Table]] = {}
+
+    @property
+    def name(self) -> str:
+        """That of the module, which is also that in the commands."""
+        return type(self).__module__.rpartition(".")[2]
 
     @abc.abstractmethod
     def load(self, data: Path | None, settings: Settings) -> Dataset:
@@ -205,16 +203,22 @@ def with_lam_rate(
     return optax.partition({"weights": weights, "lam": lam}, labels)
 
 
+def task_names() -> list[str]:
+    """All tasks: the modules of `jaxtv.vision.tasks`."""
+    return [module.name for module in pkgutil.iter_modules(tasks.__path__)]
+
+
 def get_task(name: str, argument: str = "task") -> Task:
     """The task of that name, which the user gave as `argument`; its module is imported here.
 
     Raises:
         ValueError: there is none.
     """
-    if name not in TASKS:
-        raise ValueError(f"`{argument}` must be one of {', '.join(TASKS)}, got {name!r}.")
-    module, cls = TASKS[name].split(":")
-    return getattr(importlib.import_module(module), cls)()
+    if name not in task_names():
+        raise ValueError(f"`{argument}` must be one of {', '.join(task_names())}, got {name!r}.")
+    module = importlib.import_module(f"{tasks.__name__}.{name}")
+    classes = (c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Task))
+    return next(c for c in classes if c.__module__ == module.__name__)()
 
 
 def settings_of(task: Task, preset: str, overrides: Mapping[str, Any] | None = None) -> Settings:

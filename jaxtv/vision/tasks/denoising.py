@@ -105,7 +105,6 @@ def read(path: Path) -> tuple[list[np.ndarray], dict[str, list[np.ndarray]]]:
 class Denoising(Task):
     """Additive white Gaussian noise of known strength, `Settings.noise`, on the scale 0..255."""
 
-    name = "denoising"
     variants: ClassVar = {"baseline": "DnCNN", "tv": "2D TV layers at input and output (Eq. 14)"}
     presets: ClassVar = {
         "smoke": Settings(1, 8, 1e-3, 1e-2, width=8, depth=4, size=32, limit=2),

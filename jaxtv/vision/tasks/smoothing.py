@@ -216,7 +216,6 @@ def weighted_errors(
 class Smoothing(Task):
     """Imitate smoothing filters that people voted for."""
 
-    name = "smoothing"
     variants: ClassVar = {
         "baseline": "ResNet of 16 residual blocks",
         "tv": "four 1D TV-sharp layers in the blocks and a 2D TV-smooth layer at the end",

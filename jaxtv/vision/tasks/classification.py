@@ -410,7 +410,6 @@ PAPER = {
 class Classification(Task):
     """CIFAR-10 and its like."""
 
-    name = "classification"
     variants = VARIANTS
     presets: ClassVar = {
         "smoke": Settings(1, 64, 2e-3, 1e-2, width=8, depth=8, size=32, limit=128),
@@ -439,8 +438,9 @@ class Classification(Task):
         if settings.limit:
             parts = ("train", "validation", "test")
             cut = {part: at_most(settings.limit, getattr(found, part)) for part in parts}
-            of = f"{found.description}, {len(cut['train'][0])} of them, {len(cut['test'][0])} to test"
-            found = dataclasses.replace(found, description=of, **cut)
+            sizes = f"{len(cut['train'][0])} of them, {len(cut['test'][0])} to test"
+            description = f"{found.description}, {sizes}"
+            found = dataclasses.replace(found, description=description, **cut)
         return found
 
     def build(self, variant: str, settings: Settings, rngs: nnx.Rngs) -> AllCNN:

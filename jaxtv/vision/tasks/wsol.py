@@ -20,8 +20,9 @@ from PIL import Image
 
 from jaxtv._solvers import Dykstra
 from jaxtv.nnx import TVLayer
-from jaxtv.vision import classification, images, photos
+from jaxtv.vision import images, photos
 from jaxtv.vision.task import Batch, Column, DataError, Dataset, Settings, Table, Task
+from jaxtv.vision.tasks import classification
 
 LAM = 1.0  # fixed (paper)
 IOUS = (0.3, 0.5, 0.7)
@@ -587,7 +588,6 @@ GROUPS = {
 class Localisation(Task):
     """Learn from class labels, be asked where the object is."""
 
-    name = "wsol"
     variants: ClassVar = {
         "baseline": "class activation maps",
         "tv": "a fixed 2D TV-smooth layer, λ = 1, before the class activation maps",

@@ -335,7 +335,6 @@ def pair_of(picture: Path, edges: Path) -> Annotated:
 class EdgeDetection(Task):
     """Where objects meet."""
 
-    name = "edges"
     variants: ClassVar = {
         "baseline": "DexiNed",
         "tv": "TV-sharp layers on the 2x, 4x and 8x edge maps, TV-smooth on the final one",
