@@ -594,7 +594,7 @@ class Localisation(Task):
     }
     presets: ClassVar = {
         "smoke": Settings(1, 16, 1e-3, 0.0, width=4, depth=1, size=48, limit=32),
-        "small": Settings(12, 32, 2e-3, 0.0, width=8, depth=1, size=64),
+        "small": Settings(30, 32, 2e-3, 0.0, width=8, depth=1, size=64),
         "paper": Settings(10, 32, 1e-3, 0.0, width=64, depth=1, size=224, weight_decay=1e-4),
     }
     metric = "max_box_acc"
