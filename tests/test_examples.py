@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples"
@@ -41,3 +42,17 @@ def test_deblurring():
     for result in results.values():
         assert 0 < result.steps < 500
         assert result.sweeps < 0.6 * result.cold_sweeps
+
+
+def test_pretrained_localisation():
+    """A cat, of ImageNet's class 285; the layer changes the map, not what is seen."""
+    without, with_tv = run("pretrained_localisation")["chelsea"]
+    assert without.label == with_tv.label == 285
+    assert without.probability > 0.6
+    assert with_tv.probability == pytest.approx(without.probability, abs=0.01)  # means are kept
+    variation = [np.abs(np.diff(one.scores)).sum() for one in (without, with_tv)]
+    assert variation[1] < variation[0]
+    centre = np.array([250, 120])  # of the face
+    for one in (without, with_tv):
+        assert (one.box[0, :2] < centre).all()
+        assert (one.box[0, 2:] > centre).all()

@@ -1,5 +1,8 @@
 """DnCNN with TV layers, its data and its metric."""
 
+import os
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,6 +59,45 @@ def test_psnr_is_scikit_images():
     assert denoising.psnr(np.full((2, 2, 3), 10, np.uint8), np.full((2, 2, 3), 11, np.uint8)) == (
         pytest.approx(20 * np.log10(255))
     )
+
+
+# σ = 25, means over the sets: the published weights, which have 20 convolutions and no batch norm.
+RELEASED = {"CBSD68": 31.31, "Kodak24": 32.25, "McMaster": 32.49}
+
+
+@pytest.mark.skipif(
+    not os.environ.get("JAXTV_DNCNN"),
+    reason="weights and pictures may not be copied: $JAXTV_DNCNN names a folder with "
+    "color_sigma=25.mat of cszn/DnCNN and any of CBSD68/, Kodak24/, McMaster/; needs h5py",
+)
+def test_released_weights_reach_the_published_psnr():
+    import h5py
+
+    folder = Path(os.environ["JAXTV_DNCNN"])
+    settings = settings_of(TASK, "paper", {"depth": 20})
+    model = TASK.build("baseline", settings, nnx.Rngs(0))
+    model.eval()
+    for norm in model.norms:
+        norm.var[...] -= norm.epsilon  # the identity
+    with h5py.File(folder / "color_sigma=25.mat") as file:
+        layers = [file[ref] for ref in file["net/layers"][:].ravel()]
+        kinds = ["".join(map(chr, layer["type"][:].ravel())) for layer in layers]
+        weights = [
+            [file[ref][:].T for ref in layer["weights"][:].ravel()]
+            for layer, kind in zip(layers, kinds)
+            if kind == "conv"
+        ]
+    convolutions = [model.first, *model.hidden, model.last]
+    for conv, (kernel, bias) in zip(convolutions, weights, strict=True):
+        sign = -1 if conv is model.last else 1  # theirs predicts the noise
+        conv.kernel[...] = jnp.asarray(sign * kernel)
+        conv.bias[...] = jnp.asarray(sign * bias.ravel())
+    tests = {name: folder / name for name in RELEASED if (folder / name).is_dir()}
+    assert tests
+    tests = {name: photos.read_folder(path) for name, path in tests.items()}
+    found = denoising.scores(model, tests, 25.0)
+    for name in tests:
+        assert found[f"psnr/{name}"] == pytest.approx(RELEASED[name], abs=0.02), name
 
 
 def test_the_noise_of_a_test_picture_is_always_the_same_and_as_strong_as_asked():
