@@ -131,8 +131,8 @@ def reproduce(
 ) -> None:
     """Train every variant and seed of a table of the paper, print it beside the paper's numbers.
 
-    What was done before is not done again; writes OUTPUT/WHAT-PRESET.json and .md, for a figure
-    OUTPUT/WHAT.png and .pdf.
+    What was done before is not done again. A table writes OUTPUT/WHAT-PRESET.json and .md and the
+    figures of its task, a figure its own: OUTPUT/FIGURE.png and .pdf.
 
     Args:
         what: table2 (classification), table3 (wsol), table4 (edges), table5 (smoothing), table6
@@ -152,28 +152,28 @@ def reproduce(
         output.mkdir(parents=True, exist_ok=True)
         console = Console()
 
-        def save(figure) -> None:
-            figures.save(figure, output / what)
-            console.print(f"wrote {output / what}.png and .pdf", soft_wrap=True)
+        def save(name: str, figure) -> None:
+            figures.save(figure, output / name)
+            console.print(f"wrote {output / name}.png and .pdf", soft_wrap=True)
 
         if what == "fig1":
-            save(figures.figure1())
+            save(what, figures.figure1())
             return
-        name = figures.FIGURES[what][0] if what in figures.FIGURES else what
+        is_figure = what in figures.FIGURES
+        name = figures.FIGURES[what][0] if is_figure else what
         task, table = tables.find(name)
         settings = tables.settings_by_group(task, table, preset, dataclasses.asdict(overrides))
-        if what != name:  # a figure shows the first group
-            settings = dict([next(iter(settings.items()))])
+        group, first = next(iter(settings.items()))  # what figures show
         source = data or default_data(task.name)
-        results = tables.run_all(task, preset, settings, source, output, seeds, console)
+        needed = {group: first} if is_figure else settings
+        results = tables.run_all(task, preset, needed, source, output, seeds, console)
         tables.show(table, results, console)
-        if what != name:
-            chosen = next(iter(settings.values()))
-            save(tables.draw(what, preset, chosen, source, output))
-            return
-        training.write_json(output / f"{what}-{preset}.json", results)
-        (output / f"{what}-{preset}.md").write_text(tables.markdown(table, results) + "\n")
-        console.print(f"wrote {output / what}-{preset}.json and .md", soft_wrap=True)
+        if not is_figure:
+            training.write_json(output / f"{what}-{preset}.json", results)
+            (output / f"{what}-{preset}.md").write_text(tables.markdown(table, results) + "\n")
+            console.print(f"wrote {output / what}-{preset}.json and .md", soft_wrap=True)
+        for figure in [what] if is_figure else figures.of_table(name):
+            save(figure, tables.draw(figure, preset, first, source, output))
 
     _guarded("reproduce", run)
 

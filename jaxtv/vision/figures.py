@@ -262,3 +262,8 @@ FIGURES: dict[str, tuple[str, Callable[[Trained], Figure]]] = {
         ),
     ),
 }
+
+
+def of_table(table: str) -> list[str]:
+    """The figures that are drawn from the runs of a table."""
+    return [name for name, (its_table, _) in FIGURES.items() if its_table == table]
