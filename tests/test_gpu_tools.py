@@ -15,6 +15,7 @@ import pytest
 import simt_platform
 
 import jaxtv
+from benchmarks.gpu_model import costs, sass, simulate
 from jaxtv import _ffi, _primitive
 
 pytestmark = [pytest.mark.once, pytest.mark.host]
@@ -175,29 +176,25 @@ def sass_of(lines):
 
 
 def test_a_loop_behind_a_warp_synchronisation_is_found():
-    report = script("scripts/sass_report.py")
     body = [".L_loop:", "FADD", ".L_back:", "FMUL", "@P0 BRA `(.L_loop)"]
     lines = ["MOV", *body, "EXIT", "SHFL", "BRA `(.L_back)"]  # the last two: out of line
-    (loop,) = report.loops_of(report.Kernel("k", 1, report._parse(sass_of(lines))))
+    (loop,) = sass.loops_of(sass.Kernel("k", 1, sass._parse(sass_of(lines))))
     assert [i.name for i in loop.body] == ["FADD", "FMUL", "BRA"]
 
 
 def test_the_side_of_a_loop_that_stores_counts_by_its_share():
-    report = script("scripts/sass_report.py")
     store, other = ["STS", "FADD", "BRA `(.L_join)"], ["DADD"]
     body = [".L_loop:", "LDS", "@P0 BRA `(.L_else)", *store, ".L_else:", *other, ".L_join:", "FMUL"]
     lines = ["MOV", *body, "@P1 BRA `(.L_loop)", "EXIT"]
-    (loop,) = report.loops_of(report.Kernel("k", 1, report._parse(sass_of(lines))))
+    (loop,) = sass.loops_of(sass.Kernel("k", 1, sass._parse(sass_of(lines))))
     assert [[i.name for i in side] for side in loop.sides] == [["STS", "FADD", "BRA"], ["DADD"]]
-    issued, *_ = report.cycles_of(report.at_times(loop, 10, 0.5))
+    issued, *_ = costs.cycles_of(costs.at_times(loop, 10, 0.5))
     assert issued == 10 * 5 + 10 * 0.5 * 3
 
 
 def test_rounds_of_the_decomposition():
-    report = script("scripts/sass_report.py")
-
     def rounds(x, lam):
-        return report.decomposed(x, lam).rounds.tolist()
+        return simulate.decomposed(x, lam).rounds.tolist()
 
     constant, step = np.zeros((1, 9)), np.repeat([[0.0, 1.0]], 8)[None]
     assert rounds(constant, 1.0) == [1]
@@ -208,12 +205,11 @@ def test_rounds_of_the_decomposition():
 
 
 def test_lanes_with_cuts():
-    report = script("scripts/sass_report.py")
     x = np.zeros((1, 1024))
-    assert report.decomposed(x, 1.0).cutting == 0
+    assert simulate.decomposed(x, 1.0).cutting == 0
     x[0, 500:] = 9
     # 33 samples of a lane; one cut after the first round and after the second.
-    assert report.decomposed(x, 1.0).cutting == 1 / 33
+    assert simulate.decomposed(x, 1.0).cutting == 1 / 33
 
 
 def test_the_pages_of_predictions_agree():
