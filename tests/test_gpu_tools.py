@@ -212,6 +212,22 @@ def test_lanes_with_cuts():
     assert simulate.decomposed(x, 1.0).cutting == 1 / 33
 
 
+def test_trips_of_windows():
+    seen, whole = simulate.SEEN, (simulate.TRIPS * simulate.SEEN + simulate.MORE_TRIPS)
+    # No cut: each sample that a window sees is read once. A ramp is read again until the budget ends.
+    assert simulate.windows_trips(np.zeros(1024), 1.0) == ((seen - 1) / simulate.WINDOW, 0)
+    assert simulate.windows_trips(np.arange(1024.0), 50.0)[0] == whole / simulate.WINDOW
+
+
+def test_the_grid_runs_eight_rounds_of_what_its_lanes_hold():
+    tile, scan = [".L_tile:", "MOV"], [".L_scan:", "SHFL", "@P0 BRA `(.L_scan)"]
+    each = [".L_each:", "LDG.E.S8", "LDG.E.S8", "@P1 BRA `(.L_each)"]  # two samples at once
+    code = sass._parse(sass_of([*tile, *scan, *each, "@P2 BRA `(.L_tile)", "EXIT"]))
+    names = {*costs.GRID_ROUND, *costs.GRID_ONCE}
+    issued, *_ = costs.cycles_of(costs.grid_cost({k: sass.Kernel(k, 1, code) for k in names}))
+    assert issued == (8 + 8 * 4) * (2 + 5 * 2 + 16 / 2 * 3)
+
+
 def test_the_pages_of_predictions_agree():
     """Each predicted time of docs/gpu.md is one of docs/gpu-model.md; none is said to be measured."""
     model = set(re.findall(r"\d+", (ROOT / "docs/gpu-model.md").read_text()))
