@@ -28,7 +28,8 @@ def match(found: np.ndarray, truth: np.ndarray, distance: float) -> tuple[np.nda
         The matched pixels of each, bool (H, W).
     """
     if found.sum() > truth.sum():  # whatever stays alone is searched for in vain: let it be few
-        return match(truth, found, distance)[::-1]
+        of_truth, of_found = match(truth, found, distance)
+        return of_found, of_truth
     reach = int(distance)
     here, there = np.argwhere(found), np.argwhere(truth)
     number = np.full(np.add(truth.shape, 2 * reach), -1)
