@@ -80,6 +80,7 @@ def read_weights(path: Path) -> Weights:
     }
 
 
+@jax.jit
 def features(w: Weights, x: Array) -> Array:
     """EfficientNet-Lite0 before its mean over places: (N, H, W, 3) to (N, H/32, W/32, 1280)."""
 
@@ -110,18 +111,23 @@ def features(w: Weights, x: Array) -> Array:
 
 @jax.jit
 def evidence(w: Weights, x: Array, lam: float) -> Array:
-    """Evidence for each class at each place: (N, H, W, 3) to (N, H/32, W/32, 1000)."""
-    smooth = jaxtv.prox_tv2d(features(w, x), lam, axes=(1, 2))
+    """Evidence for each class at each place, from features: (..., 1280) to (..., 1000)."""
+    smooth = jaxtv.prox_tv2d(x, lam, axes=(1, 2))
     return smooth @ w["_fc.weight"].T + w["_fc.bias"]
 
 
-def look(w: Weights, photo: np.ndarray, lam: float) -> Seen:
-    """What the network sees on a photo, uint8 (H, W, 3)."""
+def look(w: Weights, photo: np.ndarray, lams: tuple[float, ...]) -> list[Seen]:
+    """What the network sees on a photo, uint8 (H, W, 3), for each λ."""
     square = jax.image.resize(photo.astype(np.float32), (SIDE, SIDE, 3), "linear")
-    maps = evidence(w, (square[None] - 127) / 128, lam)[0]
+    x = features(w, (square[None] - 127) / 128)
+    return [summary(evidence(w, x, lam)[0], photo.shape[:2]) for lam in lams]
+
+
+def summary(maps: Array, size: tuple[int, ...]) -> Seen:
+    """What evidence (h, w, 1000) says, at the size of the photo."""
     chances = jax.nn.softmax(maps.mean(axis=(0, 1)))
     label = int(chances.argmax())
-    scores = wsol.score_map(np.asarray(maps[..., label]), *photo.shape[:2])
+    scores = wsol.score_map(np.asarray(maps[..., label]), *size)
     return Seen(label, float(chances[label]), scores, largest_box(scores > LEVEL))
 
 
@@ -140,7 +146,7 @@ def weights_path() -> Path:
     return next(Path(found.origin).parent.glob("models/*.pth"))
 
 
-def main(args: list[str] | None = None) -> dict[str, tuple[Seen, Seen]]:
+def main(args: list[str] | None = None) -> dict[str, list[Seen]]:
     """Prints and draws what is seen; returns it by photo, without and with the TV layer."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", nargs="*", type=Path)
@@ -154,7 +160,7 @@ def main(args: list[str] | None = None) -> dict[str, tuple[Seen, Seen]]:
     seen, rows = {}, []
     for path in paths:
         photo = images.read_rgb(path)
-        seen[path.stem] = both = look(w, photo, 0.0), look(w, photo, options.lam)
+        seen[path.stem] = both = look(w, photo, (0.0, options.lam))
         rows.append({"photo": photo})
         for name, one in zip(("CAM", f"CAM + TV, λ = {options.lam}"), both):
             rows[-1][name] = figures.framed(figures.heated(photo, one.scores), one.box)

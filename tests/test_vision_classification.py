@@ -163,8 +163,7 @@ def test_folders_of_pictures_are_read(tmp_path):
     np.testing.assert_array_equal(data.train[0][:, 0, 0, 0], 100 * data.train[1])
     assert len(data.train[0]) == 18
     assert len(data.test[0]) == 20
-    task = get_task("classification")
-    few = task.load(tmp_path, settings_of(task, "small", {"limit": 8}))
+    few = TASK.load(tmp_path, settings_of(TASK, "small", {"limit": 8}))
     assert len(few.test[0]) == 8
     assert set(few.test[1]) == {0, 1}  # though the files are sorted by class
     np.testing.assert_array_equal(few.test[0][:, 0, 0, 0], 100 * few.test[1])

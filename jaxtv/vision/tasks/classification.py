@@ -121,11 +121,7 @@ class Labelled(Dataset):
 
     def epoch(self, rng: np.random.Generator, batch_size: int) -> Iterator[Batch]:
         """Shuffled, mirrored and shifted by up to 4 pixels (He et al. 2016)."""
-        x, y = self.train
-        order = rng.permutation(len(x))
-        for i in range(self.steps(batch_size)):
-            take = order[i * batch_size : (i + 1) * batch_size]
-            yield {"image": normalise(augment(x[take], rng)), "label": y[take]}
+        return batches(self.train, rng, batch_size, shift=4)
 
     def corrupted(self, name: str, severity: int) -> tuple[np.ndarray, np.ndarray]:
         """Test images under one corruption, and their labels."""
@@ -142,6 +138,17 @@ class Labelled(Dataset):
 def normalise(x: np.ndarray) -> np.ndarray:
     """uint8 to float32 of about zero mean and unit variance, the same for every data set."""
     return (x.astype(np.float32) / 255 - np.float32(0.5)) * np.float32(4)
+
+
+def batches(
+    part: tuple[np.ndarray, np.ndarray], rng: np.random.Generator, batch_size: int, shift: int
+) -> Iterator[Batch]:
+    """All whole batches of images and labels, shuffled and augmented."""
+    x, y = part
+    order = rng.permutation(len(x))
+    for i in range(len(x) // batch_size):
+        take = order[i * batch_size : (i + 1) * batch_size]
+        yield {"image": normalise(augment(x[take], rng, shift)), "label": y[take]}
 
 
 def augment(x: np.ndarray, rng: np.random.Generator, shift: int = 4) -> np.ndarray:

@@ -356,12 +356,8 @@ class Places(Dataset):
 
     def epoch(self, rng: np.random.Generator, batch_size: int) -> Iterator[Batch]:
         """Shuffled, mirrored and shifted by up to an eighth."""
-        x, y = self.train
-        order = rng.permutation(len(x))
-        for i in range(self.steps(batch_size)):
-            take = order[i * batch_size : (i + 1) * batch_size]
-            image = classification.augment(x[take], rng, shift=x.shape[1] // 8)
-            yield {"image": classification.normalise(image), "label": y[take]}
+        shift = self.train[0].shape[1] // 8
+        return classification.batches(self.train, rng, batch_size, shift)
 
 
 def compose(
