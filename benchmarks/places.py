@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import json
 import os
 import pathlib
@@ -18,8 +17,8 @@ from types import ModuleType
 import numpy as np
 
 from benchmarks.worker import Runner
+from testing import ROOT, peers
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "benchmarks"
 # scico wants an older jax than jaxtv, so it has an environment of its own, made on first use.
 SCICO = ["scico==0.0.7", "jax==0.8.1", "jaxlib==0.8.1"]
@@ -34,21 +33,14 @@ def pins() -> dict[str, str]:
     with (ROOT / "pyproject.toml").open("rb") as file:
         extra = tomllib.load(file)["project"]["optional-dependencies"]["bench"]
     pinned = dict(pin.split("==") for pin in [*extra, SCICO[0]] if "==" in pin)
-    return {"prox_tv": _builder().VERSION, **pinned}
-
-
-def _builder() -> ModuleType:
-    """`tests/peers.py`: prox_tv exists as source only, and the tests need it as well."""
-    if str(ROOT / "tests") not in sys.path:
-        sys.path.append(str(ROOT / "tests"))
-    return importlib.import_module("peers")
+    return {"prox_tv": peers.VERSION, **pinned}
 
 
 @functools.cache
 def prox_tv() -> ModuleType:
     BUILD.mkdir(parents=True, exist_ok=True)
     try:
-        return _builder().prox_tv(lambda: BUILD)
+        return peers.prox_tv(lambda: BUILD)
     except RuntimeError as error:
         raise NotInstalledError(str(error).splitlines()[-1]) from error
 

@@ -1,6 +1,6 @@
 // Launching kernels and reaching their shared memory. Kernels go through these two, so that the
 // same .cu files compile with nvcc and, for tests without a GPU, as C++ (-DJAXTV_SIMT) against
-// tests/simt/simt.hpp.
+// testing/emulator/simt.hpp.
 #pragma once
 
 #include <limits>

@@ -75,9 +75,8 @@ done
 workers=$(python3 -c 'import os, xdist; print("-n", max(1, os.cpu_count() - 4))' 2> /dev/null)
 # shellcheck disable=SC2086
 stage tests 220 python3 -P -m pytest -q -ra --no-header --tb=short -o faulthandler_timeout=60 $workers \
-  tests/test_cuda*.py tests/test_prox*.py tests/test_derivatives.py tests/test_transforms.py \
-  tests/test_half.py tests/test_functional.py tests/test_properties.py tests/test_fallback.py \
-  tests/test_converged.py tests/test_layers.py
+  tests/kernels tests/api/test_prox*.py tests/transforms/test_{derivatives,transforms}.py \
+  tests/api/test_{half,functional,properties,converged,layers}.py tests/lowering/test_fallback.py
 wait
 
 left=$((470 - SECONDS))

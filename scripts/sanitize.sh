@@ -6,7 +6,7 @@
 #     the kernels.
 #   scripts/sanitize.sh thread [RUNS]
 #     ThreadSanitizer knows nothing of the locks in jaxlib and Python, which are not built with it,
-#     so the handlers run without both: called as XLA calls them by fuzz/, on threads of its own.
+#     so the handlers run without both: called as XLA calls them by soak/fuzz/, on threads of its own.
 #     No finding is suppressed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -33,8 +33,8 @@ git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t 
 configure "$tree"
 cmake --install "$build" --prefix "$tree" > /dev/null
 cd "$tree"
-[ $# -gt 0 ] || set -- tests/test_{prox1d,prox2d,derivatives,converged,ffi,errors,long_signals}.py \
-  tests/test_{half,properties,transforms,sharding,functional,range}.py
+[ $# -gt 0 ] || set -- tests/api/test_{prox1d,prox2d,converged,errors,long_signals,half,properties,functional,range}.py \
+  tests/lowering/test_ffi.py tests/transforms/test_{derivatives,transforms,sharding}.py
 # Python and jaxlib free at exit, if at all; libstdc++ is named so that exceptions are seen.
 export LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so)"
 export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0

@@ -11,22 +11,17 @@ pytest orders the tests by it, and no jit cache is thrown away in between. Marke
 
 import contextlib
 import os
-import sys
-from pathlib import Path
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
-sys.path.insert(0, str(Path(__file__).parent))  # oracles, inputs, peers
-sys.path.append(str(Path(__file__).parents[1]))  # benchmarks
 
 import hypothesis
 import jax
-import peers
 import pytest
-import simt_platform
 
 from jaxtv import _ffi
+from testing import emulator, peers
 
 RUNS = ("x64", "f32")
 INSTALLED = "JAXTV_TEST_INSTALLED" in os.environ  # a wheel, without the sources of the emulation
@@ -51,7 +46,7 @@ def pytest_configure(config):
 
 def require_cuda():
     """The CUDA kernels will run, on a GPU: no emulation, no fallback, no CPU."""
-    if not simt_platform.on_gpu():
+    if not emulator.on_gpu():
         raise pytest.UsageError("JAXTV_REQUIRE_CUDA is set, but JAX sees no CUDA device")
     if "cuda" not in _ffi.REGISTERED:
         raise pytest.UsageError(
@@ -67,7 +62,7 @@ def require_cuda():
 
 def pytest_collection_modifyitems(config, items):
     def wanted(item):
-        if simt_platform.on_gpu() and (
+        if emulator.on_gpu() and (
             item.get_closest_marker("host") or {"mesh", "prox_tv"} & set(item.fixturenames)
         ):
             return False
@@ -101,10 +96,10 @@ def prox_tv(request):
 @pytest.fixture(scope="session")
 def simt(request):
     """CPU target -> target of the SIMT build of its CUDA kernel."""
-    return simt_platform.load(request.config.cache.mkdir("simt"))
+    return emulator.load(request.config.cache.mkdir("simt"))
 
 
-@pytest.fixture(autouse=simt_platform.on_gpu())
+@pytest.fixture(autouse=emulator.on_gpu())
 def cpu_beside_the_gpu(request):
     """On a GPU: what a test compares the CUDA kernels with is computed on the CPU."""
     beside = "simt" in request.fixturenames
@@ -115,5 +110,5 @@ def cpu_beside_the_gpu(request):
 @pytest.fixture(scope="session", autouse=os.environ.get("JAXTV_TEST_PLATFORM") == "simt")
 def whole_suite_on_simt(simt):
     """JAXTV_TEST_PLATFORM=simt: every test runs on the CUDA kernels, where they are written."""
-    with simt_platform.using(simt):
+    with emulator.using(simt):
         yield

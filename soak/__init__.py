@@ -1,0 +1,1 @@
+"""Long runs: the figures of docs/reliability.md, each made by one check (`python -m soak`)."""

@@ -1,0 +1,62 @@
+"""The CUDA kernels against those of the CPU, in units in the last place of max|x|.
+
+The kernels are those of cuda/, compiled as C++ and emulated (testing/emulator), or run on a GPU
+where JAX has one.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from soak.accuracy import SOLVERS, solve
+from soak.generators import DTYPES, Batch, batch
+from soak.result import Result
+from testing import ROOT, emulator
+
+MOST_ULPS = {"float32": 1, "float64": 32, "bfloat16": 1, "float16": 1}
+SAMPLES = 3000  # of a batch: the emulation is slow
+TOGETHER = 50  # batches for which the platform is switched once
+
+
+def ulps(b: Batch, y: np.ndarray, z: np.ndarray) -> float:
+    """The largest difference of two solutions, in ulps of max|x| of their signal.
+
+    Half types: in ulps of the half type. A NaN in only one of them is infinitely far.
+    """
+    eps = float(jnp.finfo(b.dtype).eps)
+    unit = np.maximum(2.0 ** np.floor(np.log2(b.scale)) * eps, float(jnp.finfo(b.dtype).tiny))
+    same = (y == z) | (np.isnan(y) & np.isnan(z))
+    with np.errstate(invalid="ignore"):
+        off = np.where(same, 0, np.abs(y - z) / unit)
+    return float(np.max(np.where(np.isnan(off), np.inf, off), initial=0))
+
+
+def platforms(cases: int, seed: int = 0) -> Result:
+    """Batches of `random`, by every exact solver in turn."""
+    folder = ROOT / "build" / "simt"
+    folder.mkdir(parents=True, exist_ok=True)
+    cuda = emulator.load(folder)
+    worst, failures = dict.fromkeys(DTYPES, 0.0), []
+    for first in range(seed, seed + cases, TOGETHER):
+        seeds = range(first, min(first + TOGETHER, seed + cases))
+        batches = [batch(s, samples=SAMPLES) for s in seeds]
+        solvers = [SOLVERS[s % len(SOLVERS)] for s in seeds]
+        with jax.default_device(jax.devices("cpu")[0]):
+            expected = [solve(b, solver) for b, solver in zip(batches, solvers, strict=True)]
+        with emulator.using(cuda):
+            found = [solve(b, solver) for b, solver in zip(batches, solvers, strict=True)]
+        for s, b, y, z in zip(seeds, batches, expected, found, strict=True):
+            off = ulps(b, y, z)
+            worst[b.dtype] = max(worst[b.dtype], off)
+            if not off <= MOST_ULPS[b.dtype]:
+                failures.append(f"seed {s}: {b.dtype} {b.x.shape}, {off:.3g} ulps of max|x|")
+                print(failures[-1], flush=True)
+    figures = (f"{d}: {worst[d]:.2g} ({MOST_ULPS[d]} allowed)" for d in DTYPES)
+    return Result(
+        "CUDA kernels (emulated, testing/emulator) against CPU kernels, 1D",
+        f"{cases:,} batches of `random`, of up to {SAMPLES:,} samples",
+        "largest difference in ulps of max|x|: " + ", ".join(figures),
+        failures,
+    )

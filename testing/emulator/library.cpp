@@ -1,0 +1,216 @@
+// The CUDA handlers as a plain shared library, for ctypes (testing/emulator).
+#include <sys/mman.h>
+
+#include <cstddef>
+#include <string>
+
+#include "components.hpp"
+#include "dykstra.hpp"
+#include "prox1d.hpp"
+#include "segments.hpp"
+#include "targets.hpp"
+
+namespace {
+struct Entry {
+  const char* name;
+  void* handler;
+};
+#define JAXTV_ENTRY(name) {#name, reinterpret_cast<void*>(&name)},
+const Entry entries[] = {JAXTV_HANDLERS(JAXTV_ENTRY)};
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_name(std::size_t i) {
+  return i < sizeof entries / sizeof *entries ? entries[i].name : nullptr;
+}
+extern "C" __attribute__((visibility("default"))) void* jaxtv_simt_handler(std::size_t i) {
+  return entries[i].handler;
+}
+
+// Scratch of the 1D prox, for sizes that no test can run.
+extern "C" __attribute__((visibility("default"))) std::int64_t jaxtv_simt_workspace(
+    int method, std::int64_t signals, std::int64_t n) {
+  return jaxtv::cuda::prox_workspace({1, signals, n, 1}, jaxtv::Method(method));
+}
+
+// Whether XLA may record a handler into a command buffer, by what the handler says of itself.
+extern "C" __attribute__((visibility("default"))) bool jaxtv_simt_recordable(std::size_t i) {
+  XLA_FFI_Metadata metadata{};
+  metadata.struct_size = XLA_FFI_Metadata_STRUCT_SIZE;
+  XLA_FFI_Metadata_Extension extension{};
+  extension.extension_base = {XLA_FFI_Metadata_Extension_STRUCT_SIZE, XLA_FFI_Extension_Metadata,
+                              nullptr};
+  extension.metadata = &metadata;
+  XLA_FFI_CallFrame frame{};
+  frame.struct_size = XLA_FFI_CallFrame_STRUCT_SIZE;
+  frame.extension_start = &extension.extension_base;
+  reinterpret_cast<XLA_FFI_Handler*>(entries[i].handler)(&frame);
+  return metadata.traits & XLA_FFI_HANDLER_TRAITS_COMMAND_BUFFER_COMPATIBLE;
+}
+
+// Starts to record launches; what was recorded since.
+extern "C" __attribute__((visibility("default"))) void jaxtv_simt_record() {
+  const std::lock_guard<std::mutex> lock(simt::record().mutex);
+  simt::record().on = true;
+  simt::record().lines.clear();
+}
+extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_recorded() {
+  simt::record().on = false;
+  return simt::record().lines.c_str();
+}
+
+// Runs blocks, warps and lanes from the last to the first, or as usual.
+extern "C" __attribute__((visibility("default"))) void jaxtv_simt_reverse(bool on) {
+  simt::reversed() = on;
+}
+
+namespace {
+
+// Zeros that take no memory until they are written.
+struct Sparse {
+  std::size_t bytes;
+  void* data;
+  explicit Sparse(std::int64_t size)
+      : bytes(std::size_t(size)),
+        data(mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {}
+  ~Sparse() { munmap(data, bytes); }
+  bool ok() const { return data != MAP_FAILED; }
+  float* floats() const { return static_cast<float*>(data); }
+};
+
+}  // namespace
+
+// The 1D prox and its adjoint on a huge array of zeros, of which only the first and the last block
+// run. The first and the last signal are a step from 0 to 4 with λ = 1. Returns what is wrong.
+extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_huge(int method,
+                                                                              std::int64_t outer,
+                                                                              std::int64_t n,
+                                                                              std::int64_t inner) {
+  using namespace jaxtv::cuda;
+  const Shape s{1, outer, n, inner};
+  const std::int64_t signals = s.signals(), size = signals * n;
+  const jaxtv::Solver solver{jaxtv::Method(method), 1e-6, 10, 0};
+  const Sparse x(4 * size), w(4 * signals), y(4 * size), g(4 * size), gw(4 * signals);
+  const Sparse scratch(8 + prox_workspace(s, solver.method) + segment_workspace<float>(s));
+  for (const Sparse* a : {&x, &w, &y, &g, &gw, &scratch})
+    if (!a->ok()) return "no address space";
+  const std::int64_t places[] = {0, size - 1 - (n - 1) * inner};
+  for (std::int64_t at : places)
+    for (std::int64_t k = n / 2; k < n; ++k) x.floats()[at + k * inner] = 4;
+  w.floats()[0] = w.floats()[signals - 1] = 1;
+  const Prox<float> op{x.floats(), w.floats(), false, y.floats(), nullptr, nullptr, nullptr};
+  const Pull<float> pull{{y.floats(), w.floats(), false, nullptr, 0, 0},
+                         x.floats(),
+                         g.floats(),
+                         gw.floats(),
+                         false,
+                         false};
+  simt::current_device() = 0;
+  auto& only = simt::Machine::here().only;
+  only = {0, -1};
+  Status bad = prox1d<float>(simt::kStream, s, op, solver, scratch.data);
+  if (!bad) bad = segment_pull<float>(simt::kStream, s, pull, scratch.data);
+  only.clear();
+  if (bad) return bad;
+  const float low = 1 / float(n / 2), high = 4 - low;
+  for (std::int64_t at : places) {
+    const std::int64_t last = at + (n - 1) * inner;
+    if (y.floats()[at] != low || y.floats()[last] != high) return "wrong solution";
+    if (g.floats()[at] != 0 || g.floats()[last] != 4) return "wrong adjoint";
+  }
+  if (gw.floats()[0] != -4 || gw.floats()[signals - 1] != -4) return "wrong adjoint in the weight";
+  return "";
+}
+
+// One sweep of Dykstra with masks, its tangent and its adjoint, on `batch` huge arrays of (n,
+// inner) zeros, of which only the first and the last block of each launch run. The axes: n, and
+// with two also inner. The first and the last signal along n, with two axes all of the first and of
+// the last array, are a step from 0 to 4 with λ = 1, which stays as it is along inner. Returns what
+// is wrong.
+extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_huge_dykstra(
+    int axes, std::int64_t batch, std::int64_t n, std::int64_t inner) {
+  using namespace jaxtv::cuda;
+  const std::int64_t size = batch * n * inner, across = axes == 2 ? inner : 1;
+  const Iteration it =
+      axes == 1 ? Iteration{1, size, 1, 1, {{1, batch, n, inner}}}
+                : Iteration{batch, n * inner, 1, 2, {{batch, 1, n, inner}, {batch, n, inner, 1}}};
+  const jaxtv::Solver solver{jaxtv::Method::kDirect, 1e-6, 10, 0};
+  const std::int64_t signals[] = {batch * inner, batch * n};
+  const Sparse x(4 * size), y(4 * size), mask(size), w0(4 * signals[0]), w1(4 * signals[1]),
+      scratch(8 + dykstra_workspace<float>(it, solver, true) +
+              dykstra_derivative_workspace<float>(it));
+  for (const Sparse* a : {&x, &y, &mask, &w0, &w1, &scratch})
+    if (!a->ok()) return "no address space";
+  const std::int64_t places[] = {0, size - (n - 1) * inner - across};  // of the first samples
+  for (std::int64_t at : places)
+    for (std::int64_t i = 0; i < across; ++i)
+      for (std::int64_t k = n / 2; k < n; ++k) x.floats()[at + i + k * inner] = 4;
+  for (std::int64_t i = 0; i < across; ++i) w0.floats()[i] = w0.floats()[signals[0] - 1 - i] = 1;
+  for (std::int64_t k = 0; k < n; ++k) w1.floats()[k] = w1.floats()[signals[1] - 1 - k] = 1;
+  const auto is = [&](float low, float high) {
+    for (std::int64_t at : places)
+      for (std::int64_t k = 0; k < n; ++k)
+        if (y.floats()[at + k * inner] != (k < n / 2 ? low : high)) return false;
+    return true;
+  };
+  auto* codes = static_cast<std::uint8_t*>(mask.data);
+  float *weights[] = {w0.floats(), w1.floats()}, *out = y.floats();
+  const PerAxis<const float> w{{weights[0], weights[1]}, {}};
+  const float low = 1 / float(n / 2), high = 4 - low;
+  simt::current_device() = 0;
+  auto& only = simt::Machine::here().only;
+  only = {0, -1};
+  const char* wrong =
+      dykstra<float>(simt::kStream, it, solver, x.floats(), w, out, codes, scratch.data);
+  if (!wrong && !is(low, high)) wrong = "wrong solution";
+  if (!wrong)
+    wrong = dykstra_push<float>(simt::kStream, it, codes, x.floats(), w, out, scratch.data);
+  if (!wrong && !is(low, high)) wrong = "wrong tangent";
+  if (!wrong)
+    wrong = dykstra_pull<float>(simt::kStream, it, codes, x.floats(), out,
+                                {{weights[0], weights[1]}, {}}, scratch.data);
+  only.clear();
+  if (wrong) return wrong;
+  if (!is(0, 4)) return "wrong adjoint";
+  return weights[0][0] == -4 && weights[0][signals[0] - 1] == -4 ? "" : "wrong adjoint in a weight";
+}
+
+// Both derivatives of `batch` images, of more samples than are done at once. All samples of an
+// image are joined, but in the last the first lies below both of its neighbours. Looked at are the
+// first image, the last of the first part, and the last of all; only the first and the last block
+// of each launch run. Returns what is wrong.
+extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_huge_components(
+    std::int64_t batch, std::int64_t rows, std::int64_t columns) {
+  using namespace jaxtv::cuda;
+  const std::int64_t size = rows * columns, samples = batch * size, last = batch - 1;
+  const Grid grid{batch, size, 2, {{1, 1, rows, columns}, {1, rows, columns, 1}}};
+  const bool per_edge[2] = {};
+  const Sparse x(4 * samples), y(4 * samples), masks(samples), w0(4 * batch * columns),
+      w1(4 * batch * rows), scratch(8 + components_workspace(grid, per_edge));
+  for (const Sparse* a : {&x, &y, &masks, &w0, &w1, &scratch})
+    if (!a->ok()) return "no address space";
+  for (std::int64_t i : {std::int64_t(0), 2147483647 / size - 1, last})
+    x.floats()[i * size] = float(size);
+  auto* codes = static_cast<std::uint8_t*>(masks.data);
+  codes[last * size] = kJumpUp | kJumpUp << 2;
+  float &first0 = w0.floats()[last * columns], &first1 = w1.floats()[last * rows];
+  const auto wrong = [&](float alone, float rest) {
+    for (std::int64_t i : {std::int64_t(0), 2147483647 / size - 1})
+      if (y.floats()[i * size] != 1 || y.floats()[(i + 1) * size - 1] != 1) return true;
+    return y.floats()[last * size] != alone || y.floats()[samples - 1] != rest;
+  };
+  simt::current_device() = 0;
+  auto& only = simt::Machine::here().only;
+  only = {0, -1};
+  Status bad = components_pull<float>(simt::kStream, grid, codes, x.floats(), y.floats(),
+                                      {{w0.floats(), w1.floats()}, {}}, scratch.data);
+  if (!bad && (wrong(float(size), 0) || first0 != float(size) || first1 != float(size)))
+    bad = "wrong adjoint";
+  first0 = first1 = float(size - 1);
+  if (!bad)
+    bad = components_push<float>(simt::kStream, grid, codes, x.floats(),
+                                 {{w0.floats(), w1.floats()}, {}}, y.floats(), scratch.data);
+  only.clear();
+  if (bad) return bad;
+  return wrong(float(3 * size - 2), -2) ? "wrong tangent" : "";
+}

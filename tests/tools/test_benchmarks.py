@@ -1,0 +1,147 @@
+"""The benchmark suite: its solvers against the oracles, a quick run, the guard's comparison."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import instructions, report, scalar, targets
+from benchmarks.measure import Effort, Method, Problem, interleave, race
+from benchmarks.places import Places
+from testing import ROOT, oracles
+
+pytestmark = pytest.mark.once
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """(results, page, folder) of a quick run of some chapters, by the command."""
+    folder = tmp_path_factory.mktemp("benchmarks")
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--output", str(folder)]
+    chapters = ["table1", "kernels", "images", "scaling_n", "scaling_lam", "threads"]
+    done = subprocess.run(
+        [*command, "--only", *chapters], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads((folder / "benchmarks.json").read_text())
+    return results, (folder / "benchmarks.md").read_text(), folder
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.1, 1.0, 10.0, 100.0])
+@pytest.mark.parametrize("n", [1, 2, 33])
+def test_scalar_solvers(n, lam):
+    x = np.random.default_rng(0).normal(size=(20, n))
+    y = oracles.prox1d(x, lam).y
+    assert np.abs(scalar.solve("loop_f64", x, lam, np.empty_like(x), 2) - y).max() < 1e-12
+    assert np.abs(scalar.optimum1d(x, lam) - y).max() < 1e-14
+    single = x.astype(np.float32)
+    assert np.abs(scalar.solve("loop_f32", single, lam, np.empty_like(single), 1) - y).max() < 1e-4
+
+
+def test_optimum_of_an_image():
+    x = np.random.default_rng(0).normal(size=(12, 9))
+    y = scalar.optimum2d(x, 0.3)
+    assert np.abs(y - oracles.dykstra(x, (0.3, 0.3), (1, 0), 500)).max() < 1e-5
+    worse = scalar.objective(x, y + 1e-3, 0.3, (0, 1))
+    assert scalar.objective(x, y, 0.3, (0, 1)) < worse
+
+
+def test_interleaving_and_its_limits():
+    order = []
+    samplers = [lambda: order.append("a") or 1.0, None, lambda: order.append("b") or 2.0]
+    assert interleave(samplers, Effort(runs=3, seconds=9)) == [[1.0] * 3, [], [2.0] * 3]
+    assert order == list("ababab")
+
+
+def test_a_peer_that_is_missing_or_broken_is_in_the_records():
+    problem = Problem("p", np.zeros((4, 8), np.float32), 1.0)
+    methods = [
+        Method("jaxtv", "jaxtv_forward"),
+        Method("prox_tv nonsense", "prox_tv_rows", {"method": "nonsense"}),
+        Method("scico", "scico_prox", place="scico without an environment"),
+    ]
+    places = Places(may_install=False)
+    try:
+        first, broken, missing = race(places, problem, methods, Effort(2, 0.1))
+    finally:
+        places.close()
+    assert first["status"] == "ok"
+    assert first["ratio"] == 1
+    assert first["error"] == 0
+    assert broken["status"] == "failed"
+    assert missing["status"] == "not installed"
+    assert "scico" in missing["reason"]
+
+
+def test_records(quick):
+    results, _, _ = quick
+    assert results["quick"]
+    assert results["environment"]["pins"].keys() >= {"prox_tv", "scico", "cvxpylayers"}
+    for records in results["chapters"].values():
+        for record in records:
+            assert record["status"] in ("ok", "not installed", "failed")
+            if record["status"] == "ok":
+                assert 0 < record["median"] < 60
+                assert record["runs"] >= 1
+            else:
+                assert record["reason"]
+
+
+def test_methods_solve_the_problem(quick):
+    """A wrong scale of λ in one of the adapters would show here."""
+    records = {r["method"]: r for r in quick[0]["chapters"]["table1"]}
+    for name in ("jaxtv", "jaxtv ProjectedNewton", "C loop", "prox_tv dp", "prox_tv pn"):
+        assert records[name]["error"] < 1e-5, name
+    images = {r["method"]: r for r in quick[0]["chapters"]["images"]}
+    for name in ("jaxtv Dykstra(4)", "prox_tv pd, 4 iterations", "prox_tv dr, 4 iterations"):
+        assert images[name]["relative_error"] < 0.2, name
+    assert images["jaxtv AcceleratedDykstra(0.0001)"]["relative_gap"] < 1e-4
+
+
+def test_page(quick):
+    results, page, folder = quick
+    assert "A quick run" in page
+    for method in {r["method"] for r in results["chapters"]["table1"]}:
+        assert f"| {method} |" in page, method
+    assert "| ProxTV-TS |" in page
+    assert "| 20704 ± 32 | 9932 ± 41 | 1770× |" in page
+    missed = page.split("Missed here: ")[1].split("\n")[0]
+    for target in targets.judge(results["chapters"]):
+        assert f"| {target.what} |" in page
+        assert (target.what in missed) == (not target.met)
+    figures = {p.name for p in (folder / "images").iterdir()}
+    mentioned = {
+        f"bench_{name}.png" for name in ("kernels", "images", "scaling_n", "scaling_lam", "threads")
+    }
+    assert figures == mentioned
+    assert all(f"images/{name}" in page for name in mentioned)
+
+
+def test_rendering_again_gives_the_same_page(quick):
+    results, page, folder = quick
+    report.write(results, folder)
+    assert (folder / "benchmarks.md").read_text() == page
+
+
+def test_slope():
+    records = [
+        {"method": "a", "status": "ok", "size": n, "median": 3 * n**1.5} for n in (1, 10, 100, 1000)
+    ]
+    assert targets.fit_slope(records, "a", 10) == pytest.approx(1.5)
+    assert targets.fit_slope(records, "a", 1000) is None
+
+
+def test_guard_compares():
+    known = json.loads(instructions.COUNTS.read_text())
+    assert set(known["cases"]) == set(instructions.CASES)
+    counts = {name: case["instructions"] for name, case in known["cases"].items()}
+    assert instructions.compare(known, counts) == []
+    counts["ramp"] = int(1.09 * counts["ramp"])
+    assert instructions.compare(known, counts) == []
+    counts["ramp"] = int(1.11 * known["cases"]["ramp"]["instructions"])
+    (message,) = instructions.compare(known, counts)
+    assert message.startswith("ramp: ")
+    (message,) = instructions.compare(known, {"new": 1})
+    assert message == "new: no count in instructions.json"

@@ -1,0 +1,272 @@
+"""What runs on a GPU machine only, run here: its scripts, and the switches of the build."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxtv
+from benchmarks.gpu_model import costs, sass, simulate
+from jaxtv import _ffi, _primitive
+from testing import emulator
+
+pytestmark = [pytest.mark.once, pytest.mark.host]
+ROOT = emulator.ROOT
+
+
+def script(path):
+    """A script of the repository as a module."""
+    name = path.replace("/", "_").removesuffix(".py")
+    spec = importlib.util.spec_from_file_location(name, ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+# ---------------------------------------------------------------------------- sanitizers
+
+
+def test_the_sanitizers_see_every_kernel(simt, request):
+    kernels = emulator.library(request.config.cache.mkdir("simt"))
+    kernels.jaxtv_simt_recorded.restype = emulator.ctypes.c_char_p
+    with emulator.using(simt):
+        kernels.jaxtv_simt_record()
+        script("scripts/sanitizer_run.py").main()
+    ran = {line.split()[0] for line in kernels.jaxtv_simt_recorded().decode().splitlines()}
+    sources = "".join(f.read_text() for f in (ROOT / "cuda").glob("*.cu"))
+    written = set(re.findall(r"__global__ void (?:__launch_bounds__\(.*\)\)?\s+)?(\w+)\(", sources))
+    assert ran == written - {"fill_zero"}  # no public function solves an empty array
+
+
+# ---------------------------------------------------------------------------- the run on a GPU
+
+
+def collect(**environment):
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "tests/test_readme.py"]
+    env = os.environ | environment
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+
+
+def test_require_cuda_fails_where_tests_would_run_on_the_cpu():
+    assert collect().returncode == 0
+    done = collect(JAXTV_REQUIRE_CUDA="1")
+    assert done.returncode == 4
+    assert "JAX sees no CUDA device" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("registered", "fallback", "message"),
+    [
+        ({"cpu": ()}, False, "built without CUDA kernels"),
+        ({"cpu": (), "cuda": ()}, True, "JAXTV_FALLBACK"),
+        ({"cpu": (), "cuda": ()}, False, None),
+    ],
+)
+def test_require_cuda_fails_without_the_kernels(monkeypatch, registered, fallback, message):
+    conftest = script("tests/conftest.py")
+    monkeypatch.setattr(emulator, "on_gpu", lambda: True)
+    monkeypatch.setattr(conftest._ffi, "REGISTERED", registered)
+    monkeypatch.setattr(conftest._ffi, "FALLBACK", fallback)
+    if message is None:
+        conftest.require_cuda()
+    else:
+        with pytest.raises(pytest.UsageError, match=message):
+            conftest.require_cuda()
+
+
+# ---------------------------------------------------------------------------- gpu_check.sh
+
+STAND_IN = """#!/bin/bash
+# Every tool that gpu_check.sh calls; $FAIL, $HANG, $STUCK and $KILL name a stage.
+stage=none
+case "${0##*/} $*" in
+  timeout*) exec "$TIMEOUT" "${@:1:4}" 1 "$([ "$HANG$STUCK" ] && echo 1 || echo 60)" "${@:7}" ;;
+  nvidia-smi*name*) echo "NVIDIA H100 80GB" ;;
+  nvidia-smi*) echo 9.0 ;;
+  cmake*--install*) mkdir -p build/gpu/site ;;
+  cmake*-S*) stage=build ;;
+  compute-sanitizer*) stage=$2 ;;
+  *"-m pytest "*) stage=tests ;;
+  *benchmarks/gpu.py*) stage=benchmark; echo '{"cases": {}}' > "$4" ;;
+esac
+[ "$stage" = none ] || echo "what $stage says"
+case "$stage" in
+  "$FAIL") echo "FAILED $stage: the reason"; exit 3 ;;
+  "$HANG") exec sleep 60 ;;
+  "$STUCK") trap '' INT; exec sleep 60 ;;
+  "$KILL") kill -KILL $$ ;;
+esac
+"""
+VERDICTS = {"FAIL": "FAILED (3)", "HANG": "OUT OF TIME", "STUCK": "OUT OF TIME", "KILL": "KILLED"}
+STAGES = ["build", "tests", "memcheck", "racecheck", "initcheck", "synccheck", "benchmark"]
+
+
+@pytest.fixture
+def gpu_check(tmp_path):
+    """Runs a copy of the script on stand-ins; returns what it did and the JSON it left."""
+    root, tools = tmp_path / "checkout", tmp_path / "tools"
+    for folder in (root / "scripts", root / "jaxtv", tools, tmp_path / "logs"):
+        folder.mkdir(parents=True)
+    shutil.copy(ROOT / "scripts/gpu_check.sh", root / "scripts")
+    for name in ("timeout", "nvidia-smi", "cmake", "compute-sanitizer", "python3"):
+        (tools / name).write_text(STAND_IN)
+        (tools / name).chmod(0o755)
+    (tmp_path / "logs/benchmark.txt").write_text("of an earlier run")
+
+    def run(how="", stage=""):
+        environment = os.environ | {
+            "PATH": os.pathsep.join([str(tools), os.environ["PATH"]]),
+            "TIMEOUT": shutil.which("timeout"),
+            "OUT": str(tmp_path / "logs"),
+            **{name: stage if name == how else "" for name in VERDICTS},
+        }
+        command = ["bash", root / "scripts/gpu_check.sh"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert not done.stderr
+        return done, (root / "benchmarks/results/NVIDIA_H100_80GB.json").exists()
+
+    return run
+
+
+def verdicts(output):
+    """Stage -> verdict, of the last lines."""
+    rows = [re.split(r"\s{2,}", line) for line in output.splitlines()[-8:-1]]
+    return {row[0].split()[0]: " ".join(row).split(maxsplit=1)[1] for row in rows}
+
+
+def test_gpu_check_says_ok_and_leaves_the_json(gpu_check):
+    done, json = gpu_check()
+    assert done.returncode == 0
+    assert json
+    assert list(found := verdicts(done.stdout)) == STAGES
+    assert all(verdict.startswith("ok ") for verdict in found.values())
+    assert "-- NVIDIA_H100_80GB\nwhat benchmark says\nbuild " in done.stdout
+
+
+@pytest.mark.parametrize("how", VERDICTS)
+@pytest.mark.parametrize("stage", ["build", "tests", "racecheck", "benchmark"])
+def test_gpu_check_says_what_went_wrong_and_goes_on(gpu_check, stage, how):
+    done, json = gpu_check(how, stage)
+    assert done.returncode == 1
+    assert f"what {stage} says" in done.stdout
+    assert ("FAILED build: the reason" in done.stdout) == ((how, stage) == ("FAIL", "build"))
+    assert json == (stage != "build")
+    assert "of an earlier run" not in done.stdout
+    for name, verdict in verdicts(done.stdout).items():
+        if name == stage:
+            assert verdict.startswith(VERDICTS[how])
+        else:
+            assert verdict.startswith("NOT RUN" if stage == "build" else "ok ")
+
+
+# ---------------------------------------------------------------------------- the SASS
+
+
+def sass_of(lines):
+    return "\n".join(t if t[0] == "." else f" /*0*/ {t} R0 ;" for t in lines)
+
+
+def test_a_loop_behind_a_warp_synchronisation_is_found():
+    body = [".L_loop:", "FADD", ".L_back:", "FMUL", "@P0 BRA `(.L_loop)"]
+    lines = ["MOV", *body, "EXIT", "SHFL", "BRA `(.L_back)"]  # the last two: out of line
+    (loop,) = sass.loops_of(sass.Kernel("k", 1, sass._parse(sass_of(lines))))
+    assert [i.name for i in loop.body] == ["FADD", "FMUL", "BRA"]
+
+
+def test_the_side_of_a_loop_that_stores_counts_by_its_share():
+    store, other = ["STS", "FADD", "BRA `(.L_join)"], ["DADD"]
+    body = [".L_loop:", "LDS", "@P0 BRA `(.L_else)", *store, ".L_else:", *other, ".L_join:", "FMUL"]
+    lines = ["MOV", *body, "@P1 BRA `(.L_loop)", "EXIT"]
+    (loop,) = sass.loops_of(sass.Kernel("k", 1, sass._parse(sass_of(lines))))
+    assert [[i.name for i in side] for side in loop.sides] == [["STS", "FADD", "BRA"], ["DADD"]]
+    issued, *_ = costs.cycles_of(costs.at_times(loop, 10, 0.5))
+    assert issued == 10 * 5 + 10 * 0.5 * 3
+
+
+def test_rounds_of_the_decomposition():
+    def rounds(x, lam):
+        return simulate.decomposed(x, lam).rounds.tolist()
+
+    constant, step = np.zeros((1, 9)), np.repeat([[0.0, 1.0]], 8)[None]
+    assert rounds(constant, 1.0) == [1]
+    assert rounds(step, 0.1) == [2]  # one cut, then none
+    ramp = np.arange(1024.0)[None]
+    assert rounds(ramp, 1e-3) == [11]  # halves: all 1024 samples, and a round without cuts
+    assert rounds(np.concatenate([np.zeros((1, 1024)), ramp]), 1e-3) == [1, 11]
+
+
+def test_lanes_with_cuts():
+    x = np.zeros((1, 1024))
+    assert simulate.decomposed(x, 1.0).cutting == 0
+    x[0, 500:] = 9
+    # 33 samples of a lane; one cut after the first round and after the second.
+    assert simulate.decomposed(x, 1.0).cutting == 1 / 33
+
+
+def test_trips_of_windows():
+    seen, whole = simulate.SEEN, (simulate.TRIPS * simulate.SEEN + simulate.MORE_TRIPS)
+    # No cut: each sample that a window sees is read once. A ramp is read again until the budget ends.
+    assert simulate.windows_trips(np.zeros(1024), 1.0) == ((seen - 1) / simulate.WINDOW, 0)
+    assert simulate.windows_trips(np.arange(1024.0), 50.0)[0] == whole / simulate.WINDOW
+
+
+def test_the_grid_runs_eight_rounds_of_what_its_lanes_hold():
+    tile, scan = [".L_tile:", "MOV"], [".L_scan:", "SHFL", "@P0 BRA `(.L_scan)"]
+    each = [".L_each:", "LDG.E.S8", "LDG.E.S8", "@P1 BRA `(.L_each)"]  # two samples at once
+    code = sass._parse(sass_of([*tile, *scan, *each, "@P2 BRA `(.L_tile)", "EXIT"]))
+    names = {*costs.GRID_ROUND, *costs.GRID_ONCE}
+    issued, *_ = costs.cycles_of(costs.grid_cost({k: sass.Kernel(k, 1, code) for k in names}))
+    assert issued == (8 + 8 * 4) * (2 + 5 * 2 + 16 / 2 * 3)
+
+
+def test_the_pages_of_predictions_agree():
+    """Each predicted time of docs/gpu.md is one of docs/gpu-model.md; none is said to be measured."""
+    model = set(re.findall(r"\d+", (ROOT / "docs/gpu-model.md").read_text()))
+    rows = re.findall(r"^\| .* \|$", (ROOT / "docs/gpu.md").read_text(), re.M)
+    table = [
+        [cell.strip() for cell in row.split("|")[1:-1]]
+        for row in rows
+        if row.endswith("measured |")
+    ]
+    assert table[0][-3:] == ["predicted, not measured, µs", "target", "measured"]
+    for *_, predicted, _, measured in table[1:]:
+        times = re.findall(r"\d+", predicted.replace(",", ""))
+        assert times
+        assert set(times) <= model
+        assert measured == "not measured"
+
+
+# ---------------------------------------------------------------------------- lowering
+
+
+def test_the_accelerated_solver_lowers_to_jax_around_kernels(monkeypatch):
+    monkeypatch.setitem(_ffi.REGISTERED, "cuda", _ffi.REGISTERED["cpu"])
+    x, ws = jnp.ones((3, 4)), (jnp.ones((1, 4)), jnp.ones((3, 1)))
+    params = {"axes": (0, 1), "gap_tol": 1e-6, "sweeps": 5, "inner": jaxtv.Direct()}
+    bind = _primitive._accelerated_p.bind
+    traced = jax.jit(lambda *a: bind(*a, **params)).trace(x, x, *ws)
+    calls = re.findall(r"@(jaxtv_\w+)", traced.lower(lowering_platforms=("cuda",)).as_text())
+    assert set(calls) == {"jaxtv_prox1d", "jaxtv_components_jvp"}
+    assert "@jaxtv_accelerated" in traced.lower(lowering_platforms=("cpu",)).as_text()
+
+
+# ---------------------------------------------------------------------------- build
+
+
+def test_cuda_without_nvcc_is_a_clear_error(tmp_path):
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+    cmake = shutil.which("cmake", path=path)
+    command = [cmake, "-S", ROOT, "-B", tmp_path, "-DJAXTV_CUDA=ON"]
+    env = os.environ | {"CUDACXX": str(tmp_path / "nvcc")}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "JAXTV_CUDA=ON needs the CUDA toolkit" in " ".join(done.stderr.split())
