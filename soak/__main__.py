@@ -17,7 +17,6 @@ import time
 import jax
 
 from soak import (
-    ROOT,
     accuracy,
     arm,
     bits,
@@ -29,6 +28,7 @@ from soak import (
     platforms,
     sanitizers,
 )
+from testing import ROOT
 
 CHECKS = {
     "random": (accuracy.random, 1_000_000),

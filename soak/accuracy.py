@@ -10,10 +10,9 @@ import numpy as np
 
 import jaxtv
 from benchmarks import scalar
-from soak import draws
-from soak.generators import DTYPES, SCALES, TOLERANCE, Batch, batch, compute_dtype, rounded
 from soak.result import Result
-from testing import oracles
+from testing import oracles, random_batches
+from testing.random_batches import DTYPES, SCALES, TOLERANCE, Batch, batch, compute_dtype, rounded
 
 SOLVERS = (jaxtv.Direct(), jaxtv.Decomposition(), jaxtv.TautString())
 COMPILED = 100  # programs that are kept at a time: every batch has its own shape
@@ -102,7 +101,7 @@ def random(cases: int, seed: int = 0) -> Result:
         b, solver = batch(seed), SOLVERS[seed % len(SOLVERS)]
         y = solve(b, solver)
         wrong = tallies[b.dtype].add(b, y)
-        without_solution, bad = draws.spoilt(b, seed)
+        without_solution, bad = random_batches.spoilt(b, seed)
         changed = disturbed(y, solve(without_solution, solver), bad)
         if wrong or changed:
             text = f"{wrong} wrong, {changed} disturbed beside or by spoilt rows"

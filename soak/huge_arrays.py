@@ -20,9 +20,9 @@ import numpy as np
 
 import jaxtv
 from benchmarks import scalar
-from soak.generators import TOLERANCE
 from soak.result import Result
 from testing import oracles
+from testing.random_batches import TOLERANCE
 
 TILE = 1 << 20  # samples
 ROW = 64

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxtv
+from soak import calls, memory
 from soak.result import Result
-from testing import ROOT, calls, memory, oracles
+from testing import ROOT, oracles
 
 
 def make(r, call: dict) -> bool:

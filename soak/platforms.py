@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from soak.accuracy import SOLVERS, solve
-from soak.generators import DTYPES, Batch, batch
 from soak.result import Result
 from testing import ROOT, emulator
+from testing.random_batches import DTYPES, Batch, batch
 
 MOST_ULPS = {"float32": 1, "float64": 32, "bfloat16": 1, "float16": 1}
 SAMPLES = 3000  # of a batch: the emulation is slow

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import jaxtv
-from soak import accuracy, draws
-from testing import oracles
+from soak import accuracy
+from testing import oracles, random_batches
 from testing.generators import DTYPES, EXACT, NEWTON, rng
 
 SOLVERS = EXACT | NEWTON
@@ -100,7 +100,7 @@ def test_the_gap_of_large_signals_is_no_nan(dtype):
 @pytest.mark.parametrize("solver", EXACT)
 @pytest.mark.once
 def test_seeds_of_the_random_check_that_gave_inf(solver, seed):
-    b = draws.batch(seed)
+    b = random_batches.batch(seed)
     few = b._replace(x=b.x[:20], w=b.w[:20])
     assert accuracy.Tally().add(few, accuracy.solve(few, EXACT[solver])) == 0
 

@@ -11,12 +11,10 @@ import pytest
 
 from benchmarks import scalar
 from soak import (
-    ROOT,
     accuracy,
     arm,
     bits,
     calls,
-    draws,
     fuzz,
     huge_arrays,
     memory,
@@ -25,7 +23,7 @@ from soak import (
     sanitizers,
 )
 from soak.result import finding
-from testing import oracles
+from testing import ROOT, oracles, random_batches
 
 pytestmark = [pytest.mark.once, pytest.mark.host]  # they set their own precisions, on the CPU
 
@@ -42,13 +40,15 @@ def test_the_solver_of_the_checks_is_the_oracle():
 
 def test_random_batches_are_right_and_a_perturbed_one_is_not():
     for seed in range(12):
-        b = draws.batch(seed, samples=4000)
+        b = random_batches.batch(seed, samples=4000)
         y = accuracy.solve(b, accuracy.SOLVERS[seed % 3])
         assert accuracy.Tally().add(b, y) == 0
         broken = y.copy()
-        dtype = draws.compute_dtype(b.dtype)
+        dtype = random_batches.compute_dtype(b.dtype)
         eps = float(jnp.finfo(b.dtype).eps) if b.dtype != dtype else 0
-        broken[0, 0] -= np.copysign(2 * draws.TOLERANCE[dtype] + eps, broken[0, 0]) * b.scale[0, 0]
+        broken[0, 0] -= (
+            np.copysign(2 * random_batches.TOLERANCE[dtype] + eps, broken[0, 0]) * b.scale[0, 0]
+        )
         assert accuracy.Tally().add(b, broken) == 1
         broken[0, 0] = np.nan
         assert accuracy.Tally().add(b, broken) == 1
@@ -56,8 +56,8 @@ def test_random_batches_are_right_and_a_perturbed_one_is_not():
 
 def test_spoilt_rows_are_nan_and_disturb_no_other_one():
     for seed in range(12):
-        b = draws.batch(seed, samples=4000)
-        spoilt, bad = draws.spoilt(b, seed)
+        b = random_batches.batch(seed, samples=4000)
+        spoilt, bad = random_batches.spoilt(b, seed)
         good = np.isfinite(spoilt.x).all(1) & (spoilt.w >= 0).all(1)
         assert np.array_equal(~good, bad)
         y, z = (accuracy.solve(a, accuracy.SOLVERS[seed % 3]) for a in (b, spoilt))
@@ -106,7 +106,7 @@ def test_platforms_agree_and_an_ulp_is_noticed():
     assert platforms.platforms(2).failures == []
     for dtype, bits_of in (("float32", np.float32), ("float64", np.float64)):
         y = np.array([[1.5, 0.25, 0.0]])
-        b = draws.Batch(dtype, y, np.zeros((1, 1)), -1)
+        b = random_batches.Batch(dtype, y, np.zeros((1, 1)), -1)
         assert platforms.ulps(b, y, y) == 0
         assert platforms.ulps(b, y, np.nextafter(y.astype(bits_of), 2).astype(float)) == 1
         assert platforms.ulps(b, y, y * np.nan) == np.inf
