@@ -1,7 +1,8 @@
 """Digests of every public function's output, to compare a change with the code before it.
 
-    python -m soak.digests OUT.json [--platform cpu | emulator | fallback] [--kinds 70]
+    python -m soak.digests OUT.json [--platform cpu | emulator] [--kinds 70]
     python -m soak.digests OUT.json --compare BEFORE.json
+    JAXTV_FALLBACK=1 python -m soak.digests OUT.json       # the plain-JAX implementation
 
 A kind is a function with its shapes, dtype and options; each kind gets ten random batches. The file
 maps "kind/batch" to a digest of all its outputs. With --compare the exit status is 1 where a digest
@@ -19,26 +20,15 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-BATCHES = 10  # of a kind
-
-# Read when jaxtv is imported, so set first (the fallback) and imported after.
-if __name__ == "__main__":
-    _parser = argparse.ArgumentParser(prog="python -m soak.digests", description=__doc__)
-    _parser.add_argument("out", type=pathlib.Path)
-    _parser.add_argument("--platform", choices=("cpu", "emulator", "fallback"), default="cpu")
-    _parser.add_argument("--kinds", type=int, default=70)
-    _parser.add_argument("--compare", type=pathlib.Path)
-    OPTIONS = _parser.parse_args()
-    if OPTIONS.platform == "fallback":
-        os.environ["JAXTV_FALLBACK"] = "1"
-
 import flax.nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxtv
+from testing import ROOT, emulator
 
+BATCHES = 10  # of a kind
 SOLVERS = (
     jaxtv.Direct(),
     jaxtv.Direct(kernel="taut_string"),
@@ -218,24 +208,28 @@ def digests(kinds: int, small: bool) -> dict[str, str]:
 
 def main() -> None:
     """Writes the file, compares."""
+    parser = argparse.ArgumentParser(prog="python -m soak.digests", description=__doc__)
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("--platform", choices=("cpu", "emulator"), default="cpu")
+    parser.add_argument("--kinds", type=int, default=70)
+    parser.add_argument("--compare", type=pathlib.Path)
+    options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    platform = contextlib.nullcontext()
-    if OPTIONS.platform == "emulator":
-        from testing import ROOT, emulator
-
+    emulated, platform = options.platform == "emulator", contextlib.nullcontext()
+    if emulated:
         folder = ROOT / "build" / "emulator"
         folder.mkdir(parents=True, exist_ok=True)
         platform = emulator.using(emulator.load(folder))
+    small = emulated or "JAXTV_FALLBACK" in os.environ
     with platform:
-        found = digests(OPTIONS.kinds, OPTIONS.platform != "cpu")
-    OPTIONS.out.write_text(json.dumps(found, indent=0) + "\n")
-    if OPTIONS.compare is None:
-        return
-    before = json.loads(OPTIONS.compare.read_text())
-    before, now = ([*d.values()] for d in (before, found))
-    differ = [name for name, a, b in zip(found, before, now, strict=True) if a != b]
-    print(*differ[:20], f"{len(differ)} of {len(now)} batches differ", sep="\n")
-    raise SystemExit(bool(differ))
+        found = digests(options.kinds, small)
+    options.out.write_text(json.dumps(found, indent=0) + "\n")
+    if options.compare is not None:
+        before = json.loads(options.compare.read_text())
+        pairs = zip(found, before.values(), found.values(), strict=True)
+        differ = [name for name, then, now in pairs if then != now]
+        print(*differ[:20], f"{len(differ)} of {len(found)} batches differ", sep="\n")
+        raise SystemExit(bool(differ))
 
 
 if __name__ == "__main__":
