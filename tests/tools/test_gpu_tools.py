@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 import jaxtv
-from benchmarks.gpu_model import costs, sass, simulate
 from jaxtv import _ffi, _primitive
 from testing import emulator
 
@@ -166,83 +165,6 @@ def test_gpu_check_says_what_went_wrong_and_goes_on(gpu_check, stage, how):
             assert verdict.startswith(VERDICTS[how])
         else:
             assert verdict.startswith("NOT RUN" if stage == "build" else "ok ")
-
-
-# ---------------------------------------------------------------------------- the SASS
-
-
-def sass_of(lines):
-    return "\n".join(t if t[0] == "." else f" /*0*/ {t} R0 ;" for t in lines)
-
-
-def test_a_loop_behind_a_warp_synchronisation_is_found():
-    body = [".L_loop:", "FADD", ".L_back:", "FMUL", "@P0 BRA `(.L_loop)"]
-    lines = ["MOV", *body, "EXIT", "SHFL", "BRA `(.L_back)"]  # the last two: out of line
-    (loop,) = sass.loops_of(sass.Kernel("k", 1, sass._parse(sass_of(lines))))
-    assert [i.name for i in loop.body] == ["FADD", "FMUL", "BRA"]
-
-
-def test_the_side_of_a_loop_that_stores_counts_by_its_share():
-    store, other = ["STS", "FADD", "BRA `(.L_join)"], ["DADD"]
-    body = [".L_loop:", "LDS", "@P0 BRA `(.L_else)", *store, ".L_else:", *other, ".L_join:", "FMUL"]
-    lines = ["MOV", *body, "@P1 BRA `(.L_loop)", "EXIT"]
-    (loop,) = sass.loops_of(sass.Kernel("k", 1, sass._parse(sass_of(lines))))
-    assert [[i.name for i in side] for side in loop.sides] == [["STS", "FADD", "BRA"], ["DADD"]]
-    issued, *_ = costs.cycles_of(costs.at_times(loop, 10, 0.5))
-    assert issued == 10 * 5 + 10 * 0.5 * 3
-
-
-def test_rounds_of_the_decomposition():
-    def rounds(x, lam):
-        return simulate.decomposed(x, lam).rounds.tolist()
-
-    constant, step = np.zeros((1, 9)), np.repeat([[0.0, 1.0]], 8)[None]
-    assert rounds(constant, 1.0) == [1]
-    assert rounds(step, 0.1) == [2]  # one cut, then none
-    ramp = np.arange(1024.0)[None]
-    assert rounds(ramp, 1e-3) == [11]  # halves: all 1024 samples, and a round without cuts
-    assert rounds(np.concatenate([np.zeros((1, 1024)), ramp]), 1e-3) == [1, 11]
-
-
-def test_lanes_with_cuts():
-    x = np.zeros((1, 1024))
-    assert simulate.decomposed(x, 1.0).cutting == 0
-    x[0, 500:] = 9
-    # 33 samples of a lane; one cut after the first round and after the second.
-    assert simulate.decomposed(x, 1.0).cutting == 1 / 33
-
-
-def test_trips_of_windows():
-    seen, whole = simulate.SEEN, (simulate.TRIPS * simulate.SEEN + simulate.MORE_TRIPS)
-    # No cut: each sample that a window sees is read once. A ramp is read again until the budget ends.
-    assert simulate.windows_trips(np.zeros(1024), 1.0) == ((seen - 1) / simulate.WINDOW, 0)
-    assert simulate.windows_trips(np.arange(1024.0), 50.0)[0] == whole / simulate.WINDOW
-
-
-def test_the_grid_runs_eight_rounds_of_what_its_lanes_hold():
-    tile, scan = [".L_tile:", "MOV"], [".L_scan:", "SHFL", "@P0 BRA `(.L_scan)"]
-    each = [".L_each:", "LDG.E.S8", "LDG.E.S8", "@P1 BRA `(.L_each)"]  # two samples at once
-    code = sass._parse(sass_of([*tile, *scan, *each, "@P2 BRA `(.L_tile)", "EXIT"]))
-    names = {*costs.GRID_ROUND, *costs.GRID_ONCE}
-    issued, *_ = costs.cycles_of(costs.grid_cost({k: sass.Kernel(k, 1, code) for k in names}))
-    assert issued == (8 + 8 * 4) * (2 + 5 * 2 + 16 / 2 * 3)
-
-
-def test_the_pages_of_predictions_agree():
-    """Each predicted time of docs/gpu.md is one of docs/gpu-model.md; none is said to be measured."""
-    model = set(re.findall(r"\d+", (ROOT / "docs/gpu-model.md").read_text()))
-    rows = re.findall(r"^\| .* \|$", (ROOT / "docs/gpu.md").read_text(), re.M)
-    table = [
-        [cell.strip() for cell in row.split("|")[1:-1]]
-        for row in rows
-        if row.endswith("measured |")
-    ]
-    assert table[0][-3:] == ["predicted, not measured, µs", "target", "measured"]
-    for *_, predicted, _, measured in table[1:]:
-        times = re.findall(r"\d+", predicted.replace(",", ""))
-        assert times
-        assert set(times) <= model
-        assert measured == "not measured"
 
 
 # ---------------------------------------------------------------------------- lowering
