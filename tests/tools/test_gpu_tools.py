@@ -10,7 +10,6 @@ import sysconfig
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import jaxtv
