@@ -9,7 +9,7 @@
 #include <cuda_fp16.h>
 #endif
 
-#include "launch.cuh"
+#include "block/launch.cuh"
 
 namespace jaxtv::cuda {
 

@@ -1,5 +1,5 @@
 // What host code and kernels share: the stream, a status, the shape of a problem. Includable by any
-// C++ compiler; only .cu files include launch.cuh.
+// C++ compiler; only .cu files include block/launch.cuh.
 #pragma once
 
 #include <cstddef>

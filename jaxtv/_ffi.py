@@ -170,7 +170,7 @@ def sharding_rule(
 
 
 def _segment_workspace(shapes: Sequence[tuple[int, ...]], *, axis: int, **_) -> int:
-    """One link of 40 bytes per chunk of at least 256 samples (cuda/segments.cu)."""
+    """One link of 40 bytes per chunk of at least 256 samples (cuda/segments/segments.cu)."""
     y = shapes[0]
     return 8 + _links(math.prod(y[axis + 1 :]), y[axis])
 
@@ -184,7 +184,7 @@ def _in_shared_memory(x: tuple[int, ...], axes: tuple[int, ...], pixel: int) -> 
     """Whether one kernel does all sweeps on every device: images of `pixel` bytes per sample fit.
 
     The least shared memory of the architectures that are built (7.5) is 64 KiB; see
-    cuda/image.cuh for the odd row pitch.
+    cuda/dykstra/image.cuh for the odd row pitch.
     """
     if len(axes) != 2:
         return False
@@ -201,7 +201,7 @@ def _states(x: tuple[int, ...], axes: tuple[int, ...], itemsize: int) -> int:
 def _dykstra_derivative_workspace(
     shapes: Sequence[tuple[int, ...]], *, axes: tuple[int, ...], itemsize: int, **_
 ) -> int:
-    """The states, and the links of one pass (cuda/dykstra_derivatives.cu)."""
+    """The states, and the links of one pass (cuda/dykstra/derivatives.cu)."""
     x = shapes[1]
     if _in_shared_memory(x, axes, 2 * max(itemsize, 4) + 1):
         return 8
@@ -211,7 +211,7 @@ def _dykstra_derivative_workspace(
 
 
 def _prox1d_workspace(shapes: Sequence[tuple[int, ...]], *, axis: int, solver: Any, **_) -> int:
-    """An upper bound of prox_workspace in cuda/prox1d.cu, whatever kernel it picks."""
+    """An upper bound of prox_workspace in cuda/prox1d/prox1d.cu, whatever kernel it picks."""
     x = shapes[0]
     n, signals = x[axis], math.prod(x[axis + 1 :])
     method = type(solver).__name__
@@ -228,7 +228,7 @@ def _prox1d_workspace(shapes: Sequence[tuple[int, ...]], *, axis: int, solver: A
 def _dykstra_workspace(
     shapes: Sequence[tuple[int, ...]], *, axes: tuple[int, ...], itemsize: int, inner: Any, **_
 ) -> int:
-    """What the 1D kernels need, states, weights of an axis and a flag (cuda/dykstra.cu)."""
+    """What the 1D kernels need, states, weights of an axis and a flag (cuda/dykstra/dykstra.cu)."""
     x, lead, size = shapes[0], min(axes), max(itemsize, 4)
     newton = type(inner).__name__ == "ProjectedNewton"
     if not newton and _in_shared_memory(x, axes, 10):
@@ -245,7 +245,7 @@ def _components_workspace(
     edge: tuple[bool, ...] | None = None,
     **_,
 ) -> int:
-    """A sum of 24 bytes per sample and per summed signal, and labels (cuda/components.cu)."""
+    """A sum of 24 bytes per sample and per summed signal, and labels (cuda/components)."""
     x = shapes[1]
     size = math.prod(x[min(axes) :])
     summed = [a for a, per_edge in zip(axes, edge or ()) if not per_edge and x[a] > 1]

@@ -169,7 +169,7 @@ JAXTV_HD inline bool is_binding(double u, double bound, double jump, double norm
 // to them, so the output is exactly constant within a segment; `converged` is judged on that
 // output. Within `tol` a few more steps are made until the cuts are certified: then value and
 // segments are exact. `scratch` holds kNewtonScratch * n doubles; x must be finite. The whole loop
-// by one thread; cuda/newton.cu has it by many.
+// by one thread; cuda/prox1d/newton.cu has it by many.
 template <class X, class W, class S>
 NewtonReport projected_newton(std::ptrdiff_t n, X x, W w, S sign, double* result, double* scratch,
                               double scale, NewtonOptions options) {

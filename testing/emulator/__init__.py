@@ -21,21 +21,20 @@ from testing import ROOT
 CXX = os.environ.get("CXX", "g++")
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unknown-pragmas"]
 INCLUDES = [f"-I{ROOT / d}" for d in ("include", "ffi", "cuda", "testing/emulator")]
+HEADERS = (".hpp", ".cuh")
 FLAGS = ["-std=c++20", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
 
 
 def sources():
     """Translation units of the library."""
-    kernels = sorted((ROOT / "cuda").glob("*.cu")) + sorted((ROOT / "cuda").glob("*_ffi.cpp"))
-    return [*kernels, ROOT / "testing/emulator/library.cpp"]
+    units = [f for ends in ("*.cu", "*_ffi.cpp") for f in sorted((ROOT / "cuda").rglob(ends))]
+    return [*units, ROOT / "testing/emulator/library.cpp"]
 
 
 def _headers() -> bytes:
     folders = ("include/jaxtv", "ffi", "cuda", "testing/emulator")
-    files = [
-        f for d in folders for f in sorted((ROOT / d).iterdir()) if f.suffix in (".hpp", ".cuh")
-    ]
+    files = [f for d in folders for f in sorted((ROOT / d).rglob("*.[hc]*")) if f.suffix in HEADERS]
     return b"".join(f.read_bytes() for f in files)
 
 

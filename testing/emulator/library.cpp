@@ -4,10 +4,10 @@
 #include <cstddef>
 #include <string>
 
-#include "components.hpp"
-#include "dykstra.hpp"
-#include "prox1d.hpp"
-#include "segments.hpp"
+#include "components/components.hpp"
+#include "dykstra/dykstra.hpp"
+#include "prox1d/prox1d.hpp"
+#include "segments/segments.hpp"
 #include "targets.hpp"
 
 namespace {

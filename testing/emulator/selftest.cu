@@ -3,10 +3,10 @@
 #include <type_traits>
 #include <vector>
 
+#include "block/launch.cuh"
 #include "jaxtv/certified.hpp"
 #include "jaxtv/newton.hpp"
-#include "launch.cuh"
-#include "windows.cuh"
+#include "prox1d/thread_windows.cuh"
 
 namespace {
 
@@ -115,7 +115,8 @@ __global__ void primitives(int* out) {
   out[t] = ok;
 }
 
-// cuda/windows.cuh on a signal, one window after the other; *sure: whether all are certified.
+// cuda/prox1d/thread_windows.cuh on a signal, one window after the other; *sure: whether all are
+// certified.
 template <class W>
 JAXTV_DEVICE void solve_windows(int n, Shared<float> x, W w, Shared<signed char> sign,
                                 Shared<float> y, int* sure) {

@@ -101,7 +101,7 @@ def test_cuda_graphs_may_record_every_handler(simt, kernels):
 
 @pytest.mark.once
 def test_no_kernel_waits_or_allocates():
-    for file in (ROOT / "cuda").iterdir():
+    for file in (ROOT / "cuda").rglob("*.*"):
         found = re.findall(
             r"\bcuda\w*(?:Synchronize|Malloc|Free|Memcpy|Query)\w*", file.read_text()
         )
@@ -110,7 +110,7 @@ def test_no_kernel_waits_or_allocates():
 
 @pytest.mark.once
 def test_derivatives_by_segments_have_no_atomics():
-    files = (ROOT / "cuda").iterdir()
+    files = (ROOT / "cuda").rglob("*.*")
     assert {f.name for f in files if re.search(r"\batomic\w+\(", f.read_text())} == {
         "components.cu"
     }
@@ -417,7 +417,7 @@ def test_windows_that_do_not_suffice_are_not_certified(selftest):
 
 
 def certified_by_windows(selftest, x, w):
-    """(y, which signals are certified) of cuda/windows.cuh."""
+    """(y, which signals are certified) of cuda/prox1d/thread_windows.cuh."""
     y, w, sure = np.array(x), np.ascontiguousarray(w), np.zeros(len(x), np.int32)
     array = lambda dtype: np.ctypeslib.ndpointer(dtype, flags="C")
     run = selftest.certified_windows

@@ -13,9 +13,9 @@
 // go to memory together.
 #include <cstring>
 
-#include "components.hpp"
+#include "components/components.hpp"
 #include "half.cuh"
-#include "segments.hpp"
+#include "segments/segments.hpp"
 
 namespace jaxtv::cuda {
 namespace {

@@ -1,10 +1,10 @@
 // Tangent and adjoint of the unrolled Dykstra iteration. An image that fits in shared memory stays
 // there for all passes, in one launch. Otherwise one segment mean per pass, with the updates of the
 // states around it done by the same kernel (segments.cu).
-#include "dykstra.hpp"
+#include "dykstra/dykstra.hpp"
+#include "dykstra/image.cuh"
 #include "half.cuh"
-#include "image.cuh"
-#include "segments.hpp"
+#include "segments/segments.hpp"
 
 namespace jaxtv::cuda {
 namespace {

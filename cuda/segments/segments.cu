@@ -3,10 +3,10 @@
 // the other threads of the signal completes those. A signal longer than a block's tile is cut into
 // chunks: a first launch finds the runs at the ends of each chunk, a second what flows into them, a
 // third computes the means. Sums are in double and in a fixed order; there are no atomics.
+#include "block/tiles.cuh"
 #include "half.cuh"
 #include "jaxtv/certified.hpp"
-#include "segments.hpp"
-#include "tile.cuh"
+#include "segments/segments.hpp"
 
 namespace jaxtv::cuda {
 namespace {

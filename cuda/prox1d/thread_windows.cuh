@@ -5,7 +5,7 @@
 // threads can, the cuts solve the signal, however they were found.
 #pragma once
 
-#include "solve.cuh"
+#include "prox1d/thread_per_signal.cuh"
 
 namespace jaxtv::cuda {
 

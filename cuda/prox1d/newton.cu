@@ -8,9 +8,9 @@
 // with better rounding.)
 #include "half.cuh"
 #include "jaxtv/newton.hpp"
-#include "prox1d_parts.hpp"
-#include "rounds.cuh"
-#include "solve.cuh"
+#include "prox1d/kernels.hpp"
+#include "prox1d/parallel_decomposition.cuh"
+#include "prox1d/thread_per_signal.cuh"
 
 namespace jaxtv::cuda {
 namespace {

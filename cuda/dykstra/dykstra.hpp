@@ -2,7 +2,7 @@
 // stream. The sequence of launches follows from shapes and parameters alone; plain C++.
 #pragma once
 
-#include "prox1d.hpp"
+#include "prox1d/prox1d.hpp"
 
 namespace jaxtv::cuda {
 

@@ -1,20 +1,21 @@
 // Exact 1D prox. Kernels by shape (route_of):
-//   rows    one thread per signal, the signals of a tile as columns of shared memory (tile.cuh)
-//   serial  one thread per signal in global memory: TautString on signals that fit nowhere
-//   windows a few threads per float32 signal of up to kShortest samples (windows.cuh)
-//   warp, block, wide   decomposition with a warp or a block per signal, in shared memory up to
+//   rows    one thread per signal, the signals of a tile as columns of shared memory
+//   (block/tiles.cuh) serial  one thread per signal in global memory: TautString on signals that
+//   fit nowhere windows a few threads per float32 signal of up to kShortest samples
+//   (thread_windows.cuh) warp, block, wide   decomposition with a warp or a block per signal, in
+//   shared memory up to
 //           kShortest samples, beyond that in global memory
-//   grid    decomposition of one long signal by the whole device (prox1d_grid.cu)
+//   grid    decomposition of one long signal by the whole device (grid.cu)
 //   newton  projected Newton (newton.cu)
 // All convert half types as they load and store.
+#include "block/tiles.cuh"
 #include "half.cuh"
 #include "jaxtv/gap.hpp"
-#include "prox1d.hpp"
-#include "prox1d_parts.hpp"
-#include "rounds.cuh"
-#include "solve.cuh"
-#include "tile.cuh"
-#include "windows.cuh"
+#include "prox1d/kernels.hpp"
+#include "prox1d/parallel_decomposition.cuh"
+#include "prox1d/prox1d.hpp"
+#include "prox1d/thread_per_signal.cuh"
+#include "prox1d/thread_windows.cuh"
 
 namespace jaxtv::cuda {
 namespace {

@@ -5,8 +5,8 @@
 // different banks, as those on neighbouring columns do anyway.
 #pragma once
 
-#include "dykstra.hpp"
-#include "launch.cuh"
+#include "block/launch.cuh"
+#include "dykstra/dykstra.hpp"
 
 namespace jaxtv::cuda {
 

@@ -1,12 +1,12 @@
-// Decomposition of long signals by the whole device: the steps of rounds.cuh as one kernel each,
-// with scans over the tiles of a signal between them. Launches depend on n only: some rounds, whose
-// kernels return at once when no region is left to split. They leave many regions or short ones; a
-// thread or a block each goes on with those that are not finished (by binary splitting, as ramps
-// do, the rounds make enough of them to fill a device).
+// Decomposition of long signals by the whole device: the steps of parallel_decomposition.cuh as one
+// kernel each, with scans over the tiles of a signal between them. Launches depend on n only: some
+// rounds, whose kernels return at once when no region is left to split. They leave many regions or
+// short ones; a thread or a block each goes on with those that are not finished (by binary
+// splitting, as ramps do, the rounds make enough of them to fill a device).
 #include "half.cuh"
-#include "prox1d_parts.hpp"
-#include "rounds.cuh"
-#include "solve.cuh"
+#include "prox1d/kernels.hpp"
+#include "prox1d/parallel_decomposition.cuh"
+#include "prox1d/thread_per_signal.cuh"
 
 namespace jaxtv::cuda {
 namespace {

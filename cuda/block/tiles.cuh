@@ -7,7 +7,7 @@
 //   whole runs of memory, several outer elements side by side.
 #pragma once
 
-#include "launch.cuh"
+#include "block/launch.cuh"
 
 namespace jaxtv::cuda {
 

@@ -1,6 +1,6 @@
 // XLA FFI handlers of the segment kernels.
 #include "handler.hpp"
-#include "segments.hpp"
+#include "segments/segments.hpp"
 
 namespace jaxtv::cuda {
 namespace {

@@ -1,7 +1,7 @@
-// What cuda/prox1d.cu puts together: one function per kind of kernel.
+// What prox1d.cu puts together: one function per kind of kernel.
 #pragma once
 
-#include "prox1d.hpp"
+#include "prox1d/prox1d.hpp"
 
 namespace jaxtv::cuda {
 

@@ -1,6 +1,6 @@
 // XLA FFI handlers of the 1D prox.
 #include "handler.hpp"
-#include "prox1d.hpp"
+#include "prox1d/prox1d.hpp"
 
 namespace jaxtv::cuda {
 namespace {

@@ -1,5 +1,5 @@
 // XLA FFI handlers of Dykstra's iteration and its derivatives.
-#include "dykstra.hpp"
+#include "dykstra/dykstra.hpp"
 #include "handler.hpp"
 
 namespace jaxtv::cuda {

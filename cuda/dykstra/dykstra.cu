@@ -5,13 +5,13 @@
 //
 // A pass on axis i is  A = X - sum_{j != i} p_j,  Z = prox(A),  p_i = A - Z.  With two axes the one
 // state needed is that of the other axis, and p_i can take its place.
-#include "dykstra.hpp"
+#include "block/tiles.cuh"
+#include "dykstra/dykstra.hpp"
+#include "dykstra/image.cuh"
 #include "half.cuh"
-#include "image.cuh"
 #include "jaxtv/large.hpp"
-#include "segments.hpp"
-#include "solve.cuh"
-#include "tile.cuh"
+#include "prox1d/thread_per_signal.cuh"
+#include "segments/segments.hpp"
 
 namespace jaxtv::cuda {
 namespace {

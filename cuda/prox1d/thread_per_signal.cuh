@@ -8,11 +8,11 @@
 
 #include <type_traits>
 
+#include "block/launch.cuh"
 #include "jaxtv/certified.hpp"
 #include "jaxtv/cuts.hpp"
 #include "jaxtv/decomposition.hpp"
 #include "jaxtv/taut_string.hpp"
-#include "launch.cuh"
 
 namespace jaxtv::cuda {
 

@@ -9,9 +9,9 @@
 // until nothing was cut. The scans run over a warp, a block, or the tiles of a grid.
 #pragma once
 
+#include "block/launch.cuh"
 #include "jaxtv/cuts.hpp"
 #include "jaxtv/decomposition.hpp"
-#include "launch.cuh"
 
 namespace jaxtv::cuda {
 

@@ -1,5 +1,5 @@
 // XLA FFI handlers of the derivative of the converged N-D prox.
-#include "components.hpp"
+#include "components/components.hpp"
 #include "handler.hpp"
 
 namespace jaxtv::cuda {
