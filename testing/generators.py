@@ -5,11 +5,10 @@ n-1).
 from typing import NamedTuple
 
 import numpy as np
-import pytest
 
 import jaxtv
 
-DTYPES = [pytest.param("float64", marks=pytest.mark.x64), "float32"]
+DTYPES = ["float64", "float32"]
 HALF = ["bfloat16", "float16"]
 
 EXACT = {

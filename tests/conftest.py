@@ -1,12 +1,14 @@
-"""Strict JAX settings, and the whole suite twice: once with x64 enabled, once in float32.
+"""Strict JAX settings, the precision of a test, and what runs where.
 
-Every test runs under the session fixture `precision`, so that one plain `pytest` covers both runs;
-pytest orders the tests by it, and no jit cache is thrown away in between. Markers:
+A test runs once, with x64 enabled; arrays of float32 are tested there too. Its markers say otherwise:
 
-* `x64`: needs float64, so it exists in the x64 run only (deselected, not skipped, in the float32
-  run);
-* `once`: does not depend on the precision at all; runs in the x64 run only;
-* `f32`: training, which is done in float32; runs in the float32 run only.
+* `both_precisions`: a second time without x64, as users have it by default: for what depends on the
+  default dtype (promotion, transformations, layers) and for proofs in the dtype of the run;
+* `float32`: only without x64 (training);
+* `cpu_only`: not in the run on a GPU;
+* `nightly`: not in the test command; `.ci/nightly` runs it.
+
+That a float32 array gives the same bits with and without x64 is what tests/api/test_precision.py shows.
 """
 
 import contextlib
@@ -23,16 +25,19 @@ import pytest
 from jaxtv import _ffi
 from testing import emulator, peers
 
-RUNS = ("x64", "f32")
+MARKERS = {
+    "both_precisions": "with x64 enabled, and without",
+    "float32": "only without x64",
+    "cpu_only": "not in the run on a GPU",
+    "nightly": "not in the test command, but in .ci/nightly",
+}
 INSTALLED = "JAXTV_TEST_INSTALLED" in os.environ  # a wheel, without the sources of the emulation
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "x64: needs float64; only in the x64 run")
-    config.addinivalue_line("markers", "once: independent of the precision; only in the x64 run")
-    config.addinivalue_line("markers", "f32: training in float32; only in the float32 run")
+    for name, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
     config.addinivalue_line("filterwarnings", "error::DeprecationWarning")
-    config.addinivalue_line("markers", "host: not in the run on a GPU")
     if os.environ.get("JAXTV_REQUIRE_CUDA"):
         require_cuda()
     jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -60,18 +65,23 @@ def require_cuda():
         raise pytest.UsageError("JAXTV_REQUIRE_CUDA and JAXTV_FALLBACK exclude each other")
 
 
+def pytest_generate_tests(metafunc):
+    """Without a parameter, the fixture `precision` is x64."""
+    markers = {mark.name for mark in metafunc.definition.iter_markers()}
+    if "both_precisions" in markers:
+        metafunc.parametrize("precision", ["x64", "float32"], indirect=True, scope="session")
+    elif "float32" in markers:
+        metafunc.parametrize("precision", ["float32"], indirect=True, scope="session")
+
+
 def pytest_collection_modifyitems(config, items):
     def wanted(item):
         if emulator.on_gpu() and (
-            item.get_closest_marker("host") or {"mesh", "prox_tv"} & set(item.fixturenames)
+            item.get_closest_marker("cpu_only") or {"mesh", "prox_tv"} & set(item.fixturenames)
         ):
             return False
         params = item.callspec.params if hasattr(item, "callspec") else {}
-        if INSTALLED and ("simt" in item.fixturenames or "simt" in params.values()):
-            return False
-        run = params.get("precision", "x64")
-        markers = ("f32",) if run == "x64" else ("x64", "once")
-        return not any(item.get_closest_marker(name) for name in markers)
+        return not (INSTALLED and ("simt" in item.fixturenames or "simt" in params.values()))
 
     dropped = [item for item in items if not wanted(item)]
     if dropped:
@@ -79,11 +89,12 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if wanted(item)]
 
 
-@pytest.fixture(scope="session", autouse=True, params=RUNS)
+@pytest.fixture(scope="session", autouse=True)
 def precision(request):
-    """The run: "x64" or "f32"."""
-    jax.config.update("jax_enable_x64", request.param == "x64")
-    yield request.param
+    """The precision of the run: "x64" or "float32"."""
+    run = getattr(request, "param", "x64")
+    jax.config.update("jax_enable_x64", run == "x64")
+    yield run
     jax.config.update("jax_enable_x64", False)
 
 

@@ -11,8 +11,6 @@ from PIL import Image
 import jaxtv
 from jaxtv import cli
 
-pytestmark = pytest.mark.once
-
 SHAPES = {
     "gray": (np.uint8, (9, 7)),
     "gray16": (np.uint16, (9, 7)),

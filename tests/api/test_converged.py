@@ -90,6 +90,7 @@ def cast(lam, x, scale=1.0):
     return jax.tree.map(lambda w: jnp.asarray(np.asarray(w) * scale, x.dtype), lam)
 
 
+@pytest.mark.both_precisions
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES)
@@ -129,7 +130,6 @@ LAM_SHAPES = [
 ]
 
 
-@pytest.mark.x64
 @pytest.mark.parametrize("shape", LAM_SHAPES, ids=str)
 def test_derivative_against_finite_differences(shape):
     """Both modes, λ of every shape; NHWC with the channels and images as batch."""
@@ -150,6 +150,7 @@ def test_derivative_against_finite_differences(shape):
     np.testing.assert_allclose(inner, jnp.vdot(g, pushed), rtol=1e-12)
 
 
+@pytest.mark.both_precisions
 @pytest.mark.parametrize("iterations", [1, 3])
 def test_a_gap_is_a_certificate_before_convergence(iterations):
     shape = (9, 11)
@@ -166,6 +167,7 @@ def test_a_gap_is_a_certificate_before_convergence(iterations):
     assert info.gap >= (objective(np.asarray(y)) - objective(want.y)) * (1 - 1e-4)
 
 
+@pytest.mark.both_precisions
 @pytest.mark.parametrize("tol", [1e-2, 1e-3, 1e-5])
 def test_tolerance_is_met_and_reported(tol):
     x = jnp.asarray(data((3, 24, 20, 2)))
@@ -179,6 +181,7 @@ def test_tolerance_is_met_and_reported(tol):
     assert np.all(jnp.sum((y - better) ** 2, (1, 2)) <= 2 * info.gap)
 
 
+@pytest.mark.both_precisions
 def test_iterations_stop_per_element():
     """A smooth image stops sooner than a noisy one, and both where they stop alone."""
     x = jnp.asarray(np.stack([data((16, 16)), data((16, 16), 1, 5.0), np.zeros((16, 16), "f4")]))
@@ -189,6 +192,7 @@ def test_iterations_stop_per_element():
     assert info.iterations[2] == 1
 
 
+@pytest.mark.both_precisions
 def test_batch_mates_change_no_bit(lowering):
     """Images and channels, one of them slow, one NaN, one infinite, one with a bad λ."""
     x = np.stack([data((12, 10, 3), seed) for seed in range(3)])
@@ -210,6 +214,7 @@ def test_batch_mates_change_no_bit(lowering):
         np.testing.assert_array_equal(np.asarray(a)[~touched], np.asarray(b)[~touched])
 
 
+@pytest.mark.both_precisions
 def test_one_thread_or_many_give_the_same_bits():
     """A batch is spread over threads, a single image uses them inside."""
     x = jnp.asarray(data((9, 160, 200)))
@@ -218,6 +223,7 @@ def test_one_thread_or_many_give_the_same_bits():
     np.testing.assert_array_equal(many[4], solve(x[4], 0.2, (0, 1), solver))
 
 
+@pytest.mark.both_precisions
 def test_extreme_lambda(lowering):
     x = jnp.asarray(data((6, 7, 3)))
     for axes in ((0, 1), (0, 1, 2)):
@@ -231,6 +237,7 @@ def test_extreme_lambda(lowering):
             assert np.all(y == y[(slice(1),) * 2])
 
 
+@pytest.mark.both_precisions
 def test_no_edges_and_nothing():
     x = jnp.ones((1, 1, 2))
     np.testing.assert_array_equal(solve(x, 0.3, (0, 1)), x)
@@ -239,6 +246,7 @@ def test_no_edges_and_nothing():
     assert info.gap.shape == (0,)
 
 
+@pytest.mark.both_precisions
 def test_huge_and_tiny_values(lowering):
     """Scaling by a power of two scales every bit; the largest floats do not overflow."""
     x, lam = jnp.asarray(data((10, 12))), jnp.asarray(0.25, data((1, 1)).dtype)
@@ -251,6 +259,7 @@ def test_huge_and_tiny_values(lowering):
         )
 
 
+@pytest.mark.both_precisions
 def test_inner_solvers_agree():
     x = jnp.asarray(data((9, 11)))
     want = solve(x, 0.25, (0, 1))
@@ -260,6 +269,7 @@ def test_inner_solvers_agree():
         assert info.converged
 
 
+@pytest.mark.both_precisions
 @pytest.mark.parametrize(
     ("shape", "axes"),
     [((2, 9, 8, 3), (1, 2)), ((5, 4, 6), (2, 0, 1)), ((2, 2, 3, 2, 3, 2), range(1, 6))],
@@ -287,6 +297,7 @@ def test_kernels_and_plain_jax_agree(shape, axes):
         assert np.abs(iterations - plain_iterations).max() <= 2
 
 
+@pytest.mark.both_precisions
 def test_acceleration(lowering):
     """Far fewer iterations than without momentum."""
     x = jnp.asarray(data((40, 40), scale=3.0))
@@ -295,6 +306,7 @@ def test_acceleration(lowering):
     assert info.iterations <= 60  # 51; without momentum 271
 
 
+@pytest.mark.both_precisions
 @pytest.mark.parametrize("axes", [(0, 1), (1, 0)])
 def test_edges_without_weight_hold_nothing_together(axes):
     """Repeated samples on both sides of a zero weight: the derivative is I, not a mean."""
@@ -306,6 +318,7 @@ def test_edges_without_weight_hold_nothing_together(axes):
     np.testing.assert_allclose(jacobian, want, atol=1e-6)
 
 
+@pytest.mark.both_precisions
 @pytest.mark.parametrize("shape", [(1, 1), (7, 9), (40, 40)])
 def test_labels_of_plain_jax_are_the_components(shape):
     """Random mazes, where labels have far to travel."""
@@ -328,6 +341,7 @@ def test_labels_of_plain_jax_are_the_components(shape):
 # ---- warm start, gap of any y
 
 
+@pytest.mark.both_precisions
 @pytest.mark.parametrize("axes", [(0, 1), (0, 1, 2)])
 def test_warm_start(axes):
     """From its own dual a solve stops at once; from a neighbour's it is sooner; from anything it is
@@ -354,6 +368,7 @@ def test_warm_start(axes):
     np.testing.assert_array_equal(solve(x, 0.25, axes, solver, return_dual=True)[1][0], dual[0])
 
 
+@pytest.mark.both_precisions
 def test_warm_start_from_the_largest_numbers(lowering):
     """No dual is so large: a start is cut down to what one can be, so that no sum is inf."""
     x = jnp.asarray(data((6, 5, 3), scale=0.1))
@@ -366,6 +381,7 @@ def test_warm_start_from_the_largest_numbers(lowering):
     np.testing.assert_allclose(far, y, atol=2e-4)
 
 
+@pytest.mark.both_precisions
 def test_warm_start_leaves_derivatives_alone():
     x = jnp.asarray(data((9, 8)))
     _, dual = solve(x, 0.25, (0, 1), return_dual=True)
@@ -377,7 +393,6 @@ def test_warm_start_leaves_derivatives_alone():
     assert not np.any(carried)
 
 
-@pytest.mark.once
 def test_bad_duals():
     x, dual = jnp.ones((4, 5)), (jnp.zeros((4, 5)),)
     for bad in ((), (jnp.zeros((5, 4)),), dual * 2):
@@ -390,6 +405,7 @@ def test_bad_duals():
             jaxtv.prox_tv(x, 0.1, axes=0, **options)
 
 
+@pytest.mark.both_precisions
 @pytest.mark.parametrize("axes", [(-2, -1), (0, 1, 2)])
 def test_duality_gap_is_a_certificate_for_any_y(axes):
     """Also where x - y is no feasible dual: noise, the mean, another prox."""
@@ -419,6 +435,7 @@ def test_duality_gap_is_a_certificate_for_any_y(axes):
 # ---- transformations
 
 
+@pytest.mark.both_precisions
 def test_transformations():
     x = jnp.asarray(data((4, 7, 6)))
     lam = jnp.asarray([0.1, 0.2, 0.3, 0.4], x.dtype)
@@ -443,6 +460,7 @@ def test_transformations():
     np.testing.assert_allclose(looped, want, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.both_precisions
 def test_hessian():
     """d²/dx² of |prox|²/2 is P (the prox is piecewise affine): symmetric, all ways."""
     x = jnp.asarray(data((3, 4)))
@@ -457,6 +475,7 @@ def test_hessian():
         np.testing.assert_allclose(h, P_ @ P_, atol=1e-6)
 
 
+@pytest.mark.both_precisions
 def test_shard_map(lowering):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
     x = jnp.asarray(data((8, 6, 5)))
@@ -470,6 +489,7 @@ def test_shard_map(lowering):
     np.testing.assert_allclose(got[1], want[1], rtol=1e-5)
 
 
+@pytest.mark.both_precisions
 def test_batch_sharded_has_no_collective():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     x = data((8, 6, 5))
@@ -483,6 +503,7 @@ def test_batch_sharded_has_no_collective():
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.both_precisions
 def test_other_platforms_are_plain_jax():
     f = jax.jit(jax.grad(lambda x: jnp.sum(solve(x, 0.3, (0, 1)) ** 2)))
     traced = f.trace(jnp.asarray(data((8, 8))))
@@ -492,6 +513,7 @@ def test_other_platforms_are_plain_jax():
 # ---- layers, arguments
 
 
+@pytest.mark.both_precisions
 @pytest.mark.parametrize("flavour", ["linen", "nnx"])
 def test_layers(flavour):
     from flax import nnx
@@ -513,7 +535,6 @@ def test_layers(flavour):
     assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(g))
 
 
-@pytest.mark.once
 def test_bad_arguments():
     for options in ({"tol": -1.0}, {"tol": np.inf}, {"max_iterations": 0}, {"max_iterations": 1.5}):
         with pytest.raises(ValueError, match=next(iter(options))):
@@ -528,6 +549,7 @@ def test_bad_arguments():
     assert hash(jaxtv.AcceleratedDykstra()) == hash(jaxtv.AcceleratedDykstra(tol=1e-5))
 
 
+@pytest.mark.both_precisions
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_types(dtype):
     x = jnp.asarray(data((9, 11)), dtype)
@@ -538,6 +560,7 @@ def test_half_types(dtype):
     assert pull(jnp.ones_like(y))[0].dtype == dtype
 
 
+@pytest.mark.both_precisions
 def test_hostile_calls_are_refused():
     """Straight at the targets."""
     x = jnp.zeros((4, 5), jnp.float32)

@@ -156,7 +156,6 @@ def test_missing_axes():
         jaxtv.total_variation(X)  # type: ignore[call-arg]
 
 
-@pytest.mark.once
 def test_solvers_are_values():
     assert jaxtv.Dykstra(3, jaxtv.TautString()) == jaxtv.Dykstra(3, inner=jaxtv.TautString())
     assert len({jaxtv.ProjectedNewton(), jaxtv.ProjectedNewton(tol=1e-6), jaxtv.Direct()}) == 2

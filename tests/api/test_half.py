@@ -18,9 +18,6 @@ SOLVERS = (
 )
 
 
-pytestmark = pytest.mark.once  # nothing here is float64
-
-
 @pytest.fixture(params=["cpu", "simt"])
 def platform(request):
     """The native CPU kernels (which take float32), and the CUDA kernels in emulation."""

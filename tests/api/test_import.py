@@ -5,7 +5,7 @@ import pytest
 from soak import imports
 from soak.imports import SITUATIONS
 
-pytestmark = [pytest.mark.once, pytest.mark.host]
+pytestmark = pytest.mark.cpu_only
 
 
 @pytest.mark.parametrize("name", SITUATIONS)

@@ -101,6 +101,7 @@ def outputs(x, raw_lam=None, **arguments):
     return layer.apply(variables, x), make_nnx(x, raw_lam, **arguments)(x)
 
 
+@pytest.mark.both_precisions
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("mode", ["smooth", "sharp"])
 def test_equals_functional_api(name, mode):
@@ -118,6 +119,7 @@ def test_equals_functional_api(name, mode):
     np.testing.assert_array_equal(from_nnx, expected)
 
 
+@pytest.mark.both_precisions
 @pytest.mark.parametrize("shape", [(7, 6, 3), (5, 2, 7, 6, 3)])
 def test_any_number_of_leading_axes(shape):
     x = picture(shape)
@@ -127,6 +129,7 @@ def test_any_number_of_leading_axes(shape):
     np.testing.assert_array_equal(from_nnx, from_linen)
 
 
+@pytest.mark.both_precisions
 @pytest.mark.parametrize("shared", [True, False])
 def test_parameter(shared):
     x = picture()
@@ -141,13 +144,11 @@ def test_parameter(shared):
         np.testing.assert_allclose(lam, 15.1, rtol=1e-6)
 
 
-@pytest.mark.once
 def test_unbound_linen_layer_has_no_lam():
     with pytest.raises(ValueError, match="bind"):
         _ = jaxtv.linen.TVLayer().bind({}).lam
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("lam", [1e-300, 1e-30, 1e-12, 1e-3, 0.05, 0.7, 1.0, 15.1, 40.0, 1e4, 1e30])
 def test_inverse_softplus(lam):
     raw_lam = _layer.inverse_softplus(lam)
@@ -156,7 +157,6 @@ def test_inverse_softplus(lam):
     np.testing.assert_allclose(softplus, lam, rtol=1e-13)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("init_lam", [1e-20, 1e-6, 0.05, 15.1, 1e6])
 def test_init_lam_in_float32(init_lam):
     layer = jaxtv.nnx.TVLayer(init_lam=init_lam, param_dtype=jnp.float32)
@@ -165,6 +165,7 @@ def test_init_lam_in_float32(init_lam):
     np.testing.assert_allclose(layer.lam, init_lam, rtol=rtol)
 
 
+@pytest.mark.both_precisions
 @pytest.mark.parametrize("mode", ["smooth", "sharp"])
 @pytest.mark.parametrize("init_lam", [0.0, 0.4])
 def test_constant_lam(mode, init_lam):
@@ -184,7 +185,6 @@ def test_constant_lam(mode, init_lam):
         np.testing.assert_array_equal(expected, x)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(("arguments", "message"), BAD_ARGUMENTS)
 @pytest.mark.parametrize("flavour", [jaxtv.linen, jaxtv.nnx])
 def test_bad_arguments(flavour, arguments, message):
@@ -192,19 +192,16 @@ def test_bad_arguments(flavour, arguments, message):
         flavour.TVLayer(**arguments)
 
 
-@pytest.mark.once
 def test_num_channels_is_needed():
     with pytest.raises(ValueError, match="`num_channels`"):
         jaxtv.nnx.TVLayer(per_channel=True)
 
 
-@pytest.mark.once
 def test_wrong_number_of_channels():
     with pytest.raises(ValueError, match="4 channels on axis -1"):
         jaxtv.nnx.TVLayer(per_channel=True, num_channels=4)(picture(dtype=jnp.float32))
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("channel_axis", [-2, 1, 7])
 def test_bad_channel_axis(channel_axis):
     x = picture(dtype=jnp.float32)
@@ -215,7 +212,6 @@ def test_bad_channel_axis(channel_axis):
         jaxtv.nnx.TVLayer(**arguments, num_channels=7)(x)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("x_dtype", ["float32", "bfloat16", "float16", "int32"])
 @pytest.mark.parametrize("dtype", [None, "float32", "bfloat16"])
 @pytest.mark.parametrize("param_dtype", ["float32", "bfloat16"])
@@ -229,7 +225,6 @@ def test_dtypes_are_those_of_flax_layers(x_dtype, dtype, param_dtype):
     np.testing.assert_array_equal(from_linen, from_nnx)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("dtype", HALF)
 def test_half_types_keep_lam_in_float32(dtype):
     # 0.0505 is no bfloat16 and no float16: a rounded λ would move the result, at this data scale,
@@ -258,6 +253,7 @@ def value(x, raw_lam, arguments):
     return by_linen, by_nnx
 
 
+@pytest.mark.both_precisions
 @pytest.mark.parametrize("mode", ["smooth", "sharp"])
 def test_gradients(mode):
     x = picture((1, 9, 8, 2))
@@ -277,6 +273,7 @@ def test_gradients(mode):
         np.testing.assert_allclose(from_linen[0][channel], slope, rtol=rtol, atol=rtol)
 
 
+@pytest.mark.both_precisions
 @pytest.mark.parametrize("mode", ["smooth", "sharp"])
 def test_jit_and_vmap(mode):
     x = picture((4, 7, 6, 3))
@@ -292,6 +289,7 @@ def test_jit_and_vmap(mode):
     np.testing.assert_allclose(one_by_one, expected, **close)
 
 
+@pytest.mark.both_precisions
 def test_linen_scan_over_remat_layers():
     class Block(nn.Module):
         @nn.compact
@@ -320,6 +318,7 @@ def test_linen_scan_over_remat_layers():
     check_same_gradients(by_scan, by_loop, raw_lam)
 
 
+@pytest.mark.both_precisions
 def test_nnx_scan_over_remat_layers():
     x = picture()
     raw_lam = jnp.asarray([-3.0, -2.0, -1.0], x.dtype)
@@ -356,6 +355,7 @@ def check_same_gradients(f, g, raw_lam):
     np.testing.assert_allclose(grad_f, grad_g, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.both_precisions
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_orbax_round_trip(tmp_path, per_channel):
     x = picture()
@@ -378,7 +378,6 @@ def test_orbax_round_trip(tmp_path, per_channel):
     assert not np.array_equal(fresh.lam, trained.lam)
 
 
-@pytest.mark.once
 def test_lam_learns_to_denoise():
     """λ rises from almost nothing to where the noise is gone: the loss falls several times."""
     clean = jnp.zeros((24, 24, 1), jnp.float32).at[8:16, 6:18].set(1.0)
@@ -398,7 +397,6 @@ def test_lam_learns_to_denoise():
     assert 0.05 < model.lam < 0.5
 
 
-@pytest.mark.once
 def test_import_jaxtv_does_not_import_flax():
     code = (
         "import sys, jaxtv; assert 'flax' not in sys.modules; "

@@ -167,7 +167,6 @@ print(_ffi._cpu.isa())
 """
 
 
-@pytest.mark.once
 def test_strings_have_the_same_bits_anywhere():
     """With any number of threads, which find other cuts first, and any instruction set."""
     cores = sorted(os.sched_getaffinity(0))

@@ -56,7 +56,6 @@ def test_oracle(name, solver, dtype):
     assert_solves(run(x, w, EXACT[solver]), solution.y, x, dtype)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("solver", NEWTON)
 @pytest.mark.parametrize("name", [name for name in CASES if name != "sine"])  # 40 s at n = 1e5
@@ -78,7 +77,6 @@ def test_newton_keeps_its_promise(name, solver, dtype):
     assert np.all(distance[converged] <= allowed[converged])
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("solver", NEWTON)
 @pytest.mark.parametrize("scale", [1.0, 255.0, 1e4])
@@ -94,7 +92,6 @@ def test_newton_never_jams_on_image_rows(solver, scale, dtype):
     assert not oracles.decided_edges(x, lam, solution, dtype).wrong(y, solution.sign).any()
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("solver", EXACT)
 @pytest.mark.parametrize("scale", [1.0, 255.0, 1e4])
 @pytest.mark.parametrize("weighted", [False, True])
@@ -172,7 +169,6 @@ def tails():
     return [(7 * n % 70 + 1, n) for n in range(1, 68)] + [(b, 9) for b in range(1, 71)]
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("axis", [0, 1])
 def test_tails(axis):
     x = steps(70, 67, seed=9).astype(np.float32)
@@ -192,7 +188,6 @@ def test_tails(axis):
             assert error.max() <= 1, (solver, batch, n)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("dtype", [*DTYPES, *HALF])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_lam_zero_is_the_identity_bit_for_bit(solver, dtype):
@@ -211,7 +206,6 @@ def test_lam_zero_is_the_identity_bit_for_bit(solver, dtype):
         assert np.asarray(x).tobytes() == np.asarray(y).tobytes()
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("dtype", [*DTYPES, *HALF])
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("axis", [0, 1])
@@ -293,7 +287,6 @@ def test_info_says_when_newton_has_not_converged():
     assert np.all(np.asarray(info.gap) > 0)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("solver", EXACT)
 def test_linear_time_on_a_ramp(solver):
     """The taut string alone would need n^2/2 = 8e10 trips here (minutes): the budget hands over."""

@@ -98,7 +98,6 @@ def test_the_gap_of_large_signals_is_no_nan(dtype):
 
 @pytest.mark.parametrize("seed", [5, 48, 60, 159, 165, 195, 262])
 @pytest.mark.parametrize("solver", EXACT)
-@pytest.mark.once
 def test_seeds_of_the_random_check_that_gave_inf(solver, seed):
     b = random_batches.batch(seed)
     few = b._replace(x=b.x[:20], w=b.w[:20])
@@ -126,7 +125,7 @@ def tied(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.host
+@pytest.mark.cpu_only
 def test_edges_of_weight_zero_are_cuts_to_the_last_bit(dtype):
     """The signal is solved as its parts are; the lanes joined what is equal across such an edge."""
     x, w = tied(dtype)

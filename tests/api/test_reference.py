@@ -93,6 +93,7 @@ def dtype(precision):
 # --------------------------------------------------------------------------- reference, value
 
 
+@pytest.mark.both_precisions
 @pytest.mark.parametrize("kind", WEIGHTS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_reference_is_optimal(family, kind, dtype, rng):
@@ -103,6 +104,7 @@ def test_reference_is_optimal(family, kind, dtype, rng):
     assert kkt_violation(x, w, y) <= 4 * round_off(x, dtype)
 
 
+@pytest.mark.both_precisions
 def test_reference_two_samples_in_closed_form(dtype):
     x = np.asarray([[1.0, 4.0]] * 5, dtype)
     lam = np.asarray([[0.0], [1.0], [1.5], [2.0], [np.inf]], dtype)
@@ -162,7 +164,6 @@ def difference_quotient(f, x, h=1e-6):
     return columns.reshape(*columns.shape[:-1], *np.shape(x))
 
 
-@pytest.mark.x64
 @pytest.mark.parametrize("lam_shape", [(), (3, 1), (3, 11), (11,)])
 @pytest.mark.parametrize("scale", [1.0, 255.0, 1e4])
 def test_reference_vjp_against_finite_differences(lam_shape, scale, rng):
@@ -185,7 +186,6 @@ def test_reference_vjp_at_zero_weight_is_the_identity():
     np.testing.assert_allclose(jacobian, jnp.eye(4), atol=1e-5)
 
 
-@pytest.mark.x64
 def test_reference_2d_vjp_against_finite_differences(rng):
     x, g = rng.normal(size=(2, 5, 6))
     lam = jnp.asarray(0.3)
@@ -209,7 +209,6 @@ def test_reference_under_transformations(rng):
 # ----------------------------------------------------------------------------- fallback, 1D
 
 
-@pytest.mark.x64
 @pytest.mark.parametrize("kind", WEIGHTS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fallback_equals_reference(family, kind, rng):
@@ -226,7 +225,6 @@ def test_fallback_equals_reference(family, kind, rng):
         assert gap.max() <= 1e-24 * (x**2).sum(-1).max()
 
 
-@pytest.mark.x64
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fallback_float32_is_accurate(family, rng):
     """Within 2e-7 max|x| (under two units in the last place) of float64, up to n = 1024."""
@@ -241,6 +239,7 @@ def test_fallback_float32_is_accurate(family, rng):
     assert gap.max() <= 1e-9 * (x.astype(np.float64) ** 2).sum(-1).max()
 
 
+@pytest.mark.both_precisions
 @pytest.mark.parametrize("n", [1, 2, 24])
 def test_fallback_zero_weight_returns_the_input_bit_for_bit(n, dtype, rng):
     info = np.finfo(dtype)
@@ -250,6 +249,7 @@ def test_fallback_zero_weight_returns_the_input_bit_for_bit(n, dtype, rng):
     np.testing.assert_array_equal(y.view(np.uint8), x.view(np.uint8))
 
 
+@pytest.mark.both_precisions
 @pytest.mark.parametrize("lam", [np.inf, 1e30])
 def test_fallback_huge_weight_returns_the_mean(lam, dtype, rng):
     x = rng.normal(size=(8, 24)).astype(dtype)
@@ -270,6 +270,7 @@ def test_fallback_huge_weight_on_some_edges_only(rng):
     assert y[0, 5] == x[0, 5]
 
 
+@pytest.mark.both_precisions
 def test_fallback_bad_signals_are_nan_and_alone(dtype, rng):
     x = rng.normal(size=(8, 24)).astype(dtype)
     w = np.full((8, 23), 0.5, dtype)
@@ -285,6 +286,7 @@ def test_fallback_bad_signals_are_nan_and_alone(dtype, rng):
     assert np.isfinite(y[6]).all()
 
 
+@pytest.mark.both_precisions
 def test_fallback_near_overflow(dtype, rng):
     """Scaling by a power of two commutes with the prox, to the last bit."""
     big = 2.0 ** (np.finfo(dtype).maxexp - 2)
@@ -304,11 +306,13 @@ def test_fallback_empty_and_single(shape):
     assert gap.shape == rounds.shape == converged.shape == (*shape[:-1], 1)
 
 
+@pytest.mark.both_precisions
 def test_fallback_constant_signal_is_returned(dtype):
     x = np.full((8, 24), 0.1, dtype) * np.geomspace(1e-4, 1e4, 8, dtype=dtype)[:, None]
     np.testing.assert_array_equal(fallback_1d(x, np.full((8, 1), 0.3, dtype))[0], x)
 
 
+@pytest.mark.both_precisions
 def test_fallback_jumps_have_the_sign_of_their_dual(dtype, rng):
     """Ties everywhere: integers with integer weights, where rounding could leave false jumps."""
     x = rng.integers(-3, 4, size=(400, 24)).astype(dtype) / dtype(3)
@@ -320,6 +324,7 @@ def test_fallback_jumps_have_the_sign_of_their_dual(dtype, rng):
     assert off.max() <= 40 * np.finfo(dtype).eps
 
 
+@pytest.mark.both_precisions
 def test_fallback_result_does_not_depend_on_the_batch(dtype, rng):
     x = make_signal("walk", rng, 8, 24).astype(dtype)
     w = np.geomspace(1e-2, 1e3, 8)[:, None].astype(dtype)
@@ -342,7 +347,6 @@ def test_fallback_under_vmap_and_scan(rng):
 # ------------------------------------------------------------- fallback, derivative of the 1D
 
 
-@pytest.mark.x64
 @pytest.mark.parametrize(("axis", "kind"), list(enumerate(WEIGHTS)))
 def test_segment_vjp_equals_eq_8(axis, kind, rng):
     n = 10
@@ -356,7 +360,6 @@ def test_segment_vjp_equals_eq_8(axis, kind, rng):
         np.testing.assert_allclose(ours, theirs, atol=1e-11)
 
 
-@pytest.mark.x64
 @pytest.mark.parametrize(("size", "edge"), [(1, False), (2, False), (6, False), (6, True)])
 def test_segment_jvp_is_the_transpose(edge, size, rng):
     y, tx, g = jnp.asarray(rng.integers(-1, 2, size=(3, 5, size, 2)) * 1.0)
@@ -451,7 +454,6 @@ def check_masks(masks, passes, x, axes, iterations):
         assert not unpack(masks, p, first).any()
 
 
-@pytest.mark.x64
 @pytest.mark.parametrize("name", CASES)
 def test_dykstra_against_unrolled_autodiff(name, rng):
     x, ws, axes, iterations, edge = make_case(name, rng, np.float64)
@@ -472,7 +474,6 @@ def test_dykstra_against_unrolled_autodiff(name, rng):
     np.testing.assert_allclose(jnp.sum(g * ty), transposed, atol=1e-11)
 
 
-@pytest.mark.x64
 def test_dykstra_jvp_against_finite_differences(rng):
     x, ws, axes, iterations, _ = make_case("plane", rng, np.float64)
     kwargs = {"axes": axes, "iterations": iterations}
@@ -488,7 +489,6 @@ def test_dykstra_jvp_against_finite_differences(rng):
     np.testing.assert_allclose(ty, (after - before) / (2 * h), atol=1e-7)
 
 
-@pytest.mark.x64
 def test_dykstra_equals_algorithm_1(rng):
     x, _, axes, iterations, _ = make_case("plane", rng, np.float64)
     lams = jnp.asarray(0.2), jnp.asarray(0.4)
@@ -499,6 +499,7 @@ def test_dykstra_equals_algorithm_1(rng):
         np.testing.assert_allclose(expected, y, atol=1e-13)
 
 
+@pytest.mark.both_precisions
 def test_dykstra_zero_weights(dtype, rng):
     """λ = 0 leaves every bit, its Jacobian is the identity even where samples repeat (code 3)."""
     x, ws, axes, iterations, _ = make_case("plane", rng, dtype)
@@ -511,6 +512,7 @@ def test_dykstra_zero_weights(dtype, rng):
     np.testing.assert_array_equal(gx, g)
 
 
+@pytest.mark.both_precisions
 def test_dykstra_bad_elements_are_nan_and_alone(dtype, rng):
     x, ws, axes, iterations, _ = make_case("plane", rng, dtype)
     x, *ws = (np.array(v) for v in (x, *ws))

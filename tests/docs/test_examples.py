@@ -10,7 +10,7 @@ from testing import ROOT
 
 FOLDER = ROOT / "examples"
 
-pytestmark = [pytest.mark.f32, pytest.mark.host]
+pytestmark = [pytest.mark.float32, pytest.mark.cpu_only]
 
 
 def run(name):

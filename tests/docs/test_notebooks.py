@@ -10,7 +10,7 @@ from testing import ROOT
 FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
-pytestmark = [pytest.mark.once, pytest.mark.host]
+pytestmark = pytest.mark.cpu_only
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 

@@ -13,8 +13,8 @@ def blocks(page):
 
 
 README = blocks(ROOT / "README.md")
-PAGES = [page for page in sorted((ROOT / "docs").glob("*.md")) if blocks(page)]
-PROOFS = {"concepts", "derivatives", "nd-and-weights"}  # of formulas: in both precisions
+PROOFS = ["concepts", "derivatives", "nd-and-weights"]  # of formulas, in float64 too
+GUIDES = ["choosing", "flax", "getting-started", "migrating", "performance", "scaling"]
 
 
 def run(page, code, namespace):
@@ -24,22 +24,30 @@ def run(page, code, namespace):
 
 def test_there_are_examples():
     assert len(README) == 3
-    guides = {"choosing", "flax", "getting-started", "migrating", "performance", "scaling"}
-    assert PROOFS | guides == {page.stem for page in PAGES}
+    pages = {page.stem for page in (ROOT / "docs").glob("*.md") if blocks(page)}
+    assert pages == {*PROOFS, *GUIDES}
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize("code", README, ids=["functional", "nnx", "linen"])
 def test_example(code):
     run("README.md", code, {"__name__": "readme"})
 
 
-def parameter(page):
-    return pytest.param(page, id=page.stem, marks=[] if page.stem in PROOFS else pytest.mark.f32)
-
-
-@pytest.mark.parametrize("page", [parameter(page) for page in PAGES])
-def test_page(page):
+def run_page(page):
     """The blocks of a page go on from one another."""
     namespace = {"__name__": page.stem}
     for code in blocks(page):
         run(page.name, code, namespace)
+
+
+@pytest.mark.both_precisions
+@pytest.mark.parametrize("name", PROOFS)
+def test_page_of_proofs(name):
+    run_page(ROOT / f"docs/{name}.md")
+
+
+@pytest.mark.float32
+@pytest.mark.parametrize("name", GUIDES)
+def test_guide(name):
+    run_page(ROOT / f"docs/{name}.md")

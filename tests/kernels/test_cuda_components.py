@@ -12,7 +12,6 @@ from jaxtv import _primitive
 from testing import emulator
 from testing.generators import rng
 
-pytestmark = pytest.mark.once
 JOINED, UP, DOWN, CUT = range(4)
 
 
@@ -197,7 +196,7 @@ def test_an_empty_axis_is_refused(simt):
         _primitive._components_vjp_p.bind(masks, g, axes=axes, edge=(False, False))
 
 
-@pytest.mark.host
+@pytest.mark.cpu_only
 def test_more_than_2_31_samples(simt, request):
     """A batch of them is done in parts; one array of them is refused."""
     kernels = emulator.library(request.config.cache.mkdir("simt"))

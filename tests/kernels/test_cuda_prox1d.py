@@ -13,8 +13,6 @@ from jaxtv import _ffi, _primitive
 from testing import emulator
 from testing.generators import rng
 
-pytestmark = pytest.mark.once
-
 SOLVERS = {
     "direct": jaxtv.Direct(),
     "taut string": jaxtv.TautString(),
@@ -207,7 +205,7 @@ def test_more_tiles_and_chunks_than_a_scan_has_threads(simt):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.host
+@pytest.mark.cpu_only
 @pytest.mark.parametrize("n", [1000, 1025, 32_768, 10**8, 2**31 + 5, 10**10])
 @pytest.mark.parametrize("signals", [1, 64, 65])
 def test_workspaces_of_sizes_that_no_test_can_run(request, signals, n):

@@ -40,6 +40,7 @@ def check(monkeypatch, f, *args):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.both_precisions
 @pytest.mark.parametrize(("axis", "per_edge"), [(0, False), (1, True), (2, False)])
 def test_prox1d_and_its_derivatives(monkeypatch, axis, per_edge):
     x = data()
@@ -67,6 +68,7 @@ def test_info_of_newton(monkeypatch):
     assert fallback_info.converged.all()
 
 
+@pytest.mark.both_precisions
 @pytest.mark.parametrize("axes", [(1, 2), (-3, -2), (0, 1, 2)])
 def test_dykstra_and_its_derivatives(monkeypatch, axes):
     x, t = data(), data(seed=2)
@@ -90,7 +92,6 @@ def test_other_platforms_lower_to_plain_jax():
     assert "custom_call" not in text
 
 
-@pytest.mark.once
 def test_environment_variable_forces_the_fallback():
     code = (
         "import jax, jax.numpy as jnp, jaxtv\n"

@@ -11,7 +11,6 @@ from jaxtv import _cpu, _ffi
 SOLVER = {"method": 0, "tol": 1e-6, "max_iterations": 10, "line_search": 0}
 
 
-@pytest.mark.once
 def test_version_guard():
     runtime = _ffi.runtime_api_version()
     assert tuple(_cpu.ffi_api_version) <= runtime
@@ -21,7 +20,6 @@ def test_version_guard():
             _ffi.check_api_version("m", newer, runtime)
 
 
-@pytest.mark.once
 def test_missing_kernels_say_how_to_build(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "jaxtv._cpu", None)
     monkeypatch.delattr(jaxtv, "_cpu")
@@ -29,7 +27,6 @@ def test_missing_kernels_say_how_to_build(monkeypatch):
         _ffi._load_cpu()
 
 
-@pytest.mark.once
 def test_status_names_every_kernel():
     status = _ffi.status()["cpu"]
     assert "jaxtv_prox1d" in status["kernels"]
@@ -37,7 +34,6 @@ def test_status_names_every_kernel():
     assert status["instruction set"] in ("baseline", "avx2", "avx512")
 
 
-@pytest.mark.once
 def test_sharding_rule_text():
     rule = _ffi.sharding_rule([(8, 5), (8, 1)], [(8, 5)], 1)
     assert rule == (

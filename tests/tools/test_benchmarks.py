@@ -12,8 +12,6 @@ from benchmarks.measure import Effort, Method, Problem, interleave, race
 from benchmarks.places import Places
 from testing import ROOT, oracles
 
-pytestmark = pytest.mark.once
-
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):

@@ -14,7 +14,6 @@ import pytest
 from testing import emulator
 
 ROOT = emulator.ROOT
-pytestmark = pytest.mark.once
 
 
 def script(path):

@@ -16,7 +16,7 @@ import jaxtv
 from jaxtv import _ffi, _primitive
 from testing import emulator
 
-pytestmark = [pytest.mark.once, pytest.mark.host]
+pytestmark = pytest.mark.cpu_only
 ROOT = emulator.ROOT
 
 

@@ -25,7 +25,7 @@ from soak import (
 from soak.result import finding
 from testing import ROOT, oracles, random_batches
 
-pytestmark = [pytest.mark.once, pytest.mark.host]  # they set their own precisions, on the CPU
+pytestmark = pytest.mark.cpu_only  # they set their own precisions, on the CPU
 
 
 def test_the_solver_of_the_checks_is_the_oracle():

@@ -92,7 +92,6 @@ def test_channels_and_axes(axis, kind):
     assert np.allclose(got_lam, expected, atol=1e-4)
 
 
-@pytest.mark.x64
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_finite_differences(solver, kind):
@@ -111,7 +110,6 @@ def test_finite_differences(solver, kind):
     assert np.sort(error)[-2] < 1e-7  # one row in a hundred may sit on a kink
 
 
-@pytest.mark.x64
 @pytest.mark.parametrize("kind", KINDS)
 def test_reference(kind):
     x = jnp.asarray(steps(12, 14))
@@ -125,7 +123,6 @@ def test_reference(kind):
         assert np.allclose(got, want, atol=1e-11)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("scale", [1.0, 255.0, 1e4])
 @pytest.mark.parametrize("kind", ["signal", "edge"])
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -180,7 +177,6 @@ def test_lam_max_infinity_and_one_sample(dtype):
     assert glam == 0
 
 
-@pytest.mark.x64
 @pytest.mark.parametrize("outer", [jax.jacfwd, jax.jacrev])
 @pytest.mark.parametrize("inner", [jax.jacfwd, jax.jacrev])
 def test_second_order(inner, outer):
@@ -198,7 +194,6 @@ def test_second_order(inner, outer):
     assert np.allclose(hessian, expected, atol=1e-12)
 
 
-@pytest.mark.x64
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("solver", EXACT)
 def test_check_grads_1d(solver, kind):
@@ -211,7 +206,6 @@ def test_check_grads_1d(solver, kind):
     check_grads(f, (jnp.asarray(x), jnp.asarray(lam)), order=2, modes=("fwd", "rev"), eps=1e-6)
 
 
-@pytest.mark.x64
 @pytest.mark.parametrize("iterations", [1, 4])
 def test_check_grads_2d(iterations):
     x = rng(3).normal(size=(2, 5, 4, 2))
@@ -224,7 +218,6 @@ def test_check_grads_2d(iterations):
     check_grads(f, (jnp.asarray(x), jnp.asarray(lam)), order=2, modes=("fwd", "rev"), eps=1e-6)
 
 
-@pytest.mark.x64
 @pytest.mark.parametrize("iterations", [1, 2, 4])
 @pytest.mark.parametrize("kind", ["scalar", "pair", "edges"])
 def test_2d_against_finite_differences_of_the_oracle(kind, iterations):
@@ -256,7 +249,6 @@ def test_2d_against_finite_differences_of_the_oracle(kind, iterations):
     assert np.isclose(pulled, (g * difference).sum(), atol=1e-6)
 
 
-@pytest.mark.x64
 @pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1)])
 def test_3d_against_finite_differences_of_the_oracle(axes):
     r = rng(7)
@@ -274,7 +266,6 @@ def test_3d_against_finite_differences_of_the_oracle(axes):
     assert np.isclose(total, (g * difference).sum(), atol=1e-6)
 
 
-@pytest.mark.x64
 def test_2d_reference():
     x = jnp.asarray(rng(2).normal(size=(2, 6, 7)))
     lam = jnp.asarray(0.3)
@@ -286,7 +277,6 @@ def test_2d_reference():
         assert np.allclose(got, want, atol=1e-11)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize("scale", [1.0, 255.0, 1e4])
 def test_2d_float32_at_any_data_scale(scale):
     """The unrolled derivative in float32 has the segments of the float64 sweeps of the same data.

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 import jaxtv
 
 COLLECTIVES = r"\b(all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
-pytestmark = pytest.mark.host  # eight devices
+pytestmark = pytest.mark.cpu_only  # eight devices
 SHAPE = (8, 6, 10, 4)  # NHWC
 LAM = np.float32(0.3)
 

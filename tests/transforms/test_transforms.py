@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 import jaxtv
 
+pytestmark = pytest.mark.both_precisions
 N = 9
 
 
@@ -271,7 +272,7 @@ def test_jvp_and_two_dims_inside_shard_map(mesh):
     close(f(x, t), local(x, t))
 
 
-@pytest.mark.host
+@pytest.mark.cpu_only
 def test_pmap():
     x = rows(8, 3, N)
     same(jax.pmap(lambda x: prox1d(x, 0.4))(x), prox1d(x, 0.4))
@@ -279,7 +280,7 @@ def test_pmap():
     close(grads, jax.grad(lambda x: jnp.sum(prox1d(x, 0.4) ** 2))(x))
 
 
-@pytest.mark.host
+@pytest.mark.cpu_only
 @pytest.mark.parametrize("transform", ["forward", "grad", "vmap", "two axes"])
 def test_explicit_mesh(transform):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))

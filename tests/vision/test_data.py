@@ -14,7 +14,6 @@ from jaxtv import cli
 from jaxtv.vision import commands, data
 from jaxtv.vision.task import DataError
 
-pytestmark = pytest.mark.once
 QUIET = Console(quiet=True)
 
 

@@ -16,7 +16,7 @@ from jaxtv.vision import commands, photos, reproduce
 from jaxtv.vision.task import DataError, get_task, settings_of
 from jaxtv.vision.tasks import denoising
 
-pytestmark = pytest.mark.f32
+pytestmark = pytest.mark.float32
 TASK = get_task("denoising")
 SMOKE = settings_of(TASK, "smoke")
 

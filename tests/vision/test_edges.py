@@ -21,7 +21,7 @@ from jaxtv.vision import boundaries, commands, images
 from jaxtv.vision.task import DataError, get_task, settings_of
 from jaxtv.vision.tasks import edges
 
-pytestmark = pytest.mark.f32
+pytestmark = pytest.mark.float32
 TASK = get_task("edges")
 SMOKE = settings_of(TASK, "smoke")
 

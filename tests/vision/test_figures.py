@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtv.vision import commands, figures, training
 from jaxtv.vision.task import get_task, settings_of
 
-pytestmark = pytest.mark.f32
+pytestmark = pytest.mark.float32
 
 
 @pytest.fixture(autouse=True)

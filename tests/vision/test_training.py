@@ -20,7 +20,7 @@ with pytest.MonkeyPatch.context() as patch:
     patch.setattr(tasks, "__path__", WITH_SIXTH)
     from jaxtv.vision.tasks.steps import Lines, Steps
 
-pytestmark = pytest.mark.f32
+pytestmark = pytest.mark.float32
 QUIET = Console(quiet=True)
 
 

@@ -14,7 +14,7 @@ from jaxtv.vision import commands
 from jaxtv.vision.task import DataError, get_task, settings_of
 from jaxtv.vision.tasks import wsol
 
-pytestmark = pytest.mark.f32
+pytestmark = pytest.mark.float32
 TASK = get_task("wsol")
 SMOKE = settings_of(TASK, "smoke")
 
