@@ -1,5 +1,5 @@
 // The converged N-D prox, one element at a time. The method, the polish and the stop are those of
-// jaxtv/_accelerated.py, where they are explained; names are the same.
+// jaxtv/_converged.py, where they are explained; names are the same.
 #include <algorithm>
 #include <cmath>
 #include <limits>

@@ -122,7 +122,7 @@ struct Accelerated {
   std::vector<T*> dual;
 };
 
-// The converged prox of every element; jaxtv/_accelerated.py has the method, in plain JAX.
+// The converged prox of every element; jaxtv/_converged.py has the method, in plain JAX.
 template <class T>
 void accelerated(const Pool& pool, const Elements& elements, const Stop& stop, const Solver& inner,
                  const Accelerated<T>& op);

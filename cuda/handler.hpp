@@ -34,7 +34,7 @@ inline Shape shape_of(Buffer x, std::int64_t axis) {
   return {1, e.outer, e.n, e.inner};
 }
 
-// The workspace is the last result: uint8, batch dims and then bytes (jaxtv/_ffi.py).
+// The workspace is the last result: uint8, batch dims and then bytes (jaxtv/_lowering.py).
 inline void* workspace(Result r, std::int64_t bytes) {
   require(r->element_type() == ffi::DataType::U8, "the workspace must be uint8");
   require(std::int64_t(r->element_count()) >= bytes, "the workspace is too small");

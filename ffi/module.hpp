@@ -1,4 +1,4 @@
-// What both native modules tell jaxtv/_ffi.py.
+// What both native modules tell jaxtv/_native.py.
 #pragma once
 
 #include <nanobind/nanobind.h>

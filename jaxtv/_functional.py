@@ -85,7 +85,7 @@ def _gap_of_any_nd(x: Array, y: Array, ws: Sequence[Array], axes: tuple[int, ...
     ws = [jnp.minimum(w, enough) for w in ws]
     order, solver = axes[::-1], AcceleratedDykstra(tol=1e-6)
     zeros = [jnp.zeros_like(x) for _ in order[1:]]
-    duals = _primitive.accelerated(x, zeros, ws[::-1], axes=order, solver=solver)[4:]
+    duals = _primitive.converged(x, zeros, ws[::-1], axes=order, solver=solver)[4:]
     rest = x - sum(duals)
     r = _primitive.prox1d(rest, ws[-1], axis=order[0], solver=solver.inner)
     centred = y - jnp.mean(y, axis=axes, keepdims=True)

@@ -25,8 +25,8 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
-from jaxtv import _accelerated, _fallback, _ffi
-from jaxtv._ffi import compute_dtype, is_half
+from jaxtv import _converged, _fallback, _lowering
+from jaxtv._lowering import compute_dtype, is_half
 from jaxtv._solvers import (
     AcceleratedDykstra,
     Decomposition,
@@ -154,7 +154,7 @@ def _make(
     fallback = _in_float32(_as_tuple(fallback or getattr(_fallback, name)))
     in_float32 = _in_float32(primitive.bind)
     for platform in platforms:
-        native = _ffi.native_lowering(
+        native = _lowering.native_lowering(
             f"jaxtv_{name}", fallback, in_float32, _num_batch_dims, attributes, platform
         )
         mlir.register_lowering(primitive, native, platform=platform)
@@ -338,26 +338,26 @@ def _per_element(x, axes: Sequence[int], dtype=None):
     return x.update(shape=shape, dtype=np.dtype(dtype or x.dtype), weak_type=False)
 
 
-def _accelerated_abstract(x, *operands, axes, **_):
+def _converged_abstract(x, *operands, axes, **_):
     info = [_per_element(x, axes, dtype) for dtype in (None, "int32", "bool")]
     return [_like(x), *info, *(_like(x) for _ in axes[1:])]
 
 
-def _accelerated_fallback(x, *operands, axes, gap_tol, sweeps, inner):
+def _converged_fallback(x, *operands, axes, gap_tol, sweeps, inner):
     def prox(x, w, axis):
         return prox1d(x, w, axis=axis, solver=inner)
 
     def means(y, joined):
-        masks = _accelerated.joined_codes(joined, axes)
+        masks = _converged.joined_codes(joined, axes)
         still = [jnp.zeros_like(jax.lax.slice_in_dim(y, 0, 1, axis=a)) for a in axes]
         return _bind(_components_jvp_p, masks, y, *still, axes=axes)[0]
 
-    return _accelerated.solve(
+    return _converged.solve(
         x, *operands, prox1d=prox, means=means, axes=axes, tol=gap_tol, max_iterations=sweeps
     )
 
 
-def _accelerated_attributes(*, axes, gap_tol, sweeps, inner) -> dict[str, Any]:
+def _converged_attributes(*, axes, gap_tol, sweeps, inner) -> dict[str, Any]:
     options = {"gap_tol": np.float64(gap_tol), "sweeps": np.int64(sweeps)}
     return _components_attributes(axes=axes) | options | _solver_attributes(inner)
 
@@ -367,50 +367,50 @@ def _components_attributes(*, axes, **_) -> dict[str, Any]:
 
 
 # On CUDA it is plain JAX too; what that binds are the CUDA kernels.
-_accelerated_p = _make(
+_converged_p = _make(
     "accelerated",
-    _accelerated_abstract,
-    fallback=_accelerated_fallback,
-    attributes=_accelerated_attributes,
+    _converged_abstract,
+    fallback=_converged_fallback,
+    attributes=_converged_attributes,
     platforms=("cpu",),
 )
 _components_jvp_p = _make(
     "components_jvp",
     lambda masks, tx, *tws, **_: [_like(tx)],
-    fallback=_accelerated.components_jvp,
+    fallback=_converged.components_jvp,
     attributes=_components_attributes,
 )
 _components_vjp_p = _make(
     "components_vjp",
     _dykstra_vjp_abstract,
-    fallback=_accelerated.components_vjp,
+    fallback=_converged.components_vjp,
     attributes=_components_attributes,
 )
 _def_linear_pair(_components_jvp_p, _components_vjp_p, 1, _with_edge)
 
 
-def _accelerated_jvp(primals, tangents, **params):
+def _converged_jvp(primals, tangents, **params):
     axes = params["axes"]
-    out = _bind(_accelerated_p, *primals, **params)
+    out = _bind(_converged_p, *primals, **params)
     y, *rest = out
     ws, (tx, *_), tws = primals[len(axes) :], tangents, tangents[len(axes) :]
     zeros = [_zero_of(r) for r in rest]
     if all(map(_is_zero, (tx, *tws))):
         return out, [_zero_of(y), *zeros]
-    masks = _accelerated.edge_codes(y, ws, axes)
+    masks = _converged.edge_codes(y, ws, axes)
     dense = [_dense(t, p) for t, p in zip((tx, *tws), (primals[0], *ws))]
     (ty,) = _bind(_components_jvp_p, masks, *dense, axes=axes)
     return out, [ty, *zeros]
 
 
-ad.primitive_jvps[_accelerated_p] = _accelerated_jvp
+ad.primitive_jvps[_converged_p] = _converged_jvp
 
 
-def accelerated(x, duals, ws, *, axes: tuple[int, ...], solver: AcceleratedDykstra):
+def converged(x, duals, ws, *, axes: tuple[int, ...], solver: AcceleratedDykstra):
     """Converged prox: (y, gap, iterations, converged, *duals); `axes` in sweep order.
 
     `duals` has one array for each axis but the first. The derivative is the implicit one, and does
     not depend on where the iteration started.
     """
     params = {"gap_tol": solver.tol, "sweeps": solver.max_iterations, "inner": solver.inner}
-    return tuple(_bind(_accelerated_p, x, *duals, *ws, axes=axes, **params))
+    return tuple(_bind(_converged_p, x, *duals, *ws, axes=axes, **params))

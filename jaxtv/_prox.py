@@ -229,7 +229,7 @@ def _converged(x, lam, axes, solver: AcceleratedDykstra, init_dual):
     dual = _start(work, len(axes) - 1, init_dual)
     if work.size == 0:
         return x, _empty_info(work, axes), dual
-    y, gap, iterations, converged, *dual = _primitive.accelerated(
+    y, gap, iterations, converged, *dual = _primitive.converged(
         work, dual, ws[::-1], axes=axes[::-1], solver=solver
     )
     info = Info(*(jnp.squeeze(v, axes) for v in (gap, iterations, converged)))

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 import jaxtv
-from jaxtv import _ffi
+from jaxtv import _native
 
 SOLVERS = {
     "direct": jaxtv.Direct(),
@@ -126,7 +126,7 @@ def info() -> None:
     table.add_row("python", f"{platform.python_version()} ({platform.platform()})")
     for package in ("jaxtv", "jax", "jaxlib", "flax", "numpy"):
         table.add_row(package, importlib.metadata.version(package))
-    for name, facts in _ffi.status().items():
+    for name, facts in _native.status().items():
         for fact, value in facts.items():
             shown = "\n".join(value) if isinstance(value, list | tuple) else str(value)
             table.add_row(f"{name} {fact}", shown)

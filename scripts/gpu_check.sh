@@ -60,7 +60,7 @@ build() {
     cmake --build build/gpu &&
     cmake --install build/gpu --prefix build/gpu/site &&
     cp -r jaxtv build/gpu/site/ &&
-    PYTHONPATH=$PWD/build/gpu/site python3 -P -c "from jaxtv import _ffi; print(_ffi.status())"
+    PYTHONPATH=$PWD/build/gpu/site python3 -P -c "from jaxtv import _native; print(_native.status())"
 }
 stage build 180 bash -c "$(declare -f build); build $capability" || finish
 export PYTHONPATH=$PWD/build/gpu/site

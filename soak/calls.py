@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxtv
-from jaxtv import _ffi
+from jaxtv import _native
 
 SHAPE = (3, 4, 6)
 DTYPES = ("float32", "float64", "int32", "int64", "uint8", "bool", "bfloat16", "complex64")
@@ -51,7 +51,7 @@ def good_calls() -> list[dict]:
         jax.jit(lambda x, lam, f=f: jax.jvp(f, (x, lam), (x, lam))).lower(x, lam)
         jax.jit(lambda x, lam, f=f: jax.vjp(f, x, lam)[1](x)).lower(x, lam)
     jax.ffi.ffi_lowering = lowering
-    if missing := set(_ffi.REGISTERED["cpu"]) - set(calls):
+    if missing := set(_native.REGISTERED["cpu"]) - set(calls):
         raise RuntimeError(f"no call recorded of {missing}")
     return [calls[name] for name in sorted(calls)]
 

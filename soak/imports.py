@@ -11,7 +11,7 @@ import tempfile
 from typing import NamedTuple
 
 import jaxtv
-from jaxtv import _ffi
+from jaxtv import _native
 from soak.result import Result
 
 # JAX works after a failed import, and a second import fails as the first did.
@@ -30,8 +30,8 @@ print(messages[0])
 WORKS = """
 import jax.numpy as jnp
 import jaxtv
-from jaxtv import _ffi
-print(jaxtv.prox_tv1d(jnp.asarray([0.0, 4.0]), 1.0), *_ffi.status())
+from jaxtv import _native
+print(jaxtv.prox_tv1d(jnp.asarray([0.0, 4.0]), 1.0), *_native.status())
 """
 
 NEWER = "ffi_api_version = (99, 0)\n"
@@ -76,9 +76,9 @@ def changed_package(situation: Situation, folder: pathlib.Path) -> None:
     """A copy of the package in `folder`, with the module replaced."""
     copy = folder / "jaxtv"
     shutil.copytree(pathlib.Path(jaxtv.__file__).parent, copy, dirs_exist_ok=True)
-    for module in filter(None, (_ffi._cpu, _ffi._cuda)):  # elsewhere in an editable install
+    for module in filter(None, (_native._cpu, _native._cuda)):  # elsewhere in an editable install
         shutil.copy(module.__file__, copy)
-    if situation.text == STAND_IN and _ffi._cuda is not None:
+    if situation.text == STAND_IN and _native._cuda is not None:
         return
     for module in copy.glob(f"{situation.module}.*"):
         module.unlink()

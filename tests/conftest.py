@@ -22,7 +22,7 @@ import hypothesis
 import jax
 import pytest
 
-from jaxtv import _ffi
+from jaxtv import _native
 from testing import emulator, peers
 
 MARKERS = {
@@ -53,7 +53,7 @@ def require_cuda():
     """The CUDA kernels will run, on a GPU: no emulation, no fallback, no CPU."""
     if not emulator.on_gpu():
         raise pytest.UsageError("JAXTV_REQUIRE_CUDA is set, but JAX sees no CUDA device")
-    if "cuda" not in _ffi.REGISTERED:
+    if "cuda" not in _native.REGISTERED:
         raise pytest.UsageError(
             "JAXTV_REQUIRE_CUDA is set, but jaxtv is built without CUDA kernels"
         )
@@ -61,7 +61,7 @@ def require_cuda():
         raise pytest.UsageError(
             "JAXTV_REQUIRE_CUDA and JAXTV_TEST_PLATFORM=simt exclude each other"
         )
-    if _ffi.FALLBACK:
+    if _native.FALLBACK:
         raise pytest.UsageError("JAXTV_REQUIRE_CUDA and JAXTV_FALLBACK exclude each other")
 
 

@@ -39,7 +39,7 @@ TileNeeds rows_need(bool per_edge) {
 }
 
 constexpr int kTileThreads = 256;
-constexpr int kMinChunk = 256;  // jaxtv/_ffi.py sizes workspaces by it
+constexpr int kMinChunk = 256;  // jaxtv/_lowering.py sizes workspaces by it
 
 // What follows weighs occupancy (about 20 KiB per block), sectors of 32 bytes across strided lanes,
 // enough tiles to fill a device, and one pass over the signals wherever they fit in shared memory.

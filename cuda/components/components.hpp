@@ -24,7 +24,7 @@ struct GridWeights {
   bool per_edge[kMaxAxes];
 };
 
-// Scratch in bytes; per_edge: of the adjoint, null for the tangent. jaxtv/_ffi.py has as much.
+// Scratch in bytes; per_edge: of the adjoint, null for the tangent. jaxtv/_lowering.py has as much.
 std::int64_t components_workspace(const Grid& grid, const bool* per_edge);
 
 // ty = P(tx - sum_a D_a^T(s_a tw_a)).

@@ -24,7 +24,7 @@ struct PerAxis {
   bool per_edge[kMaxAxes];
 };
 
-// Scratch of the iteration, in bytes; jaxtv/_ffi.py has at least as much.
+// Scratch of the iteration, in bytes; jaxtv/_lowering.py has at least as much.
 template <class D>
 std::int64_t dykstra_workspace(const Iteration& it, const Solver& inner, bool masked);
 

@@ -23,7 +23,7 @@ struct Prox {
 template <class T>
 bool by_rows(const Shape& shape, Method method, bool per_edge);
 
-// Scratch in bytes; jaxtv/_ffi.py has the same formula.
+// Scratch in bytes; jaxtv/_lowering.py has the same formula.
 std::int64_t prox_workspace(const Shape& shape, Method method);
 
 template <class D>

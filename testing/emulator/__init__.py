@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jax
 
-from jaxtv import _ffi
+from jaxtv import _lowering, _native
 from testing import ROOT
 
 CXX = os.environ.get("CXX", "g++")
@@ -88,7 +88,7 @@ _loaded: dict[str, str] = {}  # a process registers a target once
 def load(folder: pathlib.Path) -> dict[str, str]:
     """Build, register under jaxtv_simt_*; returns CPU target -> SIMT target (on a GPU: itself)."""
     if on_gpu():
-        return {target: target for target in _ffi.REGISTERED["cuda"]}
+        return {target: target for target in _native.REGISTERED["cuda"]}
     if _loaded:
         return _loaded
     kernels = library(folder)
@@ -115,11 +115,11 @@ def using(targets: dict[str, str]):
             yield
         return
     jax.clear_caches()
-    before = dict(_ffi.SIMT)
-    _ffi.SIMT.update(targets)
+    before = dict(_lowering.EMULATED)
+    _lowering.EMULATED.update(targets)
     try:
         yield
     finally:
-        _ffi.SIMT.clear()
-        _ffi.SIMT.update(before)
+        _lowering.EMULATED.clear()
+        _lowering.EMULATED.update(before)
         jax.clear_caches()

@@ -14,18 +14,18 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxtv
-from jaxtv import _accelerated, _ffi
+from jaxtv import _converged, _native
 from testing import oracles
 
 
 @contextlib.contextmanager
 def plain_jax(on=True):
     """Everything lowered to plain JAX; what is compiled already must go, and go again."""
-    before = _ffi.FALLBACK
+    before = _native.FALLBACK
     jax.clear_caches()
-    _ffi.FALLBACK = on
+    _native.FALLBACK = on
     yield
-    _ffi.FALLBACK = before
+    _native.FALLBACK = before
     jax.clear_caches()
 
 
@@ -326,7 +326,7 @@ def test_labels_of_plain_jax_are_the_components(shape):
     for density in (0.3, 0.5, 0.7):
         edges = [rng.random([n - (a == i) for i, n in enumerate(shape)]) < density for a in (0, 1)]
         v = jnp.asarray(data(shape))
-        got = np.asarray(_accelerated._labels([jnp.asarray(e) for e in edges], v, (0, 1)))
+        got = np.asarray(_converged._labels([jnp.asarray(e) for e in edges], v, (0, 1)))
         index = np.arange(v.size).reshape(shape)
         low, high = (
             np.concatenate([np.delete(index, end, a)[e] for a, e in enumerate(edges)])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxtv
-from jaxtv import _ffi
+from jaxtv import _lowering, _native
 from testing import emulator
 
 HALVES = ("bfloat16", "float16")
@@ -171,7 +171,7 @@ def test_info_is_of_the_result_before_rounding(platform, dtype):
 @pytest.mark.parametrize("dtype", HALVES)
 def test_cuda_kernels_take_half_types_as_they_are(monkeypatch, dtype):
     """No float32 copy of x is made on CUDA, forward or backward; XLA:CPU converts."""
-    monkeypatch.setitem(_ffi.REGISTERED, "cuda", _ffi.REGISTERED["cpu"])
+    monkeypatch.setitem(_native.REGISTERED, "cuda", _native.REGISTERED["cpu"])
     x = jnp.zeros((4, 64, 64), dtype)
     loss = lambda x, lam: jnp.sum(jaxtv.prox_tv2d(jaxtv.prox_tv1d(x, lam), lam)).astype(jnp.float32)
     step = jax.jit(jax.value_and_grad(loss, (0, 1))).trace(x, jnp.float32(0.1))
@@ -187,7 +187,7 @@ def test_cuda_kernels_take_half_types_as_they_are(monkeypatch, dtype):
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_the_fallback_computes_in_float32_too(monkeypatch, dtype):
-    monkeypatch.setattr(_ffi, "FALLBACK", True)
+    monkeypatch.setattr(_native, "FALLBACK", True)
     jax.clear_caches()
     x = data(dtype, (2, 5, 8))
 
@@ -199,13 +199,13 @@ def test_the_fallback_computes_in_float32_too(monkeypatch, dtype):
     y, gx, glam = jax.jit(results)(x)
     assert (y.dtype, gx.dtype, glam.dtype) == (x.dtype, x.dtype, jnp.float32)
     jax.clear_caches()
-    monkeypatch.setattr(_ffi, "FALLBACK", False)
+    monkeypatch.setattr(_native, "FALLBACK", False)
     for a, b in zip((y, gx), jax.jit(results)(x)):
         np.testing.assert_array_equal(bits(a), bits(b))
 
 
 def test_only_half_types_are_computed_in_another():
-    kinds = {d: _ffi.compute_dtype(jnp.dtype(d)) for d in (*HALVES, "float32", "float64")}
+    kinds = {d: _lowering.compute_dtype(jnp.dtype(d)) for d in (*HALVES, "float32", "float64")}
     assert kinds == {
         "bfloat16": "float32",
         "float16": "float32",

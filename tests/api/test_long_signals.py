@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jaxtv
-from jaxtv import _ffi
+from jaxtv import _native
 from testing.generators import DTYPES, rng
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="a kernel of the CPU")
@@ -119,9 +119,9 @@ def test_strings(n, dtype):
 
 def _paths(x, lam, **options):
     """How many of the signals were solved by coupled strings, and how many by windows."""
-    before = _ffi._cpu.long_signals()
+    before = _native._cpu.long_signals()
     _same(jnp.asarray(x), lam, **options)
-    return tuple(np.subtract(_ffi._cpu.long_signals(), before))
+    return tuple(np.subtract(_native._cpu.long_signals(), before))
 
 
 def test_paths():
@@ -156,14 +156,14 @@ DIGEST = """
 import hashlib
 import numpy as np
 import jaxtv
-from jaxtv import _ffi
+from jaxtv import _native
 x = np.random.default_rng(6).normal(size=200_000)
 for dtype in ("float32", "float64"):
     for lam in (3, 30):
         y = np.asarray(jaxtv.prox_tv1d(x.astype(dtype), lam))
         print(hashlib.sha256(y.tobytes()).hexdigest())
-assert _ffi._cpu.long_signals()[0] == 4
-print(_ffi._cpu.isa())
+assert _native._cpu.long_signals()[0] == 4
+print(_native._cpu.isa())
 """
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jaxtv
-from jaxtv import _ffi, _primitive
+from jaxtv import _lowering, _native, _primitive
 from testing import emulator
 from testing.generators import EXACT, NEWTON, rng
 
@@ -734,7 +734,7 @@ def check_dykstra(simt, shape, axes, iterations, edge, dtype, inner):
 
 def fake_cuda(monkeypatch, targets):
     """As if the CUDA module were built; nothing runs."""
-    monkeypatch.setitem(_ffi.REGISTERED, "cuda", tuple(targets))
+    monkeypatch.setitem(_native.REGISTERED, "cuda", tuple(targets))
 
 
 def lowered_for_cuda(f, *args):
@@ -748,7 +748,7 @@ def test_lowering_adds_a_workspace(monkeypatch, shape):
     text = lowered_for_cuda(
         lambda *a: _primitive._segment_jvp_p.bind(*a, axis=1), *map(jnp.asarray, (y, w, tx, tw))
     )
-    size = _ffi.WORKSPACES["jaxtv_segment_jvp"]([shape], axis=1)
+    size = _lowering.WORKSPACES["jaxtv_segment_jvp"]([shape], axis=1)
     assert "@jaxtv_segment_jvp" in text
     assert f"tensor<{shape[0]}x{size}xui8>" in text
     assert "num_batch_dims" in text
@@ -770,7 +770,9 @@ def test_dykstra_is_lowered_to_its_kernels(monkeypatch, iterations):
     solved = lowered_for_cuda(
         lambda *a: _primitive._dykstra_p.bind(*a, inner=jaxtv.Direct(), **params), x, *ws
     )
-    size = _ffi.WORKSPACES["jaxtv_dykstra"]([shape], itemsize=4, inner=jaxtv.Direct(), **params)
+    size = _lowering.WORKSPACES["jaxtv_dykstra"](
+        [shape], itemsize=4, inner=jaxtv.Direct(), **params
+    )
     assert "@jaxtv_dykstra(" in solved
     assert f"tensor<4x2x{size}xui8>" in solved
     assert "num_batch_dims" in solved
@@ -824,7 +826,7 @@ HANDLERS = re.findall(
 @pytest.mark.parametrize("target", HANDLERS)
 def test_every_primitive_lowers_to_its_kernel(monkeypatch, target, how):
     """With a workspace, and what keeps XLA from gathering a sharded batch."""
-    fake_cuda(monkeypatch, _ffi.REGISTERED["cpu"])
+    fake_cuda(monkeypatch, _native.REGISTERED["cpu"])
     params, args = every_primitive()[target]
     bind = getattr(_primitive, f"_{target}_p").bind
     f = lambda *a: bind(*a, **params)
@@ -861,24 +863,24 @@ def gradient_for_cuda():
 
 
 def test_missing_kernels_are_an_error_only_where_jax_runs_on_cuda(monkeypatch):
-    monkeypatch.setattr(_ffi, "REGISTERED", {"cpu": _ffi.REGISTERED["cpu"]})
+    monkeypatch.setattr(_native, "REGISTERED", {"cpu": _native.REGISTERED["cpu"]})
     monkeypatch.setattr("importlib.metadata.entry_points", plugin("rocm"))
     assert "jaxtv_" not in gradient_for_cuda()
     monkeypatch.setattr("importlib.metadata.entry_points", plugin("xla_cuda13"))
     with pytest.raises(RuntimeError, match="JAXTV_CUDA=ON"):
         gradient_for_cuda()
-    monkeypatch.setattr(_ffi, "FALLBACK", True)
+    monkeypatch.setattr(_native, "FALLBACK", True)
     assert "jaxtv_" not in gradient_for_cuda()
 
 
 def test_a_broken_cuda_module_says_how_to_build(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert _ffi._load_cuda() is None
+    assert _native._load_cuda() is None
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     monkeypatch.setitem(__import__("sys").modules, "jaxtv._cuda", None)
     monkeypatch.delattr(jaxtv, "_cuda", raising=False)
     with pytest.raises(ImportError, match="JAXTV_CUDA=ON"):
-        _ffi._load_cuda()
+        _native._load_cuda()
 
 
 @pytest.mark.skipif(
@@ -886,5 +888,5 @@ def test_a_broken_cuda_module_says_how_to_build(monkeypatch):
     reason="built without CUDA kernels",
 )
 def test_the_module_loads_without_a_gpu():
-    assert set(_ffi.REGISTERED["cuda"]) <= set(_ffi.REGISTERED["cpu"])
-    assert _ffi.status()["cuda"]["architectures"]
+    assert set(_native.REGISTERED["cuda"]) <= set(_native.REGISTERED["cpu"])
+    assert _native.status()["cuda"]["architectures"]

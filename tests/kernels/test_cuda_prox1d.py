@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxtv
-from jaxtv import _ffi, _primitive
+from jaxtv import _lowering, _native, _primitive
 from testing import emulator
 from testing.generators import rng
 
@@ -215,7 +215,7 @@ def test_workspaces_of_sizes_that_no_test_can_run(request, signals, n):
     library.jaxtv_simt_workspace.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
     for method, name in enumerate(["direct", "taut string", "decomposition", "newton"]):
         needed = library.jaxtv_simt_workspace(method, signals, n)
-        given = _ffi.WORKSPACES["jaxtv_prox1d"](
+        given = _lowering.WORKSPACES["jaxtv_prox1d"](
             [(n, signals)], axis=0, solver=SOLVERS[name], itemsize=4
         )
         assert needed >= 0
@@ -242,7 +242,9 @@ def test_values_near_the_largest_double(simt):
 )
 def test_a_small_workspace_is_an_error(simt, n, solver, attributes):
     x, w = jnp.ones((1, n), jnp.float32), jnp.ones((1, 1), jnp.float32)
-    enough = _ffi.WORKSPACES["jaxtv_prox1d"]([x.shape], axis=1, solver=SOLVERS[solver], itemsize=4)
+    enough = _lowering.WORKSPACES["jaxtv_prox1d"](
+        [x.shape], axis=1, solver=SOLVERS[solver], itemsize=4
+    )
     for size in (8, enough):
         results = [jax.ShapeDtypeStruct(x.shape, x.dtype), jax.ShapeDtypeStruct((size,), jnp.uint8)]
         call = jax.ffi.ffi_call(simt["jaxtv_prox1d"], results)
@@ -259,14 +261,14 @@ def test_a_small_workspace_is_an_error(simt, n, solver, attributes):
 @pytest.mark.parametrize("shape", [(4, 3, 64), (2, 3, 5000)])
 def test_lowering_for_cuda(monkeypatch, shape, name):
     targets = ["jaxtv_prox1d", "jaxtv_prox1d_info", "jaxtv_segment_jvp", "jaxtv_segment_vjp"]
-    monkeypatch.setitem(_ffi.REGISTERED, "cuda", tuple(targets))
+    monkeypatch.setitem(_native.REGISTERED, "cuda", tuple(targets))
     solver, x = SOLVERS[name], jnp.ones(shape, jnp.float32)
 
     def lowered(f):
         return jax.jit(f).trace(x).lower(lowering_platforms=("cuda",)).as_text()
 
     plain = lowered(lambda x: jaxtv.prox_tv1d(x, 0.1, solver=solver))
-    size = _ffi.WORKSPACES["jaxtv_prox1d"]([shape], axis=2, solver=solver, itemsize=4)
+    size = _lowering.WORKSPACES["jaxtv_prox1d"]([shape], axis=2, solver=solver, itemsize=4)
     assert "@jaxtv_prox1d(" in plain
     assert f"tensor<{shape[0]}x{shape[1]}x{size}xui8>" in plain
     assert "num_batch_dims" in plain

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxtv
-from jaxtv import _ffi
+from jaxtv import _native
 
 SOLVERS = [jaxtv.Direct(), jaxtv.TautString(), jaxtv.Decomposition(), jaxtv.ProjectedNewton()]
 
@@ -23,7 +23,7 @@ def both(monkeypatch, f, *args):
     """Results of f from the kernels and from the fallback (fresh functions, so fresh lowerings)."""
     native = jax.jit(lambda *a: f(*a))(*args)
     with monkeypatch.context() as patch:
-        patch.setattr(_ffi, "FALLBACK", True)
+        patch.setattr(_native, "FALLBACK", True)
         lowered = jax.jit(lambda *a: f(*a)).lower(*args)
         assert "jaxtv_" not in lowered.as_text(), "the fallback still calls a kernel"
         return native, lowered.compile()(*args)

@@ -6,41 +6,41 @@ import numpy as np
 import pytest
 
 import jaxtv
-from jaxtv import _cpu, _ffi
+from jaxtv import _cpu, _lowering, _native
 
 SOLVER = {"method": 0, "tol": 1e-6, "max_iterations": 10, "line_search": 0}
 
 
 def test_version_guard():
-    runtime = _ffi.runtime_api_version()
+    runtime = _native.runtime_api_version()
     assert tuple(_cpu.ffi_api_version) <= runtime
-    _ffi.check_api_version("m", runtime, runtime)
+    _native.check_api_version("m", runtime, runtime)
     for newer in [(runtime[0], runtime[1] + 1), (runtime[0] + 1, 0)]:
         with pytest.raises(ImportError, match="rebuild jaxtv"):
-            _ffi.check_api_version("m", newer, runtime)
+            _native.check_api_version("m", newer, runtime)
 
 
 def test_missing_kernels_say_how_to_build(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "jaxtv._cpu", None)
     monkeypatch.delattr(jaxtv, "_cpu")
     with pytest.raises(ImportError, match="pip install -e"):
-        _ffi._load_cpu()
+        _native._load_cpu()
 
 
 def test_status_names_every_kernel():
-    status = _ffi.status()["cpu"]
+    status = _native.status()["cpu"]
     assert "jaxtv_prox1d" in status["kernels"]
     assert len(status["kernels"]) == 11
     assert status["instruction set"] in ("baseline", "avx2", "avx512")
 
 
 def test_sharding_rule_text():
-    rule = _ffi.sharding_rule([(8, 5), (8, 1)], [(8, 5)], 1)
+    rule = _lowering.sharding_rule([(8, 5), (8, 1)], [(8, 5)], 1)
     assert rule == (
         "#sdy.op_sharding_rule<([i, j], [i, k])->([i, l]) {i=8, j=5, k=1, l=5} "
         "need_replication={j, k, l}, custom>"
     )
-    many = _ffi.sharding_rule([(2,) * 20], [(2,) * 20], 0)
+    many = _lowering.sharding_rule([(2,) * 20], [(2,) * 20], 0)
     assert "z_1" in many
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import pytest
 
 import jaxtv
-from jaxtv import _ffi, _primitive
+from jaxtv import _native, _primitive
 from testing import emulator
 
 pytestmark = pytest.mark.cpu_only
@@ -72,8 +72,8 @@ def test_require_cuda_fails_where_tests_would_run_on_the_cpu():
 def test_require_cuda_fails_without_the_kernels(monkeypatch, registered, fallback, message):
     conftest = script("tests/conftest.py")
     monkeypatch.setattr(emulator, "on_gpu", lambda: True)
-    monkeypatch.setattr(conftest._ffi, "REGISTERED", registered)
-    monkeypatch.setattr(conftest._ffi, "FALLBACK", fallback)
+    monkeypatch.setattr(conftest._native, "REGISTERED", registered)
+    monkeypatch.setattr(conftest._native, "FALLBACK", fallback)
     if message is None:
         conftest.require_cuda()
     else:
@@ -170,7 +170,7 @@ def test_gpu_check_says_what_went_wrong_and_goes_on(gpu_check, stage, how):
 
 
 def test_the_accelerated_solver_lowers_to_jax_around_kernels(monkeypatch):
-    monkeypatch.setitem(_ffi.REGISTERED, "cuda", _ffi.REGISTERED["cpu"])
+    monkeypatch.setitem(_native.REGISTERED, "cuda", _native.REGISTERED["cpu"])
     x, ws = jnp.ones((3, 4)), (jnp.ones((1, 4)), jnp.ones((3, 1)))
     params = {"axes": (0, 1), "gap_tol": 1e-6, "sweeps": 5, "inner": jaxtv.Direct()}
     bind = _primitive._accelerated_p.bind

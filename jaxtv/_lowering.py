@@ -1,13 +1,8 @@
-"""Native kernels: load them, register them with XLA, lower primitives to them."""
+"""Lower primitives to the native kernels, with their sharding rules and CUDA scratch."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import math
-import os
-import pathlib
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,8 +12,10 @@ import numpy as np
 from jax.extend.mlir import ir
 from jax.interpreters import mlir
 
-# JAXTV_FALLBACK=1 lowers every primitive to pure JAX, kernels or not (for debugging and tests).
-FALLBACK = os.environ.get("JAXTV_FALLBACK", "0") not in ("", "0")
+from jaxtv import _native
+
+# For tests without a GPU: CPU target -> the target of its CUDA kernel, emulated on the CPU.
+EMULATED: dict[str, str] = {}
 
 
 def is_half(dtype: Any) -> bool:
@@ -29,108 +26,6 @@ def is_half(dtype: Any) -> bool:
 def compute_dtype(dtype: Any) -> Any:
     """The dtype that samples of `dtype` are computed in, which is that of their weights."""
     return np.dtype("float32") if is_half(dtype) else dtype
-
-
-def runtime_api_version() -> tuple[int, int]:
-    """Version of the XLA FFI that the installed jaxlib speaks, from its own header."""
-    header = pathlib.Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text()
-    major, minor = (
-        int(re.search(rf"#define XLA_FFI_API_{part} (\d+)", header)[1])  # type: ignore[index]
-        for part in ("MAJOR", "MINOR")
-    )
-    return major, minor
-
-
-def check_api_version(module: str, built: tuple[int, int], runtime: tuple[int, int]) -> None:
-    """Refuse kernels built for a newer FFI than the runtime's: they would stop JAX itself.
-
-    Raises:
-        ImportError: with the remedy.
-    """
-    if built[0] == runtime[0] and built[1] <= runtime[1]:
-        return
-    raise ImportError(
-        f"{module} was built against XLA FFI {built[0]}.{built[1]}, but the installed jaxlib "
-        f"speaks {runtime[0]}.{runtime[1]}. Install a newer jax and jaxlib, or rebuild jaxtv with "
-        "`pip install --no-binary jaxtv --force-reinstall jaxtv` (in a checkout: `pip install .`)."
-    )
-
-
-def _load_cpu():
-    try:
-        from jaxtv import _cpu
-    except ImportError as error:
-        raise ImportError(
-            "jaxtv's CPU kernels are missing: the native module jaxtv._cpu can not be imported "
-            f"({error}). In a source checkout build it with `pip install -e .`; run the tests of a "
-            "non-editable install with `python -P -m pytest`."
-        ) from error
-    return _cpu
-
-
-def _load_cuda():
-    """The CUDA module, None where it was not built. One that is there must load."""
-    if importlib.util.find_spec("jaxtv._cuda") is None:
-        return None
-    try:
-        from jaxtv import _cuda
-    except ImportError as error:
-        raise ImportError(
-            f"jaxtv's CUDA kernels were built but jaxtv._cuda can not be loaded ({error}). Build "
-            "them again on this machine: `pip install -C cmake.define.JAXTV_CUDA=ON .`; with "
-            "JAXTV_CUDA=OFF instead, jaxtv comes without them."
-        ) from error
-    return _cuda
-
-
-def has_cuda_plugin() -> bool:
-    """Whether the installed jax has its CUDA plugin."""
-    return any("cuda" in e.name for e in importlib.metadata.entry_points(group="jax_plugins"))
-
-
-def _register(module: Any, platform: str) -> tuple[str, ...]:
-    targets = module.targets()
-    for name, handler in targets.items():
-        jax.ffi.register_ffi_target(name, handler, platform=platform)
-        jax.ffi.register_ffi_target_as_batch_partitionable(name)
-    return tuple(targets)
-
-
-_cpu = _load_cpu()
-check_api_version("jaxtv._cpu", tuple(_cpu.ffi_api_version), runtime_api_version())
-REGISTERED = {"cpu": _register(_cpu, "cpu")}
-
-_cuda = _load_cuda()
-if _cuda is not None:
-    check_api_version("jaxtv._cuda", tuple(_cuda.ffi_api_version), runtime_api_version())
-    REGISTERED["cuda"] = _register(_cuda, "CUDA")
-
-# For tests without a GPU: CPU target -> the target of its CUDA kernel, compiled for the CPU.
-SIMT: dict[str, str] = {}
-
-
-def status() -> dict[str, dict[str, Any]]:
-    """What is built and registered, per platform (for `jaxtv info`)."""
-    runtime = ".".join(map(str, runtime_api_version()))
-    out: dict[str, dict[str, Any]] = {
-        "cpu": {
-            "kernels": REGISTERED["cpu"],
-            "instruction set": _cpu.isa(),
-            "FFI built": ".".join(map(str, _cpu.ffi_api_version)),
-            "FFI runtime": runtime,
-            "forced fallback": FALLBACK,
-        },
-    }
-    if _cuda is not None:
-        out["cuda"] = {
-            "kernels": REGISTERED["cuda"],
-            "CUDA": ".".join(map(str, _cuda.cuda_version)),
-            "architectures": _cuda.architectures,
-            "FFI built": ".".join(map(str, _cuda.ffi_api_version)),
-            "FFI runtime": runtime,
-            "forced fallback": FALLBACK,
-        }
-    return out
 
 
 # Shardy names factors i..z, then z_1, z_2, ...
@@ -284,17 +179,18 @@ def _use_fallback(platform: str, target: str) -> bool:
     Raises:
         RuntimeError: jax runs on CUDA here but the kernels, or this one, were not built.
     """
-    if FALLBACK:
+    if _native.FALLBACK:
         return True
-    if platform == "cuda" and "cuda" not in REGISTERED and has_cuda_plugin():
+    if platform == "cuda" and "cuda" not in _native.REGISTERED and _native.has_cuda_plugin():
         raise _missing_cuda(target)
-    if platform not in REGISTERED:
+    if platform not in _native.REGISTERED:
         return True
-    if target not in REGISTERED[platform]:
+    if target not in _native.REGISTERED[platform]:
+        built = ", ".join(_native.REGISTERED[platform])
         raise RuntimeError(
-            f"{target} is not among the {platform} kernels of this build of jaxtv "
-            f"({', '.join(REGISTERED[platform])}): the native module is older than the Python "
-            "code. Build it again with `pip install .`, or set JAXTV_FALLBACK=1."
+            f"{target} is not among the {platform} kernels of this build of jaxtv ({built}): the "
+            "native module is older than the Python code. Build it again with `pip install .`, "
+            "or set JAXTV_FALLBACK=1."
         )
     return False
 
@@ -319,24 +215,35 @@ def native_lowering(
     def rule(ctx, *args, **params):
         if _use_fallback(platform, target):
             return mlir.lower_fun(fallback, multiple_results=True)(ctx, *args, **params)
-        if platform == "cpu" and target not in SIMT and any(is_half(a.dtype) for a in ctx.avals_in):
+        emulated = EMULATED.get(target) if platform == "cpu" else None
+        on_cuda = platform == "cuda" or emulated is not None
+        if not on_cuda and any(is_half(a.dtype) for a in ctx.avals_in):
             return mlir.lower_fun(in_float32, multiple_results=True)(ctx, *args, **params)
-        batch = num_batch_dims(**params)
-        ins = [aval.shape for aval in ctx.avals_in]
-        results = len(ctx.avals_out)
-        name = SIMT.get(target, target) if platform == "cpu" else target
-        if target in WORKSPACES and (platform == "cuda" or name in SIMT.values()):
-            itemsize = ctx.avals_out[0].dtype.itemsize
-            shape = (*ins[0][:batch], WORKSPACES[target](ins, itemsize=itemsize, **params))
-            scratch = ctx.avals_out[0].update(shape=shape, dtype=np.dtype("uint8"))
-            ctx = ctx.replace(avals_out=[*ctx.avals_out, scratch])
-        outs = [aval.shape for aval in ctx.avals_out]
-        extra = {}
-        sizes = (d for shape in (*ins, *outs) for d in shape)
-        if batch > 0 and all(isinstance(d, int) and d < 2**31 for d in sizes):
-            extra["mhlo.frontend_attributes"] = mlir.ir_attribute({"num_batch_dims": str(batch)})
-            extra["sdy.sharding_rule"] = ir.Attribute.parse(sharding_rule(ins, outs, batch))
-        lower = jax.ffi.ffi_lowering(name, extra_attributes=extra or None)
+        batch, results = num_batch_dims(**params), len(ctx.avals_out)
+        if on_cuda and target in WORKSPACES:
+            ctx = _with_workspace(ctx, target, batch, params)
+        lower = jax.ffi.ffi_lowering(emulated or target, extra_attributes=_sharding(ctx, batch))
         return lower(ctx, *args, **attributes(**params))[:results]
 
     return rule
+
+
+def _with_workspace(ctx, target: str, batch: int, params: dict[str, Any]):
+    """The context of a call with one more result: the scratch of its CUDA kernels."""
+    shapes, y = [aval.shape for aval in ctx.avals_in], ctx.avals_out[0]
+    size = WORKSPACES[target](shapes, itemsize=y.dtype.itemsize, **params)
+    scratch = y.update(shape=(*shapes[0][:batch], size), dtype=np.dtype("uint8"))
+    return ctx.replace(avals_out=[*ctx.avals_out, scratch])
+
+
+def _sharding(ctx, batch: int) -> dict[str, Any] | None:
+    """Attributes that keep a call with sharded batch dims free of collectives."""
+    operands, results = ([aval.shape for aval in avals] for avals in (ctx.avals_in, ctx.avals_out))
+    sizes = (d for shape in (*operands, *results) for d in shape)
+    if batch == 0 or not all(isinstance(d, int) and d < 2**31 for d in sizes):
+        return None
+    rule = sharding_rule(operands, results, batch)
+    return {
+        "mhlo.frontend_attributes": mlir.ir_attribute({"num_batch_dims": str(batch)}),
+        "sdy.sharding_rule": ir.Attribute.parse(rule),
+    }
