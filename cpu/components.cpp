@@ -76,8 +76,6 @@ void Components::average(double* v) {
 
 namespace {
 
-enum Code : int { kJoined, kUp, kDown, kCut };
-
 // The masks of one element.
 struct Codes {
   std::vector<std::uint8_t> planes;
@@ -88,8 +86,8 @@ struct Codes {
     for (std::int64_t p = 0; p < elements.planes(); ++p)
       gather(elements.plane(e, p), masks, &planes[p * size]);
   }
-  Code at(std::size_t a, std::int64_t i) const {
-    return Code(planes[a / 4 * size + i] >> 2 * (a % 4) & 3);
+  EdgeCode at(std::size_t a, std::int64_t i) const {
+    return code_at(planes[code_byte(a) * size + i], code_shift(a));
   }
 };
 
@@ -97,7 +95,7 @@ Components components_of(const Elements& elements, const Codes& codes) {
   Components components(codes.size);
   for (std::size_t a = 0; a < elements.axes.size(); ++a)
     each_edge(elements.shape(a), false, [&](std::int64_t i, std::int64_t j, std::int64_t) {
-      if (codes.at(a, i) == kJoined) components.join(i, j);
+      if (codes.at(a, i) == kInside) components.join(i, j);
     });
   return components;
 }
@@ -118,8 +116,8 @@ void components_push(const Pool& pool, const Elements& elements, const std::uint
       weights.resize(s.outer * length * s.inner);
       gather(elements.layout(e, a, length), tw[a].data, weights.data());
       each_edge(s, tw[a].per_edge, [&](std::int64_t i, std::int64_t j, std::int64_t k) {
-        const Code code = codes.at(a, i);
-        const double push = code == kUp ? weights[k] : code == kDown ? -weights[k] : 0.0;
+        const EdgeCode code = codes.at(a, i);
+        const double push = code == kJumpUp ? weights[k] : code == kJumpDown ? -weights[k] : 0.0;
         v[i] += push;
         v[j] -= push;
       });
@@ -145,9 +143,9 @@ void components_pull(const Pool& pool, const Elements& elements, const std::uint
       const std::int64_t length = per_edge[a] ? s.n - 1 : 1;
       weights.assign(s.outer * length * s.inner, 0.0);
       each_edge(s, per_edge[a], [&](std::int64_t i, std::int64_t j, std::int64_t k) {
-        const Code code = codes.at(a, i);
-        if (code == kUp) weights[k] -= v[j] - v[i];
-        if (code == kDown) weights[k] += v[j] - v[i];
+        const EdgeCode code = codes.at(a, i);
+        if (code == kJumpUp) weights[k] -= v[j] - v[i];
+        if (code == kJumpDown) weights[k] += v[j] - v[i];
       });
       scatter(elements.layout(e, a, length), weights.data(), gw[a]);
     }

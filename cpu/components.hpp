@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "jaxtv/edge_code.hpp"
 #include "parallel.hpp"
 #include "sweep.hpp"
 
@@ -59,7 +60,7 @@ struct Elements {
   Layout layout(std::int64_t e, std::size_t a,
                 std::int64_t length) const;  // `length` along axes[a]
   // Masks have 2 bits per sample and axis, 4 axes to a plane; planes come before the first axis.
-  std::int64_t planes() const { return (std::int64_t(axes.size()) + 3) / 4; }
+  std::int64_t planes() const { return code_bytes(axes.size()); }
   Layout plane(std::int64_t e, std::int64_t plane) const;
 };
 

@@ -93,7 +93,7 @@ auto axes_only(auto&& binding) { return std::move(binding).template Attr<Axes>("
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxtv_accelerated, accelerated_impl,
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxtv_converged, accelerated_impl,
                               with_solver(axes_only(bind()
                                                         .Arg<Buffer>()
                                                         .RemainingArgs()

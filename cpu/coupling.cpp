@@ -12,6 +12,7 @@
 
 #include "jaxtv/common.hpp"
 #include "jaxtv/cuts.hpp"
+#include "jaxtv/overflow.hpp"
 #include "scratch.hpp"
 #include "windows.hpp"
 
@@ -138,7 +139,7 @@ class Coupling {
     }
     scale_ = double(std::max(-all.low, all.high));
     bound_ = std::min(lam_, double(n_) * (double(all.high) - double(all.low)));
-    return all.finite && scale_ < kLarge;
+    return all.finite && scale_ < kSolverLimit;
   }
 
   StringProblem<T> problem() { return {n_, x_, bound_, sign_, n_ / 4}; }

@@ -5,7 +5,8 @@
 #include <type_traits>
 #include <utility>
 
-#include "jaxtv/common.hpp"
+#include "jaxtv/edge_code.hpp"
+#include "jaxtv/overflow.hpp"
 #include "sweep.hpp"
 #include "vectors.hpp"
 
@@ -50,11 +51,6 @@ template <class T>
 constexpr int kLanes = kBytes / sizeof(T);
 template <class T>
 constexpr T kUnit = sizeof(T) == 4 ? T(1.1920929e-7) : T(2.220446049250313e-16);
-// Signals with larger samples are the serial solver's: sums would overflow.
-template <class T>
-JAXTV_INLINE T largest_sample(std::int64_t n) {
-  return sizeof(T) == 4 ? T(3.4e38) / (T(8) * T(n)) : T(kLarge);
-}
 constexpr int kRounds = 64;  // then the lanes that are left go to the serial solver
 
 template <class V>
@@ -410,7 +406,7 @@ T* prepare(Group<T, G>& group, T* copy) {
   using M = typename Vectors<T>::M;
   constexpr int L = Group<T, G>::L;
   const std::int64_t n = group.n, edges = group.per_edge ? n - 1 : 1;
-  const T largest = largest_sample<T>(n);
+  const T largest = simd_limit<T>(n);
   bool shifted = false;
   for (int g = 0; g < G; ++g) {
     V* x = reinterpret_cast<V*>(group.x) + g;
@@ -839,7 +835,9 @@ JAXTV_INLINE void row_codes(const Group<T, G>& group, std::int64_t k, int shift,
   for (int g = 0; g < G; ++g) {
     const V here = z[k * G + g], next = z[(k + 1) * G + g];
     const auto joined = (here == next) & (w[(group.per_edge ? k : 0) * G + g] > V{});
-    const auto code = 3 ^ (joined & 3) ^ ((next > here) & 2) ^ ((next < here) & 1);
+    constexpr int kSet[] = {kSeparate ^ kInside, kSeparate ^ kJumpUp, kSeparate ^ kJumpDown};
+    const auto code =
+        int(kSeparate) ^ (joined & kSet[0]) ^ ((next > here) & kSet[1]) ^ ((next < here) & kSet[2]);
     const auto bytes = low_bytes(code << shift, std::make_index_sequence<kLanes<T>>());
     std::memcpy(codes + g * kLanes<T>, &bytes, sizeof bytes);
   }
@@ -860,7 +858,7 @@ void store(const Sweep<T>& s, const Bases& b, const Group<T, G>& group, T* input
   if (std::uint8_t* mask = s.mask) {
     std::uint8_t* codes = reinterpret_cast<std::uint8_t*>(group.c);  // the values have been spread
     for (std::int64_t k = 0; k + 1 < n; ++k) row_codes(group, k, s.shift, codes + k * L);
-    std::memset(codes + (n - 1) * L, 3 << s.shift, L);
+    std::memset(codes + (n - 1) * L, kSeparate << s.shift, L);
     add_codes<L>(codes, b, n, mask);
   }
 }
@@ -981,7 +979,7 @@ struct FromMask {
   DoubleMask bits;  // of each lane's byte in a word of kDoubleLanes bytes
   FromMask(const std::uint8_t* mask, std::int64_t stride, int shift) : mask(mask), stride(stride) {
     for (int i = 0; i < kDoubleLanes; ++i)
-      bits[i] = std::int64_t(std::uint64_t(3) << (8 * i + shift));
+      bits[i] = std::int64_t(std::uint64_t(kCodeMask) << (8 * i + shift));
   }
   Edge operator()(std::int64_t k, int l) const {
     std::int64_t word = 0;

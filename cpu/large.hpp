@@ -1,16 +1,16 @@
-// Dykstra on samples of any size (jaxtv/large.hpp): elements of the batch that are large are solved
-// from a smaller copy.
+// Dykstra on samples of any size (jaxtv/overflow.hpp): elements of the batch that are large are
+// solved from a smaller copy.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 
-#include "jaxtv/large.hpp"
+#include "jaxtv/overflow.hpp"
 #include "prox.hpp"
 
 namespace jaxtv::cpu {
 
-// Which elements have samples beyond kMostSummed.
+// Which elements have samples beyond kDykstraLimit.
 template <class T>
 std::vector<char> find_large(const Pool& pool, std::int64_t batch, std::int64_t size, const T* x) {
   constexpr std::int64_t kBlock = 1 << 16;
@@ -20,7 +20,7 @@ std::vector<char> find_large(const Pool& pool, std::int64_t batch, std::int64_t 
     const std::int64_t begin = k % blocks * kBlock, end = std::min(size, begin + kBlock);
     const T* from = x + k / blocks * size;
     bool large = false;
-    for (std::int64_t i = begin; i < end; ++i) large |= std::abs(from[i]) > kMostSummed<T>;
+    for (std::int64_t i = begin; i < end; ++i) large |= std::abs(from[i]) > kDykstraLimit<T>;
     part[k] = large;
   });
   for (std::size_t k = 0; k < part.size(); ++k) element[k / blocks] |= part[k];
@@ -41,15 +41,15 @@ void dykstra_of_any_size(const Pool& pool, const Iteration& it, const Solver& in
     const std::int64_t length = size / it.shape(a).n * w[a].length(it.shape(a).n);
     std::vector<T>& copy = weights.emplace_back(w[a].data, w[a].data + it.batch * length);
     for (std::int64_t i = 0; i < it.batch * length; ++i)
-      copy[i] = Size<T>(large[i / length]).weight(copy[i]);
+      copy[i] = DykstraScaling<T>(large[i / length]).weight(copy[i]);
     w[a].data = copy.data();
   }
   std::vector<T> samples(x, x + it.batch * size);
   for (std::int64_t i = 0; i < it.batch * size; ++i)
-    samples[i] = Size<T>(large[i / size]).sample(samples[i]);
+    samples[i] = DykstraScaling<T>(large[i / size]).sample(samples[i]);
   dykstra(pool, it, inner, samples.data(), w, y, mask);
   for (std::int64_t i = 0; i < it.batch * size; ++i)
-    y[i] = Size<T>(large[i / size]).result(y[i], x[i]);
+    y[i] = DykstraScaling<T>(large[i / size]).result(y[i], x[i]);
 }
 
 }  // namespace jaxtv::cpu

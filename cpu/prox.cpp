@@ -143,8 +143,8 @@ Weights<T> at_element(const Weights<T>& w, const Shape& s, std::int64_t b) {
 template <class T>
 Segments<T> segments_of(const Iteration& it, const std::uint8_t* mask, std::int64_t b,
                         std::int64_t pass) {
-  const std::uint8_t* plane = mask + (b * it.planes() + pass / 4) * it.core_size();
-  return {it.shape(pass % it.axes.size()), nullptr, {}, plane, int(2 * (pass % 4))};
+  const std::uint8_t* plane = mask + (b * it.planes() + code_byte(pass)) * it.core_size();
+  return {it.shape(pass % it.axes.size()), nullptr, {}, plane, code_shift(pass)};
 }
 
 }  // namespace
@@ -172,8 +172,8 @@ void dykstra(const Pool& pool, const Iteration& it, const Solver& inner, const T
       const bool last = pass + 1 == it.passes();
       s.y = last ? y + b * size : nullptr;
       s.residual = last ? nullptr : states + axis * size;
-      s.mask = planes ? planes + pass / 4 * size : nullptr;
-      s.shift = int(2 * (pass % 4));
+      s.mask = planes ? planes + code_byte(pass) * size : nullptr;
+      s.shift = code_shift(pass);
       prox1d(inside, s, inner);
     }
   });

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "jaxtv/edge_code.hpp"
 #include "parallel.hpp"
 #include "sweep.hpp"
 
@@ -23,7 +24,7 @@ struct Iteration {
   std::int64_t iterations;
 
   std::int64_t passes() const { return iterations * std::int64_t(axes.size()); }
-  std::int64_t planes() const { return (passes() + 3) / 4; }  // mask bytes per sample
+  std::int64_t planes() const { return code_bytes(passes()); }  // mask bytes per sample
   std::int64_t core_size() const;
   Shape shape(std::size_t axis) const;  // of one array, along axes[axis]
 };

@@ -118,10 +118,10 @@ ffi::Error dykstra_impl(ffi::ThreadPool pool, Buffer x, ffi::RemainingArgs ws, R
                      [&] { return solver_of(method, tol, max_iterations, line_search); });
 }
 
-ffi::Error dykstra_masked_impl(ffi::ThreadPool pool, Buffer x, ffi::RemainingArgs ws, Result y,
-                               Result masks, Axes axes, std::int64_t iterations,
-                               std::int64_t method, double tol, std::int64_t max_iterations,
-                               std::int64_t line_search) {
+ffi::Error dykstra_with_codes_impl(ffi::ThreadPool pool, Buffer x, ffi::RemainingArgs ws, Result y,
+                                   Result masks, Axes axes, std::int64_t iterations,
+                                   std::int64_t method, double tol, std::int64_t max_iterations,
+                                   std::int64_t line_search) {
   return dykstra_any(pool, x, ws, y, masks, axes, iterations,
                      [&] { return solver_of(method, tol, max_iterations, line_search); });
 }
@@ -175,7 +175,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(
     jaxtv_dykstra, dykstra_impl,
     with_solver(with_axes(bind().Arg<Buffer>().RemainingArgs().Ret<Buffer>())));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    jaxtv_dykstra_masked, dykstra_masked_impl,
+    jaxtv_dykstra_with_codes, dykstra_with_codes_impl,
     with_solver(with_axes(bind().Arg<Buffer>().RemainingArgs().Ret<Buffer>().Ret<Buffer>())));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     jaxtv_dykstra_jvp, dykstra_jvp_impl,

@@ -8,6 +8,7 @@
 #include "jaxtv/decomposition.hpp"
 #include "jaxtv/gap.hpp"
 #include "jaxtv/newton.hpp"
+#include "jaxtv/overflow.hpp"
 #include "jaxtv/taut_string.hpp"
 #include "messages.hpp"
 #include "scratch.hpp"
@@ -115,18 +116,18 @@ NewtonReport solve(const Signal& s, const Solver& solver) {
   return {1, true};
 }
 
-// Solves the signal, in its size or, beyond kLarge, in a smaller one.
+// Solves the signal, in its size or, beyond kSolverLimit, in a smaller one.
 NewtonReport solve_scaled(Signal& s, const Solver& solver) {
-  if (s.scale < kLarge) return solve(s, solver);
+  if (s.scale < kSolverLimit) return solve(s, solver);
   double *x = workspace.x.data(), *w = workspace.w.data();
   for (std::int64_t k = 0; k < s.n; ++k) {
-    x[k] *= kDown;
-    if (k + 1 < s.n) w[k] *= kDown;
+    x[k] *= kSolverScale;
+    if (k + 1 < s.n) w[k] *= kSolverScale;
   }
-  const double scale = s.scale * kDown;  // may be of more than these samples
+  const double scale = s.scale * kSolverScale;  // may be of more than these samples
   s = inspect(s.n, s.first, s.last);
   s.scale = scale;
-  s.factor = kDown;
+  s.factor = kSolverScale;
   return solve(s, solver);
 }
 
@@ -216,8 +217,8 @@ void prox_serial(const Sweep<T>& sweep, const Solver& solver, std::int64_t begin
       if (sweep.residual) sweep.residual[i] = input - z[k];
       if (sweep.y) sweep.y[i] = z[k];
       if (sweep.mask) {
-        const std::uint8_t code =
-            k + 1 < n ? edge_code(double(z[k + 1]) - double(z[k]), double(at.weight(k))) : 3;
+        const EdgeCode code =
+            k + 1 < n ? edge_code(z[k], z[k + 1], [&] { return at.weight(k) > 0; }) : kSeparate;
         sweep.mask[i] |= std::uint8_t(code << sweep.shift);
       }
     }
@@ -257,7 +258,9 @@ void report_gap(const Sweep<T>& sweep, std::int64_t begin, std::int64_t end) {
     const Strided<const T> w{sweep.w.data + at.w_base, at.w_stride};
     double gap = duality_gap(n, x, w, y);
     if (!is_finite(gap))  // else inf - inf
-      gap = duality_gap(n, Scaled{x, kDown}, Scaled{w, kDown}, Scaled{y, kDown}) / kDown / kDown;
+      gap = duality_gap(n, Scaled{x, kSolverScale}, Scaled{w, kSolverScale},
+                        Scaled{y, kSolverScale}) /
+            kSolverScale / kSolverScale;
     sweep.gap[signal] = T(gap);
   }
 }

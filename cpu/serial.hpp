@@ -1,14 +1,10 @@
 // Solves one signal at a time, in double.
 #pragma once
 
+#include "jaxtv/edge_code.hpp"
 #include "sweep.hpp"
 
 namespace jaxtv::cpu {
-
-// Mask code of an edge: joined, up, down, cut without a sign.
-inline std::uint8_t edge_code(double jump, double weight) {
-  return jump > 0 ? 1 : (jump < 0 ? 2 : (jump == 0 && weight > 0 ? 0 : 3));
-}
 
 // Solves signals [begin, end) of a sweep with its named method, one after the other.
 template <class T>

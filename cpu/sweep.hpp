@@ -5,10 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "jaxtv/common.hpp"
 #include "jaxtv/solver.hpp"
-
-// Inlined always: a copy that one instruction set's unit emits must not serve another's.
-#define JAXTV_INLINE inline __attribute__((always_inline))
 
 namespace jaxtv::cpu {
 

@@ -107,10 +107,10 @@ class Long {
   }
 
   // Code of the edge after sample k.
-  int code(std::int64_t k, std::int64_t i) const {
-    if (k + 1 == n_) return 3;
-    return edge_code(double(value(i, k + 1)) - double(value(i, k)),
-                     double(s_.w.data[s_.w.per_edge ? k * inner_ + i : i]));
+  EdgeCode code(std::int64_t k, std::int64_t i) const {
+    if (k + 1 == n_) return kSeparate;
+    return edge_code(value(i, k), value(i, k + 1),
+                     [&] { return s_.w.data[s_.w.per_edge ? k * inner_ + i : i] > 0; });
   }
 
   T largest_sample(std::int64_t begin, std::int64_t end, std::int64_t i) const {

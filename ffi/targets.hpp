@@ -4,20 +4,20 @@
 
 #include "xla/ffi/api/c_api.h"
 
-#define JAXTV_HANDLERS(X) \
-  X(jaxtv_prox1d)         \
-  X(jaxtv_prox1d_info)    \
-  X(jaxtv_segment_jvp)    \
-  X(jaxtv_segment_vjp)    \
-  X(jaxtv_dykstra)        \
-  X(jaxtv_dykstra_masked) \
-  X(jaxtv_dykstra_jvp)    \
-  X(jaxtv_dykstra_vjp)    \
-  X(jaxtv_components_jvp) \
+#define JAXTV_HANDLERS(X)     \
+  X(jaxtv_prox1d)             \
+  X(jaxtv_prox1d_info)        \
+  X(jaxtv_segment_jvp)        \
+  X(jaxtv_segment_vjp)        \
+  X(jaxtv_dykstra)            \
+  X(jaxtv_dykstra_with_codes) \
+  X(jaxtv_dykstra_jvp)        \
+  X(jaxtv_dykstra_vjp)        \
+  X(jaxtv_components_jvp)     \
   X(jaxtv_components_vjp)
 
 // Targets that only the CPU module has: elsewhere these primitives are plain JAX.
-#define JAXTV_CPU_HANDLERS(X) X(jaxtv_accelerated)
+#define JAXTV_CPU_HANDLERS(X) X(jaxtv_converged)
 
 #define JAXTV_DECLARE(name) extern "C" XLA_FFI_Error* name(XLA_FFI_CallFrame*);
 JAXTV_HANDLERS(JAXTV_DECLARE)

@@ -186,7 +186,7 @@ def solve(
     tol: float,
     max_iterations: int,
 ) -> tuple[Array, ...]:
-    """`jaxtv_accelerated`: (y, gap, iterations, converged, *duals).
+    """`jaxtv_converged`: (y, gap, iterations, converged, *duals).
 
     `operands` are the starting duals of all axes but the first (any values: they are projected),
     then one weight array per axis; `means` is P, given the joined edges. An element is done when

@@ -382,10 +382,10 @@ def dykstra(x: Array, *ws: Array, axes: tuple[int, ...], iterations: int, inner)
     return _dykstra(x, ws, axes=axes, iterations=iterations, keep=False)[0]
 
 
-def dykstra_masked(
+def dykstra_with_codes(
     x: Array, *ws: Array, axes: tuple[int, ...], iterations: int, inner
 ) -> tuple[Array, Array]:
-    """`jaxtv_dykstra_masked`: (y, masks), the masks being all that the derivatives need."""
+    """`jaxtv_dykstra_with_codes`: (y, masks), the masks being all that the derivatives need."""
     del inner
     return _dykstra(x, ws, axes=axes, iterations=iterations, keep=True)
 

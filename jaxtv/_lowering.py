@@ -153,7 +153,7 @@ WORKSPACES: dict[str, Callable[..., int]] = {
     "jaxtv_segment_jvp": _segment_workspace,
     "jaxtv_segment_vjp": _segment_workspace,
     "jaxtv_dykstra": _dykstra_workspace,
-    "jaxtv_dykstra_masked": _dykstra_workspace,
+    "jaxtv_dykstra_with_codes": _dykstra_workspace,
     "jaxtv_dykstra_jvp": _dykstra_derivative_workspace,
     "jaxtv_dykstra_vjp": _dykstra_derivative_workspace,
     "jaxtv_components_jvp": _components_workspace,

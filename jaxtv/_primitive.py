@@ -282,7 +282,7 @@ def _masks_like(x, axes: Sequence[int], iterations: int):
     return x.update(shape=shape, dtype=np.dtype("uint8"), weak_type=False)
 
 
-def _dykstra_masked_abstract(x, *ws, axes, iterations, **_):
+def _dykstra_with_codes_abstract(x, *ws, axes, iterations, **_):
     return [_like(x), _masks_like(x, axes, iterations)]
 
 
@@ -293,7 +293,7 @@ def _dykstra_vjp_abstract(masks, g, *, axes, edge, **_):
 
 
 _dykstra_p = _make("dykstra", lambda x, *ws, **_: [_like(x)])
-_dykstra_masked_p = _make("dykstra_masked", _dykstra_masked_abstract)
+_dykstra_with_codes_p = _make("dykstra_with_codes", _dykstra_with_codes_abstract)
 _dykstra_jvp_p = _make("dykstra_jvp", lambda masks, tx, *tws, **_: [_like(tx)])
 _dykstra_vjp_p = _make("dykstra_vjp", _dykstra_vjp_abstract)
 
@@ -311,7 +311,7 @@ def _dykstra_jvp(primitive, primals, tangents, **params):
     if all(map(_is_zero, tangents)):
         out = _bind(primitive, *primals, **params)
         return out, [_zero_of(o) for o in out]
-    y, masks = _bind(_dykstra_masked_p, *primals, **params)
+    y, masks = _bind(_dykstra_with_codes_p, *primals, **params)
     dense = [_dense(t, p) for t, p in zip(tangents, primals)]
     axes, iterations = params["axes"], params["iterations"]
     (ty,) = _bind(_dykstra_jvp_p, masks, *dense, axes=axes, iterations=iterations)
@@ -321,7 +321,7 @@ def _dykstra_jvp(primitive, primals, tangents, **params):
 
 
 ad.primitive_jvps[_dykstra_p] = partial(_dykstra_jvp, _dykstra_p)
-ad.primitive_jvps[_dykstra_masked_p] = partial(_dykstra_jvp, _dykstra_masked_p)
+ad.primitive_jvps[_dykstra_with_codes_p] = partial(_dykstra_jvp, _dykstra_with_codes_p)
 
 
 def dykstra(x, ws, *, axes: tuple[int, ...], iterations: int, inner: Solver1D):
@@ -368,7 +368,7 @@ def _components_attributes(*, axes, **_) -> dict[str, Any]:
 
 # On CUDA it is plain JAX too; what that binds are the CUDA kernels.
 _converged_p = _make(
-    "accelerated",
+    "converged",
     _converged_abstract,
     fallback=_converged_fallback,
     attributes=_converged_attributes,

@@ -126,7 +126,7 @@ def valid_attributes(call: dict, good: dict) -> bool:
 
 def valid_axes(name: str, x: Array, axes: Sequence[int]) -> bool:
     """Whether they are distinct axes of x with samples, as many as the target wants."""
-    least = 2 if name in ("jaxtv_accelerated", *COMPONENTS) else 1
+    least = 2 if name in ("jaxtv_converged", *COMPONENTS) else 1
     rank = len(x[0])
     return (
         x[1] in ("float32", "float64")
@@ -168,12 +168,12 @@ def rules(call: dict, x: Array, axes: Sequence[int]) -> tuple[list[Rule], list[R
         "jaxtv_segment_jvp": ([like, *weights, like, twice], [like]),
         "jaxtv_segment_vjp": ([like, *weights, like], [like, twice]),
         "jaxtv_dykstra": ([like, *weights], [like]),
-        "jaxtv_dykstra_masked": ([like, *weights], [like, masks]),
+        "jaxtv_dykstra_with_codes": ([like, *weights], [like, masks]),
         "jaxtv_dykstra_jvp": ([masks, like, *weights], [like]),
         "jaxtv_dykstra_vjp": ([masks, like], [like, *weights]),
         "jaxtv_components_jvp": ([masks, like, *weights], [like]),
         "jaxtv_components_vjp": ([masks, like], [like, *weights]),
-        "jaxtv_accelerated": ([like, *other, *weights], [like, *of_elements, *other]),
+        "jaxtv_converged": ([like, *other, *weights], [like, *of_elements, *other]),
     }[call["name"]]
 
 

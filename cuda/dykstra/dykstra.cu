@@ -1,7 +1,7 @@
 // Proximal Dykstra. An image that fits in shared memory stays there for all its sweeps, in one
 // launch. Otherwise one launch per pass: by tiles of whole signals, one thread per signal; and by
 // the 1D kernels (prox1d.hpp) for long signals and projected Newton. What has large samples is
-// solved at a smaller size (jaxtv/large.hpp): images by themselves, else elements of the batch.
+// solved at a smaller size (jaxtv/overflow.hpp): images by themselves, else elements of the batch.
 //
 // A pass on axis i is  A = X - sum_{j != i} p_j,  Z = prox(A),  p_i = A - Z.  With two axes the one
 // state needed is that of the other axis, and p_i can take its place.
@@ -9,7 +9,7 @@
 #include "dykstra/dykstra.hpp"
 #include "dykstra/image.cuh"
 #include "half.cuh"
-#include "jaxtv/large.hpp"
+#include "jaxtv/overflow.hpp"
 #include "prox1d/thread_per_signal.cuh"
 #include "segments/segments.hpp"
 
@@ -40,8 +40,10 @@ struct Pass {
   std::int64_t mask_stride;   // to the next element
   const std::uint8_t* large;  // of each element
 
-  JAXTV_DEVICE Size<T> size_of(std::int64_t element) const { return Size<T>(large[element] != 0); }
-  JAXTV_DEVICE T input(const Size<T>& size, std::int64_t at) const {
+  JAXTV_DEVICE DykstraScaling<T> size_of(std::int64_t element) const {
+    return DykstraScaling<T>(large[element] != 0);
+  }
+  JAXTV_DEVICE T input(const DykstraScaling<T>& size, std::int64_t at) const {
     T a = size.sample(x[at]);
     for (int j = 0; j < minus.count; ++j) a -= minus.data[j][at];
     return a;
@@ -65,7 +67,7 @@ __global__ void __launch_bounds__(kPassThreads, 2) sweep(Tiling t, Pass<D> op) {
   };
   for (std::int64_t index = blockIdx.x; index < t.tiles; index += gridDim.x) {
     const Tile tile(t, std::uint32_t(index));
-    const Size<T> size = op.size_of(tile.batch);
+    const DykstraScaling<T> size = op.size_of(tile.batch);
     for_samples(t, tile, [&](int k, int lane, std::int64_t outer, std::int64_t inner) {
       values[k * t.pitch + lane] = op.input(size, (outer * s.n + k) * s.inner + inner);
       if (kEdges && k + 1 < s.n) weights[k * t.pitch + lane] = size.weight(edge(k, outer, inner));
@@ -135,7 +137,7 @@ template <class D, class T = Compute<D>>
 __global__ void __launch_bounds__(kPassThreads)
     find_large(Elements e, const D* x, std::uint8_t* large) {
   for_all(e, [&](std::int64_t element, std::int64_t i) {
-    if (abs_of(T(x[i])) > kMostSummed<T>) large[element] = 1;
+    if (abs_of(T(x[i])) > kDykstraLimit<T>) large[element] = 1;
   });
 }
 
@@ -144,7 +146,7 @@ template <class T>
 __global__ void __launch_bounds__(kPassThreads)
     shrink(Elements e, const T* w, const std::uint8_t* large, T* out) {
   for_all(e, [&](std::int64_t element, std::int64_t i) {
-    out[i] = Size<T>(large[element] != 0).weight(w[i]);
+    out[i] = DykstraScaling<T>(large[element] != 0).weight(w[i]);
   });
 }
 
@@ -178,7 +180,7 @@ __global__ void __launch_bounds__(kPassThreads)
 template <class D, class T = Compute<D>>
 __global__ void __launch_bounds__(kPassThreads) deliver(Elements e, Pass<D> op, const T* z) {
   for_all(e, [&](std::int64_t element, std::int64_t i) {
-    const Size<T> size = op.size_of(element);
+    const DykstraScaling<T> size = op.size_of(element);
     if (kHalf<D> || !size.unchanged()) op.y[i] = size.result(z[i], op.x[i]);
   });
 }
@@ -201,7 +203,7 @@ template <class T>
 struct Edgewise {
   const T* data;
   std::int64_t stride;
-  Size<T> size;
+  DykstraScaling<T> size;
   JAXTV_DEVICE T operator[](int e) const { return size.weight(data[e * stride]); }
 };
 template <class T, class I>
@@ -211,7 +213,7 @@ JAXTV_DEVICE bool valid_weights(I n, const Edgewise<T>& w) {
   return valid;
 }
 
-// The same by the place of the sample before the edge, as jaxtv/certified.hpp has them.
+// The same by the place of the sample before the edge, as jaxtv/certificate.hpp has them.
 struct ByPlace {
   Edgewise<float> w;
   Divider by_step;
@@ -310,9 +312,9 @@ __global__ void __launch_bounds__(kImageThreads, 2) image_dykstra(ImageTiling t,
     bool large = false;
     move_pixels(t, image, sample_at, [&](int p, std::int64_t, T sample) {
       state[p] = sample;
-      large |= abs_of(sample) > kMostSummed<T>;
+      large |= abs_of(sample) > kDykstraLimit<T>;
     });
-    const Size<T> size(__syncthreads_or(large));
+    const DykstraScaling<T> size(__syncthreads_or(large));
     for (int pass = 0; pass < op.passes; ++pass) {
       const int shift = 2 * (pass & 3);
       const bool odd = pass & 1, last = pass + 1 == op.passes;

@@ -57,10 +57,10 @@ ffi::Error dykstra_forward(cudaStream_t stream, Buffer x, ffi::RemainingArgs ws,
              line_search);
 }
 
-ffi::Error dykstra_masked(cudaStream_t stream, Buffer x, ffi::RemainingArgs ws, Result y,
-                          Result masks, Result scratch, Axes axes, std::int64_t iterations,
-                          std::int64_t method, double tol, std::int64_t max_iterations,
-                          std::int64_t line_search) {
+ffi::Error dykstra_with_codes(cudaStream_t stream, Buffer x, ffi::RemainingArgs ws, Result y,
+                              Result masks, Result scratch, Axes axes, std::int64_t iterations,
+                              std::int64_t method, double tol, std::int64_t max_iterations,
+                              std::int64_t line_search) {
   return run(stream, x, ws, y, &masks, scratch, axes, iterations, method, tol, max_iterations,
              line_search);
 }
@@ -105,7 +105,7 @@ ffi::Error dykstra_vjp(cudaStream_t stream, Buffer masks, Buffer g, Result gx,
 JAXTV_HANDLER(
     jaxtv_dykstra, dykstra_forward,
     with_solver(with_axes(bind().Arg<Buffer>().RemainingArgs().Ret<Buffer>().Ret<Buffer>())));
-JAXTV_HANDLER(jaxtv_dykstra_masked, dykstra_masked,
+JAXTV_HANDLER(jaxtv_dykstra_with_codes, dykstra_with_codes,
               with_solver(with_axes(
                   bind().Arg<Buffer>().RemainingArgs().Ret<Buffer>().Ret<Buffer>().Ret<Buffer>())));
 JAXTV_HANDLER(

@@ -108,7 +108,7 @@ struct Work {
     return i == 0 || (i == r.begin ? left() : d.cut(i - 1)) != 0;
   }
   JAXTV_DEVICE void scale_down() {
-    if (sizeof(Compute<D>) == 8 && state->bounds.scale() >= kLarge) d.factor = kDown;
+    if (sizeof(Compute<D>) == 8 && state->bounds.scale() >= kSolverLimit) d.factor = kSolverScale;
   }
   JAXTV_DEVICE double scale() const { return state->bounds.scale() * d.factor; }
 };

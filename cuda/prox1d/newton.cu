@@ -266,7 +266,7 @@ JAXTV_DEVICE NewtonReport solve(S s, NewtonOptions options, Y y) {
     for (I i = r.begin; i < r.end; ++i) y[i * d.stride] = kNaN<T>;
     return {0, false};
   }
-  if (sizeof(T) == 8 && b.scale() >= kLarge) d.factor = kDown;
+  if (sizeof(T) == 8 && b.scale() >= kSolverLimit) d.factor = kSolverScale;
   const NewtonReport report = run<G>(s, r, b.scale() * d.factor, options);
   G::sync();
   spread<T>(d, r, update<T, G>(d, r), y);

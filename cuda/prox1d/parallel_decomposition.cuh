@@ -12,6 +12,7 @@
 #include "block/launch.cuh"
 #include "jaxtv/cuts.hpp"
 #include "jaxtv/decomposition.hpp"
+#include "jaxtv/overflow.hpp"
 
 namespace jaxtv::cuda {
 
@@ -27,7 +28,7 @@ struct Chain {
   I w_stride;  // 0: one λ
   Sign sign;
   C c;
-  double factor;  // of the signal's size, see kLarge
+  double factor;  // of the signal's size, see kSolverLimit
   JAXTV_DEVICE double x(I i) const { return double(values[i * stride]) * factor; }
   JAXTV_DEVICE double w(I e) const { return double(weights[e * w_stride]) * factor; }
   JAXTV_DEVICE int cut(I e) const { return sign[e]; }

@@ -126,7 +126,7 @@ JAXTV_DEVICE void solve(D d, Y y) {
     for (I i = r.begin; i < r.end; ++i) y[i * d.stride] = kNaN<T>;
     return;
   }
-  if (sizeof(T) == 8 && b.scale() >= kLarge) d.factor = kDown;
+  if (sizeof(T) == 8 && b.scale() >= kSolverLimit) d.factor = kSolverScale;
   find_cuts<G>(d, r, b.scale() * d.factor);
   spread<T>(d, r, update<T, G>(d, r), y);
 }
@@ -344,7 +344,8 @@ __global__ void __launch_bounds__(kGroupThreads<kWarps>) gaps(Shape s, Prox<T> o
   for (std::int64_t i = std::int64_t(blockIdx.x) * kSignals + mine; i < signals; i += step) {
     const Place<T> p(s, op, i);
     double gap = gap_at<G>(1, s.n, p);
-    if (!is_finite(gap)) gap = gap_at<G>(kDown, s.n, p) / kDown / kDown;  // else inf - inf
+    if (!is_finite(gap))
+      gap = gap_at<G>(kSolverScale, s.n, p) / kSolverScale / kSolverScale;  // else inf - inf
     if (G::thread() == 0) {
       op.gap[i] = T(gap);
       if (!exact) continue;

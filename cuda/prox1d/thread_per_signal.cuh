@@ -9,9 +9,10 @@
 #include <type_traits>
 
 #include "block/launch.cuh"
-#include "jaxtv/certified.hpp"
+#include "jaxtv/certificate.hpp"
 #include "jaxtv/cuts.hpp"
 #include "jaxtv/decomposition.hpp"
+#include "jaxtv/overflow.hpp"
 #include "jaxtv/taut_string.hpp"
 
 namespace jaxtv::cuda {
@@ -42,7 +43,7 @@ JAXTV_DEVICE float weights_of(const Uniform<float>& w) { return w.value; }
 JAXTV_DEVICE Shared<float> weights_of(const Column<float>& w) { return w.data; }
 
 // The cuts of prox(x), and in y the value of each segment at the place of its first sample, by
-// include/jaxtv/certified.hpp; false where that cannot tell. y may be x, which is spoilt then.
+// include/jaxtv/certificate.hpp; false where that cannot tell. y may be x, which is spoilt then.
 // `taut` becomes false where the taut string is the wrong method.
 template <class W>
 JAXTV_DEVICE bool certified_cuts(int n, int step, Shared<float> x, W w, Shared<signed char> sign,
@@ -143,7 +144,7 @@ JAXTV_DEVICE double prox_cuts(I n, X x, W w, S sign, bool taut) {
     find_cuts(n, x, w, sign, e.scale(), e.range(), taut);
     return 1;
   } else {
-    const double f = e.scale() < kLarge ? 1.0 : kDown;
+    const double f = e.scale() < kSolverLimit ? 1.0 : kSolverScale;
     find_cuts(n, Scaled<X>{x, f}, Scaled<W>{w, f}, sign, e.scale() * f, e.high * f - e.low * f,
               taut);
     return f;

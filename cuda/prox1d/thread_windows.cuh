@@ -1,8 +1,8 @@
 // The float32 solution of one signal by a few threads. Each finds the cuts of a window of it by the
 // taut string, which starts some samples before and ends some after, as what is further away
 // hardly ever matters. Then each forms the values of the segments that end in its window and
-// certifies them (jaxtv/certified.hpp) together with the jump to the segment after them. Where all
-// threads can, the cuts solve the signal, however they were found.
+// certifies them (jaxtv/certificate.hpp) together with the jump to the segment after them. Where
+// all threads can, the cuts solve the signal, however they were found.
 #pragma once
 
 #include "prox1d/thread_per_signal.cuh"

@@ -5,7 +5,7 @@
 // third computes the means. Sums are in double and in a fixed order; there are no atomics.
 #include "block/tiles.cuh"
 #include "half.cuh"
-#include "jaxtv/certified.hpp"
+#include "jaxtv/certificate.hpp"
 #include "segments/segments.hpp"
 
 namespace jaxtv::cuda {

@@ -3,12 +3,12 @@
 // C++.
 #pragma once
 
+#include "jaxtv/edge_code.hpp"
 #include "shape.hpp"
 
 namespace jaxtv::cuda {
 
-// What a mask says of an edge: inside a segment, a jump up or down, or none of these.
-constexpr std::uint8_t kJoined = 0, kJumpUp = 1, kJumpDown = 2, kCut = 3;
+constexpr std::uint8_t kJoined = kInside, kCut = kSeparate;
 
 // The segments of a solution: from its values and weights, or from a mask.
 template <class T>

@@ -10,6 +10,10 @@
 #define JAXTV_HD
 #endif
 
+// Inlined always: sources that are compiled once per instruction set use it, and the linker must
+// not serve one set with the copy that another one's unit emitted.
+#define JAXTV_INLINE inline __attribute__((always_inline))
+
 namespace jaxtv {
 
 // Signal k of an (outer, n, inner) array is a pointer and a stride. Stride 0 repeats one value:
@@ -47,21 +51,30 @@ JAXTV_HD inline R sign_of(R v) {
 // Round-off unit of double, the type that serial solvers compute in.
 constexpr double kEps = 2.220446049250313e-16;
 
-// Sums, and squares, of large samples overflow: a signal with a sample beyond kLarge is solved at
-// kDown of its size. What that takes to zero is far below the round-off of the large sample.
-constexpr double kLarge = 1e140, kDown = 0x1p-600;
-
-// A signal at `factor` of its size.
-template <class A>
-struct Scaled {
-  A values;
-  double factor;
-  template <class I>
-  JAXTV_HD double operator[](I i) const {
-    return double(values[i]) * factor;
-  }
-};
-template <class A>
-Scaled(A, double) -> Scaled<A>;
+// Single instructions on a GPU; with a NaN the result is the other operand, or NaN.
+#if defined(__CUDA_ARCH__)
+__device__ inline float smaller(float a, float b) { return fminf(a, b); }
+__device__ inline float larger(float a, float b) { return fmaxf(a, b); }
+__device__ inline float magnitude(float a) { return fabsf(a); }
+// 1 / count, off by at most 2^-23 of it.
+__device__ inline float reciprocal(float count) {
+  float r;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(count));
+  return r;
+}
+// a / count for r = reciprocal(count), rounded correctly (Markstein 1990), without the code for
+// divisors that counts never are.
+__device__ inline float quotient(float a, float count, float r) {
+  r = fmaf(fmaf(-count, r, 1.0f), r, r);
+  const float q = a * r;
+  return fmaf(fmaf(-q, count, a), r, q);
+}
+#else
+JAXTV_HD inline float smaller(float a, float b) { return min_of(a, b); }
+JAXTV_HD inline float larger(float a, float b) { return max_of(a, b); }
+JAXTV_HD inline float magnitude(float a) { return abs_of(a); }
+JAXTV_HD inline float reciprocal(float count) { return 1.0f / count; }
+JAXTV_HD inline float quotient(float a, float count, float) { return a / count; }
+#endif
 
 }  // namespace jaxtv

@@ -93,25 +93,4 @@ JAXTV_HD bool fuse_ties(I n, X x, W w, S sign, double scale) {
   return joined;
 }
 
-// Whether the cuts solve the problem: the dual stays inside its bounds within segments and every
-// cut is a jump of its sign. `y` holds the values of the cuts in double.
-template <class X, class W, class S, class Y>
-JAXTV_HD bool certify(std::ptrdiff_t n, X x, W w, S sign, Y y, double scale) {
-  double u = 0, length = 1;
-  for (std::ptrdiff_t e = 0; e + 1 < n; ++e) {
-    const double bound = w[e];
-    if (sign[e] == 0) {
-      u += double(y[e]) - double(x[e]);
-      length += 1;
-      if (abs_of(u) > bound + 8 * kEps * length * (scale + bound)) return false;
-    } else {
-      if (bound > 0 && (double(y[e + 1]) - double(y[e])) * double(sign[e]) <= 8 * kEps * scale)
-        return false;
-      u = double(sign[e]) * bound;
-      length = 1;
-    }
-  }
-  return true;
-}
-
 }  // namespace jaxtv

@@ -5,6 +5,7 @@
 // free duals, is factorised by a tridiagonal Cholesky in O(n).
 #pragma once
 
+#include "jaxtv/certificate.hpp"
 #include "jaxtv/cuts.hpp"
 
 namespace jaxtv {

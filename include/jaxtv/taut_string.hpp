@@ -60,4 +60,58 @@ JAXTV_HD I taut_string(I n, X x, W w, S sign, double cap, Patience<I> patience) 
   return n;
 }
 
+// The same in float32, relative to the first sample: `sign` gets the cuts and must be 0 before.
+// p = umin - w and q = umax + w take the place of umin and umax. Sample k is at x[k * step], and so
+// on: written for a GPU, whose threads interleave their signals. False when `trips` were not
+// enough.
+template <bool kPerEdge, class X, class W, class S>
+JAXTV_HD bool taut_string_float(int n, int step, X x, W w, S sign, int trips) {
+  const int last = (n - 1) * step;
+  const auto weight = [&](int e) {
+    if constexpr (kPerEdge)
+      return e < last ? float(w[e]) : 0.0f;
+    else
+      return w;
+  };
+  const float base = x[0];
+  float here = weight(0);  // weight of the edge before `at`
+  int low = 0, high = 0;   // where vmin/vmax last touched
+  float vmin = -here, vmax = here, p = 0, q = 0, count = 1;
+  int at = step;
+  for (; at <= last && trips > 0; --trips) {
+    const float next = x[at] - base;
+    float a = p + (next - vmin), b = q + (next - vmax), limit, bound = here;
+    if constexpr (kPerEdge) {
+      bound = weight(at);
+      a += here - bound;
+      b -= here - bound;
+      limit = -2 * bound;
+    } else {
+      limit = at < last ? -2 * here : -here;
+    }
+    if (a < limit || b > -limit) {  // the segment ends with a jump down (a) or up (b)
+      const bool down = a < limit;
+      const int e = down ? low : high;
+      sign[e] = down ? -1 : 1;
+      const float carry = weight(e);
+      at = e + step;
+      bound = weight(at);
+      vmin = (x[at] - base) + ((down ? carry : -carry) - bound);
+      vmax = vmin + 2 * bound;
+      a = b = count = 0;  // what follows then starts the next segment
+    }
+    here = bound;
+    count += 1;
+    const float r = reciprocal(count);
+    vmin += larger(a, 0) * r;
+    vmax += smaller(b, 0) * r;
+    low = a >= 0 ? at : low;
+    high = b <= 0 ? at : high;
+    p = smaller(a, 0);
+    q = larger(b, 0);
+    at += step;
+  }
+  return at > last;
+}
+
 }  // namespace jaxtv

@@ -272,10 +272,10 @@ const Target kTargets[] = {
     JAXTV_TARGET(jaxtv_segment_jvp, segments(d, true)),
     JAXTV_TARGET(jaxtv_segment_vjp, segments(d, false)),
     JAXTV_TARGET(jaxtv_dykstra, dykstra(d, false)),
-    JAXTV_TARGET(jaxtv_dykstra_masked, dykstra(d, true)),
+    JAXTV_TARGET(jaxtv_dykstra_with_codes, dykstra(d, true)),
     JAXTV_TARGET(jaxtv_dykstra_jvp, derivative(d, true, true)),
     JAXTV_TARGET(jaxtv_dykstra_vjp, derivative(d, false, true)),
-    JAXTV_TARGET(jaxtv_accelerated, accelerated(d)),
+    JAXTV_TARGET(jaxtv_converged, accelerated(d)),
     JAXTV_TARGET(jaxtv_components_jvp, derivative(d, true, false)),
     JAXTV_TARGET(jaxtv_components_vjp, derivative(d, false, false)),
 };

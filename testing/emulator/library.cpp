@@ -192,7 +192,7 @@ extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_huge_co
   for (std::int64_t i : {std::int64_t(0), 2147483647 / size - 1, last})
     x.floats()[i * size] = float(size);
   auto* codes = static_cast<std::uint8_t*>(masks.data);
-  codes[last * size] = kJumpUp | kJumpUp << 2;
+  codes[last * size] = jaxtv::kJumpUp | jaxtv::kJumpUp << 2;
   float &first0 = w0.floats()[last * columns], &first1 = w1.floats()[last * rows];
   const auto wrong = [&](float alone, float rest) {
     for (std::int64_t i : {std::int64_t(0), 2147483647 / size - 1})

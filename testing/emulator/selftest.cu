@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "block/launch.cuh"
-#include "jaxtv/certified.hpp"
+#include "jaxtv/certificate.hpp"
 #include "jaxtv/newton.hpp"
 #include "prox1d/thread_windows.cuh"
 
@@ -219,7 +219,8 @@ extern "C" __attribute__((visibility("default"))) int divider_errors() {
   return errors;
 }
 
-// The certified float32 solution (jaxtv/certified.hpp) of one signal in place; 0 where it is none.
+// The certified float32 solution (jaxtv/certificate.hpp) of one signal in place; 0 where it is
+// none.
 extern "C" __attribute__((visibility("default"))) int certified(float* x, const float* w, int n,
                                                                 int per_edge) {
   std::vector<signed char> sign(n);

@@ -70,7 +70,7 @@ prox1d_info = jitted(fallback.prox1d_info, "axis", "solver")
 segment_jvp = jitted(fallback.segment_jvp, "axis")
 segment_vjp = jitted(fallback.segment_vjp, "axis")
 dykstra = jitted(fallback.dykstra, "axes", "iterations", "inner")
-dykstra_masked = jitted(fallback.dykstra_masked, "axes", "iterations", "inner")
+dykstra_with_codes = jitted(fallback.dykstra_with_codes, "axes", "iterations", "inner")
 dykstra_jvp = jitted(fallback.dykstra_jvp, "axes", "iterations")
 dykstra_vjp = jitted(fallback.dykstra_vjp, "axes", "iterations", "edge")
 
@@ -461,7 +461,7 @@ def test_dykstra_against_unrolled_autodiff(name, rng):
     tws = [jnp.asarray(rng.normal(size=w.shape)) for w in ws]
     kwargs = {"axes": axes, "iterations": iterations}
     expected, cotangents, passes = unrolled(x, ws, g, **kwargs)
-    y, masks = dykstra_masked(x, *ws, **kwargs, inner=None)
+    y, masks = dykstra_with_codes(x, *ws, **kwargs, inner=None)
     np.testing.assert_allclose(y, expected, atol=1e-13)
     check_masks(np.asarray(masks), np.asarray(passes), x, axes, iterations)
 
@@ -483,7 +483,7 @@ def test_dykstra_jvp_against_finite_differences(rng):
     after, before = (
         f(*(v + s * h * t for v, t in zip((x, *ws), tangents, strict=True))) for s in (1, -1)
     )
-    y, masks = dykstra_masked(x, *ws, **kwargs, inner=None)
+    y, masks = dykstra_with_codes(x, *ws, **kwargs, inner=None)
     np.testing.assert_array_equal(y, f(x, *ws))
     ty = dykstra_jvp(masks, *tangents, **kwargs)
     np.testing.assert_allclose(ty, (after - before) / (2 * h), atol=1e-7)
@@ -493,7 +493,7 @@ def test_dykstra_equals_algorithm_1(rng):
     x, _, axes, iterations, _ = make_case("plane", rng, np.float64)
     lams = jnp.asarray(0.2), jnp.asarray(0.4)
     ws = [jnp.full((6, 6, 1), 0.4), jnp.full((6, 1, 5), 0.2)]
-    y, _ = dykstra_masked(x, *ws, axes=axes, iterations=iterations, inner=None)
+    y, _ = dykstra_with_codes(x, *ws, axes=axes, iterations=iterations, inner=None)
     for axes, lam in (((-2, -1), lams), ((1, 2), lams)):
         expected = reference_2d(x, lam, axes=axes, iterations=iterations)
         np.testing.assert_allclose(expected, y, atol=1e-13)
@@ -505,7 +505,7 @@ def test_dykstra_zero_weights(dtype, rng):
     x, ws, axes, iterations, _ = make_case("plane", rng, dtype)
     x = np.where(rng.random(x.shape) < 0.5, np.finfo(dtype).smallest_subnormal, dtype(0))
     kwargs = {"axes": axes, "iterations": iterations}
-    y, masks = dykstra_masked(x, *(w * 0 for w in ws), **kwargs, inner=None)
+    y, masks = dykstra_with_codes(x, *(w * 0 for w in ws), **kwargs, inner=None)
     np.testing.assert_array_equal(np.asarray(y).view(np.uint8), x.view(np.uint8))
     g = jnp.asarray(rng.normal(size=x.shape), dtype)
     gx, *_ = dykstra_vjp(masks, g, **kwargs, edge=(False, False))
@@ -516,7 +516,7 @@ def test_dykstra_zero_weights(dtype, rng):
 def test_dykstra_bad_elements_are_nan_and_alone(dtype, rng):
     x, ws, axes, iterations, _ = make_case("plane", rng, dtype)
     x, *ws = (np.array(v) for v in (x, *ws))
-    f = partial(dykstra_masked, axes=axes, iterations=iterations, inner=None)
+    f = partial(dykstra_with_codes, axes=axes, iterations=iterations, inner=None)
     good = np.asarray(f(x, *ws)[0])
     x[1, 2, 2], ws[0][2, 0], ws[1][3, 0, 1] = np.inf, np.nan, -1
     x[4] = np.finfo(dtype).max * np.sign(x[4])
@@ -530,7 +530,7 @@ def test_dykstra_of_an_empty_batch():
     x = jnp.zeros((0, 3, 4), jnp.float32)
     ws = [jnp.zeros((0, 3, 1), jnp.float32), jnp.zeros((0, 1, 4), jnp.float32)]
     kwargs = {"axes": (2, 1), "iterations": 4}
-    y, masks = dykstra_masked(x, *ws, **kwargs, inner=None)
+    y, masks = dykstra_with_codes(x, *ws, **kwargs, inner=None)
     assert y.shape == x.shape
     assert masks.shape == (0, 2, 3, 4)
     assert [v.shape for v in dykstra_vjp(masks, x, **kwargs, edge=(False, True))] == [

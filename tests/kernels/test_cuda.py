@@ -410,7 +410,7 @@ def certified_by_windows(selftest, x, w):
 
 
 def certified(selftest, x, w):
-    """(y, which signals are certified) of include/jaxtv/certified.hpp."""
+    """(y, which signals are certified) of include/jaxtv/certificate.hpp."""
     y, w = np.array(x, np.float32), np.ascontiguousarray(w, np.float32)
     pointer = np.ctypeslib.ndpointer(np.float32, flags="C")
     selftest.certified.argtypes = [pointer, pointer, ctypes.c_int, ctypes.c_int]
@@ -569,7 +569,7 @@ def check_dykstra_derivatives(simt, shape, axes, iterations, edge, dtype):
     params = {"axes": axes, "iterations": iterations}
     x, *ws = dykstra_operands(shape, axes, edge, dtype)
     tx, *tws = dykstra_operands(shape, axes, edge, dtype, rng(3))
-    _, masks = _primitive._dykstra_masked_p.bind(x, *ws, inner=jaxtv.Direct(), **params)
+    _, masks = _primitive._dykstra_with_codes_p.bind(x, *ws, inner=jaxtv.Direct(), **params)
     per_edge = tuple(w.shape[a] != 1 for a, w in zip(axes, ws))
 
     def both(masks, tx, *tws):
@@ -632,9 +632,9 @@ def test_dykstra_of_ties_and_ramps(simt, kernel, edge):
         np.where(np.arange(8).reshape(8, *[1] * (x.ndim - 1)) < 4, np.round(8 * w), w) for w in ws
     ]
     params = {"axes": axes, "iterations": 2, "inner": jaxtv.Direct()}
-    expected, expected_masks = _primitive._dykstra_masked_p.bind(x, *ws, **params)
+    expected, expected_masks = _primitive._dykstra_with_codes_p.bind(x, *ws, **params)
     with emulator.using(simt):
-        y, masks = _primitive._dykstra_masked_p.bind(x, *ws, **params)
+        y, masks = _primitive._dykstra_with_codes_p.bind(x, *ws, **params)
     assert np.array_equal(y, expected)
     assert np.array_equal(masks, expected_masks)
 
@@ -652,11 +652,11 @@ def test_bad_elements_poison_only_themselves(simt, kernel, edge, bad):
     else:
         x[at] = float(bad)
     params = {"axes": axes, "iterations": 2, "inner": jaxtv.Direct()}
-    y_cpu, _ = _primitive._dykstra_masked_p.bind(x, *ws, **params)
+    y_cpu, _ = _primitive._dykstra_with_codes_p.bind(x, *ws, **params)
     with emulator.using(simt):
-        y, masks = _primitive._dykstra_masked_p.bind(x, *ws, **params)
+        y, masks = _primitive._dykstra_with_codes_p.bind(x, *ws, **params)
         x[2], ws[-1][2] = 0, 0
-        clean, clean_masks = _primitive._dykstra_masked_p.bind(x, *ws, **params)
+        clean, clean_masks = _primitive._dykstra_with_codes_p.bind(x, *ws, **params)
     others = np.array([0, 1, 3])
     assert np.array_equal(np.isnan(y), np.isnan(y_cpu))
     spoilt = np.isnan(y[2]).any(tuple(a - 1 for a in axes))  # per image: one of them, and all of it
@@ -682,12 +682,12 @@ def test_large_elements_are_those_of_the_cpu_and_stay_alone(simt, kernel, edge, 
     for w in ws:
         w[3] = 0
     params = {"axes": axes, "iterations": 3, "inner": jaxtv.Direct()}
-    y_cpu, masks_cpu = _primitive._dykstra_masked_p.bind(x, *ws, **params)
+    y_cpu, masks_cpu = _primitive._dykstra_with_codes_p.bind(x, *ws, **params)
     with emulator.using(simt):
-        y, masks = _primitive._dykstra_masked_p.bind(x, *ws, **params)
+        y, masks = _primitive._dykstra_with_codes_p.bind(x, *ws, **params)
         small = x.copy()
         small[1] = usual
-        y_usual, masks_usual = _primitive._dykstra_masked_p.bind(small, *ws, **params)
+        y_usual, masks_usual = _primitive._dykstra_with_codes_p.bind(small, *ws, **params)
     assert np.array_equal(masks, masks_cpu)
     error = np.abs(np.asarray(y[1]) / big - np.asarray(y_cpu[1]) / big).max()
     assert error <= ulps(dtype, 24)
@@ -713,14 +713,14 @@ def check_dykstra(simt, shape, axes, iterations, edge, dtype, inner):
     params = {"axes": axes, "iterations": iterations, "inner": inner}
 
     def both(*a):
-        return _primitive._dykstra_p.bind(*a, **params) + _primitive._dykstra_masked_p.bind(
+        return _primitive._dykstra_p.bind(*a, **params) + _primitive._dykstra_with_codes_p.bind(
             *a, **params
         )
 
     expected, _, masks = jax.jit(both)(*operands)
     with emulator.using(simt):
         lowered = jax.jit(lambda *a: both(*a)).lower(*operands)
-        assert simt["jaxtv_dykstra_masked"] in lowered.as_text()
+        assert simt["jaxtv_dykstra_with_codes"] in lowered.as_text()
         y, y_masked, masks_simt = lowered.compile()(*operands)
     assert y.dtype == expected.dtype
     assert np.array_equal(y, y_masked)
@@ -758,7 +758,7 @@ def test_lowering_adds_a_workspace(monkeypatch, shape):
     assert "@jaxtv_segment_vjp" in text
 
 
-DYKSTRA = ["dykstra", "dykstra_masked", "dykstra_jvp", "dykstra_vjp"]
+DYKSTRA = ["dykstra", "dykstra_with_codes", "dykstra_jvp", "dykstra_vjp"]
 
 
 @pytest.mark.parametrize("iterations", [1, 5])
@@ -790,7 +790,7 @@ def test_dykstra_is_lowered_to_its_kernels(monkeypatch, iterations):
         x,
         *ws,
     )
-    assert "@jaxtv_dykstra_masked(" in gradient
+    assert "@jaxtv_dykstra_with_codes(" in gradient
     assert "@jaxtv_dykstra_vjp(" in gradient
     assert "@jaxtv_dykstra_jvp(" in tangent
 
@@ -809,7 +809,7 @@ def every_primitive():
         "segment_jvp": ({"axis": 1}, (y, w, tx, tw)),
         "segment_vjp": ({"axis": 1}, (y, w, tx)),
         "dykstra": (both, (x, *ws)),
-        "dykstra_masked": (both, (x, *ws)),
+        "dykstra_with_codes": (both, (x, *ws)),
         "dykstra_jvp": (sweeps, (masks, x, *ws)),
         "dykstra_vjp": ({**sweeps, "edge": (False, False)}, (masks, x)),
         "components_jvp": ({"axes": (2, 1)}, (masks, x, *ws)),

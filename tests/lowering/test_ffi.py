@@ -108,7 +108,7 @@ def test_wrong_calls_of_the_dykstra_target_are_errors(axes, masks, message):
     with pytest.raises(Exception, match=message):
         jax.block_until_ready(
             call(
-                "jaxtv_dykstra_masked",
+                "jaxtv_dykstra_with_codes",
                 out,
                 X,
                 *ws,
@@ -146,7 +146,7 @@ def test_a_start_beyond_all_reason_does_no_harm():
         like(x),
     )
     y, gap, *_ = call(
-        "jaxtv_accelerated",
+        "jaxtv_converged",
         out,
         x,
         jnp.full_like(x, 1e30),

@@ -177,7 +177,7 @@ def test_the_accelerated_solver_lowers_to_jax_around_kernels(monkeypatch):
     traced = jax.jit(lambda *a: bind(*a, **params)).trace(x, x, *ws)
     calls = re.findall(r"@(jaxtv_\w+)", traced.lower(lowering_platforms=("cuda",)).as_text())
     assert set(calls) == {"jaxtv_prox1d", "jaxtv_components_jvp"}
-    assert "@jaxtv_accelerated" in traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert "@jaxtv_converged" in traced.lower(lowering_platforms=("cpu",)).as_text()
 
 
 # ---------------------------------------------------------------------------- build

@@ -210,7 +210,7 @@ def test_info_has_no_derivative_but_passes_through(prox):
 def test_export_and_reload(differentiate):
     f = jax.grad(lambda x: prox2d(x, LAM).sum()) if differentiate else lambda x: prox2d(x, LAM)
     x = rows(N)
-    targets = ["jaxtv_dykstra", "jaxtv_dykstra_masked", "jaxtv_dykstra_vjp"]
+    targets = ["jaxtv_dykstra", "jaxtv_dykstra_with_codes", "jaxtv_dykstra_vjp"]
     checks = [jax.export.DisabledSafetyCheck.custom_call(t) for t in targets]
     blob = jax.export.export(jax.jit(f), disabled_checks=checks)(x).serialize()
     close(jax.export.deserialize(blob).call(x), f(x))

@@ -1,0 +1,118 @@
+// Whether cuts (cuts.hpp) are the solution, by the KKT conditions: certify for a signal in double,
+// certified_values for a short signal in float32.
+#pragma once
+
+#include "jaxtv/common.hpp"
+
+namespace jaxtv {
+
+// Whether the cuts solve the problem: the dual stays inside its bounds within segments and every
+// cut is a jump of its sign. `y` holds the values of the cuts in double.
+template <class X, class W, class S, class Y>
+JAXTV_HD bool certify(std::ptrdiff_t n, X x, W w, S sign, Y y, double scale) {
+  double u = 0, length = 1;
+  for (std::ptrdiff_t e = 0; e + 1 < n; ++e) {
+    const double bound = w[e];
+    if (sign[e] == 0) {
+      u += double(y[e]) - double(x[e]);
+      length += 1;
+      if (abs_of(u) > bound + 8 * kEps * length * (scale + bound)) return false;
+    } else {
+      if (bound > 0 && (double(y[e + 1]) - double(y[e])) * double(sign[e]) <= 8 * kEps * scale)
+        return false;
+      u = double(sign[e]) * bound;
+      length = 1;
+    }
+  }
+  return true;
+}
+
+// ---- float32 ----
+//
+// taut_string_float finds cuts; certified_values gives their values (sums in double, as in
+// cuts.hpp) in one pass from the right and checks the KKT conditions with margins for round-off.
+// Conditions that hold strictly have one solution: the cuts are then those of the float64 solution.
+// Where it cannot tell (ties, samples that are not finite, weights that are bad, huge or one λ of
+// 0) it returns false, and a solver in double has to solve the signal.
+
+// Margin of a comparison relative to what it compares. Counted in units of 2^-24: a dual is off by
+// at most 4.2 of its bound (sum rounded, bound added) and 5.1 of its distance to the mean
+// (difference, reciprocal, product), a mean by 2.1 of itself.
+constexpr float kMargin = 0x1p-20f;
+constexpr float kLargestWeight = 1e37f;  // sums of a few weights do not overflow
+
+// Sample k is at x[k * step], the cut of the edge (k, k + 1) at sign[k * step], its weight at
+// w[k * step], or w is the one weight: written for a GPU, whose threads interleave their signals.
+//
+// Writes the value of each segment of the cuts to the place of its first sample in y, which may be
+// x. Returns whether the cuts are certified: the dual stays inside its bounds within segments, and
+// every cut is a jump of its sign. The dual of an edge bounds the mean of its segment:
+//   |right + sum_{j > e} (x_j - y)| <= w_e.
+// `right` and `left`: the duals w s of the cuts at either end, 0 at those of the signal. Whether
+// these cuts are jumps is not looked at.
+template <bool kPerEdge, class X, class W, class S, class Y>
+JAXTV_HD bool certified_values(int n, int step, X x, W w, S sign, Y y, float right = 0,
+                               float left = 0) {
+  constexpr float kInfinite = __builtin_huge_valf();
+  if constexpr (!kPerEdge)
+    if (!(w > 0 && w <= kLargestWeight)) return false;
+  float here = x[(n - 1) * step], ref = here, count = 1, low = -kInfinite, high = kInfinite;
+  double sum = 0, wide = ref;  // of x - ref from here to the right end; ref
+  // Of the segment to the right; means are relative to ref. The end is a sure jump.
+  float other_ref = right > 0 ? 3e38f : -3e38f, other_mean = 0;
+
+  // Ends the segment that starts here; `before`: w_{a-1} s_{a-1}. No early exits: they cost
+  // instructions, and other threads of the warp go on.
+  bool certain = true;
+  const auto finish = [&](int at, float before) {
+    const double ends = kPerEdge ? double(right) - double(before) : double(right - before);
+    const float mean = quotient(float(sum + ends), count, reciprocal(count));
+    const float margin = kMargin * magnitude(mean);
+    certain &= (mean - low >= margin) & (high - mean >= margin);
+    const float apart = other_ref - ref, rise = apart + (other_mean - mean);
+    const float least = kMargin * (magnitude(apart) + (magnitude(mean) + magnitude(other_mean)));
+    const bool jumps = (right > 0 ? rise : -rise) > least;
+    certain &= jumps | (kPerEdge && right == 0);
+    y[at] = kPerEdge && mean == 0 ? ref : ref + mean;  // -0 + 0 would be +0
+    other_ref = ref;
+    other_mean = mean;
+  };
+
+#if defined(__CUDACC__)
+#pragma unroll 1  // by two it is 79 instructions a sample, not 68
+#endif
+  for (int at = (n - 2) * step; at >= 0; at -= step) {
+    const int cut = sign[at];
+    const float next = x[at];
+    const double wide_next = next;
+    float weight;
+    if constexpr (kPerEdge) {
+      weight = w[at];
+      certain &= (weight >= 0) & (weight <= kLargestWeight);
+    } else {
+      weight = w;
+    }
+    if (cut == 0) {
+      if constexpr (kPerEdge) certain &= weight != 0;
+      const float r = reciprocal(count), total = float(sum), inside = weight * (1 - kMargin);
+      low = larger(low, (total + (right - inside)) * r);
+      high = smaller(high, (total + (right + inside)) * r);
+      sum += wide_next - wide;
+      count += 1;
+    } else {
+      const float dual = cut > 0 ? weight : -weight;
+      finish(at + step, dual);
+      right = dual;
+      ref = next;
+      wide = wide_next;
+      sum = 0;
+      count = 1;
+      low = -kInfinite;
+      high = kInfinite;
+    }
+  }
+  finish(0, left);
+  return certain;
+}
+
+}  // namespace jaxtv
