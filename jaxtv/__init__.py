@@ -7,11 +7,9 @@ from jaxtv._functional import duality_gap, max_lambda, total_variation
 from jaxtv._prox import Info, prox_tv, prox_tv1d, prox_tv2d
 from jaxtv._solvers import (
     AcceleratedDykstra,
-    Decomposition,
     Direct,
     Dykstra,
     ProjectedNewton,
-    TautString,
 )
 
 if TYPE_CHECKING:
@@ -21,12 +19,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AcceleratedDykstra",
-    "Decomposition",
     "Direct",
     "Dykstra",
     "Info",
     "ProjectedNewton",
-    "TautString",
     "duality_gap",
     "linen",
     "max_lambda",

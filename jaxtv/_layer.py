@@ -39,7 +39,7 @@ def resolve_solver(
         raise TypeError(f"`solver` must be a solver object such as Dykstra(4), got {solver!r}.")
     if isinstance(solver, SolverND) and len(axes) == 1:
         raise ValueError(
-            f"`solver` must be a 1D solver (Direct, TautString, Decomposition or ProjectedNewton) "
+            f"`solver` must be a 1D solver (Direct or ProjectedNewton) "
             f"for the single axis of `axes={axes}`, got {solver!r}."
         )
     return solver

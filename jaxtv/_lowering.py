@@ -112,7 +112,7 @@ def _prox1d_workspace(shapes: Sequence[tuple[int, ...]], *, axis: int, solver: A
     method = type(solver).__name__
     if method == "ProjectedNewton":
         return 8 + (signals * 26 * n if n > 1024 else 0)
-    if method == "TautString":
+    if method == "Direct" and solver.kernel == "taut_string":
         return 8 + (signals * n if n > 256 else 0)
     if n <= 1024:
         return 8

@@ -29,11 +29,9 @@ from jaxtv import _converged, _fallback, _lowering
 from jaxtv._lowering import compute_dtype, is_half
 from jaxtv._solvers import (
     AcceleratedDykstra,
-    Decomposition,
     Direct,
     ProjectedNewton,
     Solver1D,
-    TautString,
 )
 
 # ---------------------------------------------------------------------------- half types
@@ -94,7 +92,9 @@ def _bind(primitive: Primitive, *operands, **params):
     return primitive.bind(*matched, **params)
 
 
-_METHODS = {Direct: 0, TautString: 1, Decomposition: 2, ProjectedNewton: 3}
+# Numbers of `enum class Method` in include/jaxtv/solver.hpp.
+_KERNELS = {"auto": 0, "taut_string": 1, "decomposition": 2}
+_PROJECTED_NEWTON = 3
 
 
 def _attributes(
@@ -117,14 +117,16 @@ def _attributes(
 
 
 def _solver_attributes(solver: Solver1D | None) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    if solver is not None:
-        newton = solver if isinstance(solver, ProjectedNewton) else ProjectedNewton()
-        out["method"] = np.int64(_METHODS[type(solver)])
-        out["tol"] = np.float64(newton.tol)
-        out["max_iterations"] = np.int64(newton.max_iterations)
-        out["line_search"] = np.int64(newton.line_search == "parallel")
-    return out
+    if solver is None:
+        return {}
+    direct = isinstance(solver, Direct)
+    newton = ProjectedNewton() if direct else solver
+    return {
+        "method": np.int64(_KERNELS[solver.kernel] if direct else _PROJECTED_NEWTON),
+        "tol": np.float64(newton.tol),
+        "max_iterations": np.int64(newton.max_iterations),
+        "line_search": np.int64(newton.line_search == "parallel"),
+    }
 
 
 def _as_tuple(f: Callable) -> Callable:

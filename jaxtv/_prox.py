@@ -60,7 +60,7 @@ def prox_tv1d(
             (one weight per edge) along `axis`. λ = 0 gives x bit for bit, λ = inf the mean. Under
             `jit` a negative or NaN λ makes its signals NaN.
         axis: the axis of the signals.
-        solver: `Direct()`, `TautString()`, `Decomposition()` or `ProjectedNewton()`.
+        solver: `Direct()` or `ProjectedNewton()`.
         return_info: also return an `Info`.
 
     Returns:
@@ -181,7 +181,7 @@ def prox_tv(
 def _prox1d(x, lam, axis: int, axis_name: str, solver, return_info: bool):
     if not isinstance(solver, Solver1D):
         raise TypeError(
-            "`solver` must be a 1D solver (Direct, TautString, Decomposition or ProjectedNewton) "
+            "`solver` must be a 1D solver (Direct or ProjectedNewton) "
             f"for one axis, got {solver!r}. Dykstra solves two and more: prox_tv2d or prox_tv."
         )
     return _prox(x, lam, (axis,), axis_name, solver, return_info)

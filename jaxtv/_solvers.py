@@ -5,27 +5,41 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from typing import Literal
+from typing import Literal, get_args
+
+Kernel = Literal["auto", "taut_string", "decomposition"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Direct:
-    """Exact 1D solver: picks the fastest exact kernel by shape and platform (the default)."""
+    """Exact 1D solver (the default).
 
+    Every kernel finds the exact solution. They differ in speed only, up to round-off:
 
-@dataclasses.dataclass(frozen=True)
-class TautString:
-    """Exact 1D solver: linearised taut string (Condat 2013; Barbero & Sra 2018).
+    - `"taut_string"`: linearised taut string (Condat 2013; Barbero & Sra 2018). Linear time on
+      ordinary data. Where it would be quadratic (long smooth ramps) its iteration budget runs out,
+      and a linear-time method solves the rest of the signal: message passing (Johnson 2013) on the
+      CPU, threshold decomposition on CUDA.
+    - `"decomposition"`: threshold decomposition (Hochbaum 2001; Chambolle & Darbon 2009).
+    - `"auto"`: the fastest of them for the shape and the platform.
 
-    Linear time on ordinary data. A trip budget bounds the work where the method would be quadratic
-    (long smooth ramps); the rest of such a signal goes to message passing (Johnson 2013) and the
-    threshold decomposition on the CPU, to the latter alone elsewhere.
+    Where no native kernel is used (TPU, ROCm, `JAXTV_FALLBACK=1`), each is the decomposition.
+
+    Attributes:
+        kernel: "auto", "taut_string" or "decomposition". A name other than "auto" is for comparing
+            kernels.
+
+    Raises:
+        ValueError: an unknown `kernel`.
     """
 
+    kernel: Kernel = "auto"
 
-@dataclasses.dataclass(frozen=True)
-class Decomposition:
-    """Exact 1D solver: threshold decomposition (Hochbaum 2001; Chambolle & Darbon 2009)."""
+    def __post_init__(self):
+        if self.kernel not in get_args(Kernel):
+            raise ValueError(
+                f'`kernel` must be "auto", "taut_string" or "decomposition", got {self.kernel!r}.'
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +67,7 @@ class ProjectedNewton:
             )
 
 
-Solver1D = Direct | TautString | Decomposition | ProjectedNewton
+Solver1D = Direct | ProjectedNewton
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,10 +129,7 @@ def _check_tol(tol: float) -> None:
 
 def _check_inner(inner: object) -> None:
     if not isinstance(inner, Solver1D):
-        raise TypeError(
-            "`inner` must be a 1D solver (Direct, TautString, Decomposition or "
-            f"ProjectedNewton), got {inner!r}."
-        )
+        raise TypeError(f"`inner` must be a 1D solver (Direct or ProjectedNewton), got {inner!r}.")
 
 
 def _check_count(name: str, value: object) -> None:

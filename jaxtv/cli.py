@@ -18,8 +18,8 @@ from jaxtv import _native
 
 SOLVERS = {
     "direct": jaxtv.Direct(),
-    "taut-string": jaxtv.TautString(),
-    "decomposition": jaxtv.Decomposition(),
+    "taut-string": jaxtv.Direct("taut_string"),
+    "decomposition": jaxtv.Direct("decomposition"),
     "projected-newton": jaxtv.ProjectedNewton(),
 }
 

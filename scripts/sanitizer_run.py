@@ -40,7 +40,7 @@ def per_edge(shape, axis):
 def main() -> None:
     """Every solver by every kernel, λ per signal and per edge; 2D and 3D."""
     lam = np.float32(0.3)
-    exact = [jaxtv.Direct(), jaxtv.TautString(), jaxtv.Decomposition()]
+    exact = [jaxtv.Direct(), jaxtv.Direct("taut_string"), jaxtv.Direct("decomposition")]
     for shape in SHORT + LONG:
         long = shape in LONG
         solvers = exact if shape[-1] < 2000 else exact[:1]
@@ -59,7 +59,7 @@ def main() -> None:
     for shape in (SHORT[-1], *LONG[:3]):
         for solver in (jaxtv.ProjectedNewton(), PARALLEL):
             run(lambda x, w, s=solver: jaxtv.prox_tv1d(x, w, solver=s), shape, lam)
-    taut = jaxtv.TautString()  # longer than a tile
+    taut = jaxtv.Direct("taut_string")  # longer than a tile
     run(lambda x, w: jaxtv.prox_tv1d(x, w, axis=0, solver=taut), (1500, 9), lam)
     for shape in LONG:
         x = np.ones(shape, np.float32)

@@ -14,7 +14,7 @@ from soak.result import Result
 from testing import oracles, random_batches
 from testing.random_batches import DTYPES, SCALES, TOLERANCE, Batch, batch, compute_dtype, rounded
 
-SOLVERS = (jaxtv.Direct(), jaxtv.Decomposition(), jaxtv.TautString())
+SOLVERS = (jaxtv.Direct(), jaxtv.Direct("decomposition"), jaxtv.Direct("taut_string"))
 COMPILED = 100  # programs that are kept at a time: every batch has its own shape
 
 

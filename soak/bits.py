@@ -32,7 +32,7 @@ def kind(number: int):
         shapes = (rows, *(int(n) for n in r.integers(2, 60, size=2))), (rows, 1, 1)
         prox = lambda x, w: jaxtv.prox_tv2d(x, w, axes=(1, 2), solver=solver)
     else:
-        exact = (jaxtv.Direct(), jaxtv.Decomposition(), jaxtv.TautString())
+        exact = (jaxtv.Direct(), jaxtv.Direct("decomposition"), jaxtv.Direct("taut_string"))
         solver = exact[r.integers(3)]
         rows, n = int(r.integers(2, 400)), int(r.integers(1, 601))
         shapes = (rows, n), (rows, 1 if r.random() < 0.5 else n - 1)

@@ -13,8 +13,8 @@ HALF = ["bfloat16", "float16"]
 
 EXACT = {
     "direct": jaxtv.Direct(),
-    "taut string": jaxtv.TautString(),
-    "decomposition": jaxtv.Decomposition(),
+    "taut string": jaxtv.Direct("taut_string"),
+    "decomposition": jaxtv.Direct("decomposition"),
 }
 NEWTON = {
     "backtracking": jaxtv.ProjectedNewton(),

@@ -263,7 +263,7 @@ def test_huge_and_tiny_values(lowering):
 def test_inner_solvers_agree():
     x = jnp.asarray(data((9, 11)))
     want = solve(x, 0.25, (0, 1))
-    for inner in (jaxtv.TautString(), jaxtv.Decomposition()):
+    for inner in (jaxtv.Direct("taut_string"), jaxtv.Direct("decomposition")):
         got, info = solve(x, 0.25, (0, 1), tight(inner=inner), return_info=True)
         np.testing.assert_allclose(got, want, atol=1e-6)
         assert info.converged

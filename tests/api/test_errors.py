@@ -104,6 +104,12 @@ WRONG = {
         ValueError,
         "`line_search`.*backtracking.*parallel.*golden",
     ),
+    "unknown kernel": (
+        lambda: jaxtv.Direct("newton"),
+        ValueError,
+        '`kernel` must be "auto", "taut_string" or "decomposition", got \'newton\'',
+    ),
+    "kernel none": (lambda: jaxtv.Direct(kernel=None), ValueError, "`kernel`.*None"),
     "no sweeps": (lambda: jaxtv.Dykstra(0), ValueError, "`iterations`.*0"),
     "true sweeps": (lambda: jaxtv.Dykstra(True), ValueError, "`iterations`.*True"),
     "Dykstra in Dykstra": (lambda: jaxtv.Dykstra(inner=jaxtv.Dykstra()), TypeError, "`inner`"),
@@ -157,7 +163,27 @@ def test_missing_axes():
 
 
 def test_solvers_are_values():
-    assert jaxtv.Dykstra(3, jaxtv.TautString()) == jaxtv.Dykstra(3, inner=jaxtv.TautString())
+    taut = jaxtv.Direct("taut_string")
+    assert jaxtv.Dykstra(3, taut) == jaxtv.Dykstra(3, inner=jaxtv.Direct(kernel="taut_string"))
     assert len({jaxtv.ProjectedNewton(), jaxtv.ProjectedNewton(tol=1e-6), jaxtv.Direct()}) == 2
+    assert len({jaxtv.Direct(), jaxtv.Direct("auto"), taut, jaxtv.Direct("decomposition")}) == 3
     with pytest.raises(AttributeError):
         jaxtv.Dykstra().iterations = 5  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        taut.kernel = "auto"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("solver", "method"),
+    [
+        (jaxtv.Direct(), 0),
+        (jaxtv.Direct("taut_string"), 1),
+        (jaxtv.Direct("decomposition"), 2),
+        (jaxtv.ProjectedNewton(), 3),
+    ],
+)
+def test_solver_reaches_the_kernel(solver, method):
+    """The numbers are those of `enum class Method` (include/jaxtv/solver.hpp)."""
+    for prox in (prox1d(solver=solver), prox2d(axes=(0, 1), solver=jaxtv.Dykstra(1, solver))):
+        text = jax.jit(lambda _, prox=prox: prox()).lower(0.0).as_text()
+        assert f"method = {method} : i64" in text

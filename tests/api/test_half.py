@@ -12,8 +12,8 @@ from testing import emulator
 HALVES = ("bfloat16", "float16")
 SOLVERS = (
     jaxtv.Direct(),
-    jaxtv.TautString(),
-    jaxtv.Decomposition(),
+    jaxtv.Direct("taut_string"),
+    jaxtv.Direct("decomposition"),
     jaxtv.ProjectedNewton(),
 )
 

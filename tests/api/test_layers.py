@@ -38,7 +38,7 @@ LAYERS = {
         lambda x, lam: jaxtv.prox_tv1d(x, lam.reshape(1, 1, 1, -1), axis=-3),
     ),
     "one sweep": (
-        {"solver": jaxtv.Dykstra(iterations=1, inner=jaxtv.TautString())},
+        {"solver": jaxtv.Dykstra(iterations=1, inner=jaxtv.Direct("taut_string"))},
         lambda x, lam: jaxtv.prox_tv2d(x, lam, axes=(-3, -2), solver=jaxtv.Dykstra(1)),
     ),
     "three axes": (

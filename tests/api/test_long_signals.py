@@ -55,7 +55,7 @@ def _same(x, lam, **options):
     """Both solutions, bit for bit: -0 is not 0."""
     lam = jnp.asarray(lam, x.dtype)
     long = np.asarray(jaxtv.prox_tv1d(x, lam, **options))
-    serial = np.asarray(jaxtv.prox_tv1d(x, lam, solver=jaxtv.TautString(), **options))
+    serial = np.asarray(jaxtv.prox_tv1d(x, lam, solver=jaxtv.Direct("taut_string"), **options))
     bits = f"u{x.dtype.itemsize}"
     different = np.flatnonzero(long.view(bits) != serial.view(bits))
     nan = np.isnan(long.ravel()[different]) & np.isnan(serial.ravel()[different])
@@ -210,7 +210,7 @@ def test_bad_edge_weight(value, place):
 def test_info():
     x = jnp.asarray(np.stack([SIGNALS["walk"], SIGNALS["noise"]]), np.float32)
     y, info = jaxtv.prox_tv1d(x, 3.0, return_info=True)
-    z, expected = jaxtv.prox_tv1d(x, 3.0, solver=jaxtv.TautString(), return_info=True)
+    z, expected = jaxtv.prox_tv1d(x, 3.0, solver=jaxtv.Direct("taut_string"), return_info=True)
     np.testing.assert_array_equal(y, z)
     jax.tree.map(np.testing.assert_array_equal, info, expected)
 
@@ -223,10 +223,13 @@ def test_dykstra(shape):
     def loss(x, inner):
         return jnp.sum(jnp.sin(jaxtv.prox_tv2d(x, 0.7, solver=jaxtv.Dykstra(4, inner=inner))))
 
-    pair = [jax.value_and_grad(loss)(x, inner) for inner in (jaxtv.Direct(), jaxtv.TautString())]
+    pair = [
+        jax.value_and_grad(loss)(x, inner)
+        for inner in (jaxtv.Direct(), jaxtv.Direct("taut_string"))
+    ]
     solutions = [
         jaxtv.prox_tv2d(x, 0.7, solver=jaxtv.Dykstra(4, inner=inner))
-        for inner in (jaxtv.Direct(), jaxtv.TautString())
+        for inner in (jaxtv.Direct(), jaxtv.Direct("taut_string"))
     ]
     np.testing.assert_array_equal(*solutions)
     np.testing.assert_array_equal(pair[0][1], pair[1][1])

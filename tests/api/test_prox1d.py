@@ -322,7 +322,7 @@ def test_where_the_taut_string_loses_patience(name, weights, dtype):
     for signal in (x, -x, x[::-1]):
         signal = signal.astype(dtype)
         w = np.broadcast_to(WEIGHTS[weights](rng(2), k.size - 1), k.size - 1).astype(dtype)
-        y = run(signal, w, jaxtv.TautString())
+        y = run(signal, w, jaxtv.Direct("taut_string"))
         assert_solves(y, oracles.prox1d(signal, w).y, signal, dtype)
-        by_decomposition = run(signal, w, jaxtv.Decomposition())
+        by_decomposition = run(signal, w, jaxtv.Direct("decomposition"))
         np.testing.assert_array_equal(np.diff(y) == 0, np.diff(by_decomposition) == 0)

@@ -131,7 +131,10 @@ PLANS = {  # shape, prox
     "Newton": ((5, 90), lambda x: jaxtv.prox_tv1d(x, 0.5, solver=jaxtv.ProjectedNewton())),
     "image": ((2, 9, 8), lambda x: jaxtv.prox_tv2d(x, 0.5)),
     "sweeps": ((2, 5, 160, 3), lambda x: jaxtv.prox_tv(x, 0.5, axes=(1, 2, 3))),
-    "serial": ((1500, 9), lambda x: jaxtv.prox_tv1d(x, 0.5, axis=0, solver=jaxtv.TautString())),
+    "serial": (
+        (1500, 9),
+        lambda x: jaxtv.prox_tv1d(x, 0.5, axis=0, solver=jaxtv.Direct("taut_string")),
+    ),
     "components": ((2, 15, 14), component_means),
 }
 ORDERED = {

@@ -15,8 +15,8 @@ from testing.generators import rng
 
 SOLVERS = {
     "direct": jaxtv.Direct(),
-    "taut string": jaxtv.TautString(),
-    "decomposition": jaxtv.Decomposition(),
+    "taut string": jaxtv.Direct("taut_string"),
+    "decomposition": jaxtv.Direct("decomposition"),
     "newton": jaxtv.ProjectedNewton(),
     "parallel search": jaxtv.ProjectedNewton(line_search="parallel"),
 }
@@ -157,7 +157,7 @@ def test_exponential_range_is_finished_serially(simt, n, dtype):
     x = np.zeros((1, n), dtype)
     x[0, :200] = 2.0 ** np.arange(-100, 100)
     for lam in (0, 1e-20):
-        y = check(simt, x, np.full((1, 1), lam, dtype), 1, jaxtv.Decomposition())
+        y = check(simt, x, np.full((1, 1), lam, dtype), 1, jaxtv.Direct("decomposition"))
         if lam == 0:
             assert np.array_equal(y, x)
 

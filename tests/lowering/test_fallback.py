@@ -12,7 +12,12 @@ import pytest
 import jaxtv
 from jaxtv import _native
 
-SOLVERS = [jaxtv.Direct(), jaxtv.TautString(), jaxtv.Decomposition(), jaxtv.ProjectedNewton()]
+SOLVERS = [
+    jaxtv.Direct(),
+    jaxtv.Direct("taut_string"),
+    jaxtv.Direct("decomposition"),
+    jaxtv.ProjectedNewton(),
+]
 
 
 def data(shape=(3, 12, 5), seed=0):
