@@ -14,8 +14,8 @@ import json
 import pathlib
 import time
 
-from benchmarks import environment, network, report, sections
-from benchmarks.places import BUILD, ROOT, Places
+from benchmarks import machine, network, report, sections
+from benchmarks.environments import BUILD, ROOT, Environments
 
 CHAPTERS = sections.CHAPTERS | {"network": network.training_step}
 
@@ -25,19 +25,19 @@ def measure(quick: bool, only: list[str], known: dict, file: pathlib.Path) -> di
 
     They are in `file` after every chapter, so that a run that is stopped is not lost.
     """
-    results = known | {"environment": environment.describe(), "quick": quick}
+    results = known | {"environment": machine.describe(), "quick": quick}
     results["chapters"] = dict(known.get("chapters", {}))
     results["seconds"] = dict(known.get("seconds", {}))
-    places = Places(may_install=not quick)
+    environments = Environments(may_install=not quick)
     try:
         for name in only or CHAPTERS:
             start = time.perf_counter()
             print(f"== {name}", flush=True)
-            results["chapters"][name] = CHAPTERS[name](sections.Bench(places, quick))
+            results["chapters"][name] = CHAPTERS[name](sections.Bench(environments, quick))
             results["seconds"][name] = round(time.perf_counter() - start, 1)
             file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     finally:
-        places.close()
+        environments.close()
     return results
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import scalar
-from benchmarks.places import NotInstalledError, Places
+from benchmarks.environments import Environments, NotInstalledError
+from testing import long_double
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Method:
     name: str
     build: str
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
-    place: str = "here"
+    environment: str = "here"
     rows: int | None = None
     note: str = ""
     exact: bool = True  # it returns the prox, so its error is worth a number
@@ -57,7 +57,7 @@ class Problem:
         """The float64 solution, shaped as `rows`."""
         if self.lam == 0:
             return self.rows.astype(np.float64)
-        solve = scalar.optimum1d if len(self.axes) == 1 else scalar.optimum2d
+        solve = long_double.prox1d if len(self.axes) == 1 else long_double.prox2d
         return solve(self.rows, self.lam)
 
     def accuracy(self, y: np.ndarray, own: bool) -> dict[str, float]:
@@ -68,8 +68,8 @@ class Problem:
         x, best = self.rows[: len(y)].astype(np.float64), self.optimum[: len(y)]
         axes = (0, 1) if len(self.axes) == 2 else (-1,)
         # The optimum attains the largest value of the dual: beside it, the gap is the excess.
-        least = scalar.objective(x, best, self.lam, axes)
-        excess = scalar.objective(x, y, self.lam, axes) - least
+        least = long_double.objective(x, best, self.lam, axes)
+        excess = long_double.objective(x, y, self.lam, axes) - least
         difference = y - best
         return {
             "error": float(np.abs(difference).max()),
@@ -95,7 +95,7 @@ class Effort:
 
 
 def race(
-    places: Places,
+    environments: Environments,
     problem: Problem,
     methods: Sequence[Method],
     effort: Effort,
@@ -107,7 +107,7 @@ def race(
         record = {"problem": problem.name, "size": problem.size, "method": method.name}
         record |= {"note": method.note, "status": "ok", "of_rows": 1.0}
         records.append(record)
-        runners.append(_build(places, problem, method, record))
+        runners.append(_build(environments, problem, method, record))
     times = interleave([_sampler(*pair, effort) for pair in zip(runners, records)], effort)
     for method, record, runner, mine in zip(methods, records, runners, times):
         if runner is None:
@@ -117,11 +117,11 @@ def race(
         if accuracy and method.exact:
             record |= problem.accuracy(runner.output(), method.own)
         print(f"  {describe(record)}", flush=True)
-    places.clear()
+    environments.clear()
     return records
 
 
-def _build(places, problem, method, record):
+def _build(environments, problem, method, record):
     """A runner, or None and the reason in the record."""
     x = problem.x if method.own else problem.rows
     if method.rows and method.rows < len(x):
@@ -129,7 +129,9 @@ def _build(places, problem, method, record):
         x = x[: method.rows]
     axes = problem.axes if method.own or len(problem.axes) == 2 else (-1,)
     try:
-        return places[method.place].build(method.build, x, problem.lam, axes, method.options)
+        return environments[method.environment].build(
+            method.build, x, problem.lam, axes, method.options
+        )
     except (ImportError, NotInstalledError) as error:
         record |= {"status": "not installed", "reason": str(error)}
     except Exception as error:

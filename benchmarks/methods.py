@@ -87,7 +87,7 @@ def _each_row(x, solve):
 
 
 def prox_tv_rows(x, lam, axes, method):
-    from benchmarks.places import prox_tv
+    from benchmarks.environments import prox_tv
 
     module = prox_tv()
     return _each_row(x, lambda row: module.tv1_1d(row, lam, method=method))
@@ -154,7 +154,7 @@ def scico_prox(x, lam, axes):
 
 
 def prox_tv_image(x, lam, axes, method, iterations, threads):
-    from benchmarks.places import prox_tv
+    from benchmarks.environments import prox_tv
 
     module, image = prox_tv(), x.astype(np.float64)
     options = {"method": method, "max_iters": iterations, "n_threads": threads}

@@ -1,8 +1,7 @@
 // The plain C loop that jaxtv has to beat: one signal after the other through a scalar direct
-// solver, on a number of threads. And the optimum that every method is held against.
+// solver, on a number of threads.
 #include <algorithm>
 #include <cstdint>
-#include <functional>
 #include <thread>
 #include <vector>
 
@@ -40,49 +39,6 @@ void taut_string(const T* x, T lam, T* y, std::int64_t n) {
   std::fill(y + k0, y + n, vmin);
 }
 
-// Message passing over the knots of the derivative of the value function (Johnson 2013), in long
-// double: another algorithm than the above, and linear in n whatever the data.
-using Real = long double;
-struct Line {
-  Real slope, offset;
-};
-struct Knot {
-  Real position;
-  Line change;
-};
-
-// weight(e) is the weight between the samples e and e + 1.
-template <class Weight>
-void message_passing(const double* x, Weight weight, double* y, std::int64_t n) {
-  std::vector<Knot> knots(2 * n);
-  std::vector<Real> low(n), high(n);
-  std::int64_t first = n, last = n;  // the knots in use: [first, last)
-  Line left{1, -Real(x[0])}, right = left;
-  for (std::int64_t i = 0;; ++i) {
-    const Real w = i < n - 1 ? weight(i) : 0;
-    for (; first < last && left.slope * knots[first].position + left.offset < -w; ++first) {
-      left.slope += knots[first].change.slope;
-      left.offset += knots[first].change.offset;
-    }
-    low[i] = (-w - left.offset) / left.slope;
-    if (i == n - 1) break;
-    for (; first < last && right.slope * knots[last - 1].position + right.offset > w; --last) {
-      right.slope -= knots[last - 1].change.slope;
-      right.offset -= knots[last - 1].change.offset;
-    }
-    high[i] = (w - right.offset) / right.slope;
-    knots[--first] = {low[i], {left.slope, left.offset + w}};
-    knots[last++] = {high[i], {-right.slope, w - right.offset}};
-    left = {1, -w - Real(x[i + 1])};
-    right = {1, w - Real(x[i + 1])};
-  }
-  Real value = low[n - 1];
-  for (std::int64_t i = n - 1; i >= 0; --i) {
-    if (i < n - 1) value = std::clamp(value, low[i], high[i]);
-    y[i] = double(value);
-  }
-}
-
 template <class F>
 void over_rows(std::int64_t rows, int threads, F f) {
   const auto share = [=](int t) {
@@ -106,19 +62,5 @@ void loop_f32(const float* x, double lam, float* y, std::int64_t rows, std::int6
 void loop_f64(const double* x, double lam, double* y, std::int64_t rows, std::int64_t n,
               int threads) {
   over_rows(rows, threads, [=](std::int64_t r) { taut_string(x + r * n, lam, y + r * n, n); });
-}
-void optimum(const double* x, double lam, double* y, std::int64_t rows, std::int64_t n,
-             int threads) {
-  const auto weight = [=](std::int64_t) { return lam; };
-  over_rows(rows, threads,
-            [=](std::int64_t r) { message_passing(x + r * n, weight, y + r * n, n); });
-}
-// w: (rows, n - 1), finite.
-void optimum_of_edges(const double* x, const double* w, double* y, std::int64_t rows,
-                      std::int64_t n, int threads) {
-  over_rows(rows, threads, [=](std::int64_t r) {
-    const double* edges = w + r * (n - 1);
-    message_passing(x + r * n, [=](std::int64_t e) { return edges[e]; }, y + r * n, n);
-  });
 }
 }

@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks import problems, scalar
+from benchmarks import problems
+from benchmarks.environments import Environments
 from benchmarks.measure import Effort, Method, Problem, race
-from benchmarks.places import Places
+from testing import compiled
 
-CORES = scalar.cores()
+CORES = compiled.cores()
 PROX_TV_1D = (
     "hybridtautstring",
     "classictautstring",
@@ -26,9 +27,9 @@ PROX_TV_1D = (
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """The places, and how much to do: everything, or small sizes for a test of the suite."""
+    """The environments, and how much to do: everything, or small sizes for a test of the suite."""
 
-    places: Places
+    environments: Environments
     quick: bool
 
     def choose(self, full, quick):
@@ -37,14 +38,14 @@ class Bench:
     def race(self, problem: Problem, methods: list[Method], seconds=4.0, **options) -> list[dict]:
         print(f"{problem.name}", flush=True)
         effort = Effort(self.choose(25, 3), self.choose(seconds, 0.3), self.choose(2e-3, 1e-4))
-        return race(self.places, problem, methods, effort, **options)
+        return race(self.environments, problem, methods, effort, **options)
 
 
 JAXTV = Method("jaxtv", "jaxtv_forward")
-JAXTV_ONE_CORE = Method("jaxtv, one core", "jaxtv_forward", place="one core")
+JAXTV_ONE_CORE = Method("jaxtv, one core", "jaxtv_forward", environment="one core")
 COPY = Method("x + 1 (a copy of the same bytes)", "copy", exact=False)
 C_LOOP = Method("C loop", "c_loop")
-PLAIN = Method("plain lanes", "plain_lanes", place="one core")
+PLAIN = Method("plain lanes", "plain_lanes", environment="one core")
 C_THREADS = Method(f"C loop, {CORES} threads", "c_loop", {"threads": CORES})
 
 
@@ -72,22 +73,28 @@ def table1(bench: Bench) -> list[dict]:
         C_LOOP,
         C_THREADS,
         *(dataclasses.replace(method, note=in_one) for method in prox_tv_rows()),
-        Method("cvxpylayers", "cvxpylayers_forward", place="float64", rows=few, note="DIFFCP"),
         Method(
-            "cvxpylayers backward", "cvxpylayers_backward", place="float64", rows=few, exact=False
+            "cvxpylayers", "cvxpylayers_forward", environment="float64", rows=few, note="DIFFCP"
+        ),
+        Method(
+            "cvxpylayers backward",
+            "cvxpylayers_backward",
+            environment="float64",
+            rows=few,
+            exact=False,
         ),
         Method("pyproximal TV", "pyproximal_rows", rows=few, note=f"FISTA, {in_one}"),
         Method("scikit-image chambolle", "skimage_chambolle_rows", rows=few, note=in_one),
         Method(
             "scico AnisotropicTVNorm.prox",
             "scico_prox",
-            place="scico",
+            environment="scico",
             note="approximate: meant for small λ",
         ),
     ]
     print(problem.name, flush=True)
     effort = Effort(bench.choose(25, 3), bench.choose(25.0, 0.5), block=0.0)
-    return race(bench.places, problem, methods, effort)
+    return race(bench.environments, problem, methods, effort)
 
 
 # ---------------------------------------------------------------------------- kernels
@@ -115,7 +122,7 @@ def kernels(bench: Bench) -> list[dict]:
 
 def _kernel(bench: Bench, name: str, x: np.ndarray, lam: float, axis: int) -> list[dict]:
     problem = Problem(name, x, lam, (axis,), size=x.shape[axis])
-    methods = [dataclasses.replace(m, place="one core") for m in (JAXTV, COPY, C_LOOP)]
+    methods = [dataclasses.replace(m, environment="one core") for m in (JAXTV, COPY, C_LOOP)]
     methods += [PLAIN] if axis == 0 else []  # signals side by side
     records = bench.race(problem, methods, seconds=0.5)
     return [record | {"ns_per_sample": _ns(record, x.size)} for record in records]
@@ -272,14 +279,14 @@ def images(bench: Bench) -> list[dict]:
         Method(
             "scico AnisotropicTVNorm.prox",
             "scico_prox",
-            place="scico",
+            environment="scico",
             note="approximate: meant for small λ",
         ),
     ]
     records = bench.race(problem, methods, seconds=2.0)
     side = bench.choose(64, 16)
     problem = Problem(f"{side}×{side} photo", problems.photo(side), 0.1, (0, 1))
-    small = Method("cvxpylayers", "cvxpylayers_forward", place="float64", note="DIFFCP")
+    small = Method("cvxpylayers", "cvxpylayers_forward", environment="float64", note="DIFFCP")
     return records + bench.race(problem, [JAXTV, _ours(bench)[-1], small])
 
 

@@ -2,55 +2,26 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxtv
-from benchmarks import scalar
 from soak.result import Result
-from testing import oracles, random_batches
-from testing.random_batches import DTYPES, SCALES, TOLERANCE, Batch, batch, compute_dtype, rounded
+from testing import long_double, oracles, random_batches
+from testing.random_batches import (
+    DTYPES,
+    SCALES,
+    Batch,
+    batch,
+    compute_dtype,
+    errors,
+    rounded,
+    solve,
+)
 
 SOLVERS = (jaxtv.Direct(), jaxtv.Direct("decomposition"), jaxtv.Direct("taut_string"))
 COMPILED = 100  # programs that are kept at a time: every batch has its own shape
-
-
-@functools.partial(jax.jit, static_argnames=("axis", "solver"))
-def prox(x, w, axis: int, solver):
-    """`prox_tv1d` under jit, where λ may be anything."""
-    return jaxtv.prox_tv1d(x, w, axis=axis, solver=solver)
-
-
-def solve(b: Batch, solver) -> np.ndarray:
-    """The library's solution, (rows, n) in float64."""
-    order = (lambda a: a) if b.axis == -1 else np.transpose
-    x = jnp.asarray(order(b.x), b.dtype)
-    w = jnp.asarray(order(b.w), compute_dtype(b.dtype))
-    return order(np.asarray(prox(x, w, b.axis, solver)).astype(np.float64))
-
-
-def exact(b: Batch) -> np.ndarray:
-    """The independent solution, (rows, n) in float64."""
-    return scalar.optimum_of_edges(b.x, oracles.full_weights(b.x, b.w))
-
-
-def errors(b: Batch, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The error of every row relative to max|x|, and its duality gap to n max|x|^2.
-
-    Half types: the error beyond half an ulp of the result, which is rounded once; no gap.
-    """
-    best = exact(b)
-    miss = np.abs(y - best)
-    if b.dtype != compute_dtype(b.dtype):
-        info = jnp.finfo(b.dtype)
-        ulp = np.maximum(np.abs(best) * float(info.eps), float(info.smallest_subnormal))
-        return np.max(np.maximum(miss - ulp / 2, 0) / b.scale, 1), np.zeros(len(y))
-    with np.errstate(over="ignore"):
-        x, y, w = b.x / b.scale, y / b.scale, np.minimum(b.w / b.scale, 4.0 * b.x.shape[1])
-    return np.max(miss / b.scale, 1), np.abs(oracles.gap(x, y, w)) / b.x.shape[1]
 
 
 class Tally:
@@ -68,8 +39,7 @@ class Tally:
             self.beyond += int((np.abs(b.x).sum(1) > _largest(b.dtype)).sum())
         self.error = max(self.error, np.max(error))
         self.gap = max(self.gap, np.max(gap))
-        wrong = ~(np.maximum(error, gap) <= TOLERANCE[compute_dtype(b.dtype)])  # a NaN is wrong
-        return int(wrong.sum())
+        return int(random_batches.wrong(b, error, gap).sum())
 
     def __str__(self):
         text = f"{self.rows:,} signals, error ≤ {self.error:.1e} max|x|"
@@ -82,17 +52,17 @@ def _largest(dtype: str) -> float:
     return float(jnp.finfo(compute_dtype(dtype)).max)
 
 
-def disturbed(y: np.ndarray, spoilt: np.ndarray, bad: np.ndarray) -> int:
-    """How many rows are not as they should be where those of `bad` were spoilt: NaN, or as before.
+def disturbed(y: np.ndarray, with_poison: np.ndarray, bad: np.ndarray) -> int:
+    """How many rows are wrong after those of `bad` were poisoned: these are NaN, others as before.
 
-    `y` is the solution of the batch, `spoilt` that of the spoilt one.
+    `y` is the solution of the batch, `with_poison` the solution of the poisoned one.
     """
-    same = (y.view(np.int64) == spoilt.view(np.int64)).all(1)
-    return int((~np.where(bad, np.isnan(spoilt).all(1), same)).sum())
+    same = (y.view(np.int64) == with_poison.view(np.int64)).all(1)
+    return int((~np.where(bad, np.isnan(with_poison).all(1), same)).sum())
 
 
 def random(cases: int, seed: int = 0) -> Result:
-    """Random batches until there are `cases` signals; each again with some rows spoilt."""
+    """Random batches until there are `cases` signals; each again with some rows poisoned."""
     tallies = {dtype: Tally() for dtype in DTYPES}
     failures, total, bad_rows, disturbances = [], 0, 0, 0
     while total < cases:
@@ -101,10 +71,10 @@ def random(cases: int, seed: int = 0) -> Result:
         b, solver = batch(seed), SOLVERS[seed % len(SOLVERS)]
         y = solve(b, solver)
         wrong = tallies[b.dtype].add(b, y)
-        without_solution, bad = random_batches.spoilt(b, seed)
-        changed = disturbed(y, solve(without_solution, solver), bad)
+        poisoned, bad = random_batches.poisoned(b, seed)
+        changed = disturbed(y, solve(poisoned, solver), bad)
         if wrong or changed:
-            text = f"{wrong} wrong, {changed} disturbed beside or by spoilt rows"
+            text = f"{wrong} wrong, {changed} disturbed beside or by poisoned rows"
             failures.append(f"seed {seed}: {b.dtype} {b.x.shape}, {text}")
             print(failures[-1], flush=True)
         total, seed = total + len(b.x), seed + 1
@@ -142,7 +112,7 @@ def compare_segments(x, lam, g, y, gx, glam) -> tuple[int, int, float]:
 
     Also the largest error of the gradient of the others, relative to max|g| and Σ|terms|.
     """
-    best = scalar.optimum_of_edges(x, oracles.full_weights(x, lam))
+    best = long_double.prox1d(x, oracles.full_weights(x, lam))
     sign = np.sign(np.diff(best)).astype(np.int8)
     edges = oracles.decided_edges(x, lam, oracles.Solution(best, sign, sign != 0), "float32")
     wrong = edges.wrong(y, sign).any(1)
@@ -201,11 +171,11 @@ def converged_errors(x, lam, tol: float, y, reported: bool) -> tuple[float, floa
     if not reported:
         return np.inf, np.inf
     axes = tuple(range(x.ndim))
-    objective = scalar.objective(x, y, lam, axes)
+    objective = long_double.objective(x, y, lam, axes)
     gap = float(jaxtv.duality_gap(x, y, lam, axes=axes))
     tight = jaxtv.AcceleratedDykstra(tol=1e-13, max_iterations=20_000)
     tighter = lambda: np.asarray(jaxtv.prox_tv(x, lam, axes=axes, solver=tight))
-    best = scalar.optimum2d(x, lam) if x.ndim == 2 else tighter()
+    best = long_double.prox2d(x, lam) if x.ndim == 2 else tighter()
     distance = np.linalg.norm(y - best) / np.sqrt(2 * tol * objective)
     return gap / (tol * objective), float(distance)
 

@@ -1,4 +1,4 @@
-"""Calls of the FFI targets: one of each, how to spoil it, and which calls are still right."""
+"""Calls of the FFI targets: one of each, how to corrupt it, and which calls are still right."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def good_calls() -> list[dict]:
     return [calls[name] for name in sorted(calls)]
 
 
-def spoil_array(r, arrays: list) -> list:
+def corrupt_array(r, arrays: list) -> list:
     """One operand or result gone, doubled, or with another shape or dtype."""
     at = int(r.integers(len(arrays)))
     shape, dtype = arrays[at]
@@ -75,7 +75,7 @@ def spoil_array(r, arrays: list) -> list:
     return [*arrays[:at], (shape, dtype), *arrays[at + 1 :]]
 
 
-def spoil_attribute(r, attributes: dict) -> dict:
+def corrupt_attribute(r, attributes: dict) -> dict:
     """One attribute gone, of another type, or with a value that it may not have."""
     if not attributes:
         return {"axis": np.int64(0)}
@@ -91,15 +91,15 @@ def spoil_attribute(r, attributes: dict) -> dict:
     return rest if r.random() < 0.15 else rest | {name: values[r.integers(len(values))]}
 
 
-def spoiled(r, call: dict) -> dict:
+def corrupted(r, call: dict) -> dict:
     """The call with one to three things wrong (or, by chance, only different)."""
     call = dict(call)
     for _ in range(r.integers(1, 4)):
         part = r.choice(["ins", "outs", "attributes"])
         if part == "attributes":
-            call[part] = spoil_attribute(r, call[part])
+            call[part] = corrupt_attribute(r, call[part])
         elif call[part]:
-            call[part] = spoil_array(r, call[part])
+            call[part] = corrupt_array(r, call[part])
     return call
 
 

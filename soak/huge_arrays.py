@@ -19,9 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxtv
-from benchmarks import scalar
 from soak.result import Result
-from testing import oracles
+from testing import long_double, oracles
 from testing.random_batches import TOLERANCE
 
 TILE = 1 << 20  # samples
@@ -90,7 +89,7 @@ def optimum(part: np.ndarray, rest: int) -> tuple[np.ndarray, ...]:
     Far from a sample the signal has no influence on it: three tiles are as good as thousands.
     """
     x = np.concatenate([part, part, part, part[:rest]]).astype(np.float64)[None]
-    y = scalar.optimum_of_edges(x, oracles.full_weights(x, LAMBDA))[0]
+    y = long_double.prox1d(x, oracles.full_weights(x, LAMBDA))[0]
     n = len(part)
     return y[:n], y[n : 2 * n], y[2 * n :]
 

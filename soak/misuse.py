@@ -48,7 +48,7 @@ def target_calls(number: int) -> str:
     good, right_ones, failures = calls.good_calls(), 0, []
     for seed in range(number):
         r = np.random.default_rng(seed)
-        call = calls.spoiled(r, good[seed % len(good)])
+        call = calls.corrupted(r, good[seed % len(good)])
         print(seed, call, file=sys.stderr, flush=True)
         valid = calls.valid(call, good[seed % len(good)])
         right_ones += valid

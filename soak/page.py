@@ -12,7 +12,7 @@ Every figure is as that command printed it.
 """
 
 TAIL = """
-`python -m pytest tests/tools/test_reliability.py` runs every check at a small size, and shows
+`python -m pytest -m nightly tests/tools/test_soak.py` runs every check at a small size, and shows
 that each would notice a broken result.
 
 Errors in `random` are relative to max|x|, but at least to tiny / eps (1e-31 in float32): XLA's

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from soak.accuracy import SOLVERS, solve
+from soak.accuracy import SOLVERS
 from soak.result import Result
 from testing import ROOT, emulator
-from testing.random_batches import DTYPES, Batch, batch
+from testing.random_batches import DTYPES, Batch, batch, solve
 
 MOST_ULPS = {"float32": 1, "float64": 32, "bfloat16": 1, "float16": 1}
 SAMPLES = 3000  # of a batch: the emulation is slow

@@ -6,6 +6,8 @@ with these two routines written here: all that takes is pip, g++ and the `cffi` 
 """
 
 import importlib
+import importlib.machinery
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -60,9 +62,14 @@ def prox_tv(cache):
     home = Path(cache()) / f"prox_tv-{VERSION}-{sys.implementation.cache_tag}"
     if not home.exists():
         _build(home)
-    sys.path.append(str(home))
-    importlib.invalidate_caches()
-    return importlib.import_module("prox_tv")
+    return [_load(name, home) for name in ("_prox_tv", "prox_tv")][-1]
+
+
+def _load(name, folder):
+    spec = importlib.machinery.PathFinder.find_spec(name, [str(folder)])
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _build(home):

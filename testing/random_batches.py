@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from testing import generators as inputs
+import jaxtv
+from testing import generators, long_double, oracles
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}  # of `Batch.scale`
@@ -54,7 +57,7 @@ def _noise(r, rows, n):
 
 
 def _steps(r, rows, n):
-    return inputs.steps(rows, n, seed=int(r.integers(2**31)))
+    return generators.steps(rows, n, seed=int(r.integers(2**31)))
 
 
 def _ties(r, rows, n):
@@ -103,7 +106,7 @@ def _huge(r, rows, n):
 
 KINDS = (_noise, _steps, _ties, _repeated, _constant, _saw, _ramp, _walk, _sine, _powers)
 KINDS += (_spread, _denormal, _huge)
-NASTY = tuple(case for case in inputs.CASES.values() if case.x.shape[1] <= 600)
+NASTY = tuple(case for case in generators.CASES.values() if case.x.shape[1] <= 600)
 
 
 def signals(r: np.random.Generator, rows: int, n: int) -> np.ndarray:
@@ -123,11 +126,11 @@ def weights(r: np.random.Generator, x: np.ndarray) -> np.ndarray:
         w = w * r.exponential(size=shape)
     w = np.where(r.random(shape) < 0.1, r.choice([0.0, np.inf, 1e30], shape), w)
     if kind == 1:
-        w = np.where(r.random(shape) < 0.1, inputs.lam_max(x), w)
+        w = np.where(r.random(shape) < 0.1, generators.lam_max(x), w)
     return w
 
 
-def spoilt(b: Batch, seed: int) -> tuple[Batch, np.ndarray]:
+def poisoned(b: Batch, seed: int) -> tuple[Batch, np.ndarray]:
     """The batch with some rows that have no solution, and which ones (rows,).
 
     One sample of them is NaN or infinite, or, where they have weights of their own, one of these
@@ -163,3 +166,46 @@ def batch(seed: int, samples: int = SAMPLES) -> Batch:
             x = x * 2.0**860  # _huge is that for float32
         w = weights(r, x)
     return Batch(dtype, rounded(x, dtype), rounded(w, compute_dtype(dtype)), int(r.integers(-1, 1)))
+
+
+# ---------------------------------------------------------------------------- their solutions
+
+
+@functools.partial(jax.jit, static_argnames=("axis", "solver"))
+def prox(x, w, axis: int, solver):
+    """`prox_tv1d` under jit, where λ may be anything."""
+    return jaxtv.prox_tv1d(x, w, axis=axis, solver=solver)
+
+
+def solve(b: Batch, solver) -> np.ndarray:
+    """The library's solution, (rows, n) in float64."""
+    order = (lambda a: a) if b.axis == -1 else np.transpose
+    x = jnp.asarray(order(b.x), b.dtype)
+    w = jnp.asarray(order(b.w), compute_dtype(b.dtype))
+    return order(np.asarray(prox(x, w, b.axis, solver)).astype(np.float64))
+
+
+def exact(b: Batch) -> np.ndarray:
+    """The independent solution, (rows, n) in float64."""
+    return long_double.prox1d(b.x, oracles.full_weights(b.x, b.w))
+
+
+def errors(b: Batch, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The error of every row relative to max|x|, and its duality gap to n max|x|^2.
+
+    Half types: the error beyond half an ulp of the result, which is rounded once; no gap.
+    """
+    best = exact(b)
+    miss = np.abs(y - best)
+    if b.dtype != compute_dtype(b.dtype):
+        info = jnp.finfo(b.dtype)
+        ulp = np.maximum(np.abs(best) * float(info.eps), float(info.smallest_subnormal))
+        return np.max(np.maximum(miss - ulp / 2, 0) / b.scale, 1), np.zeros(len(y))
+    with np.errstate(over="ignore"):
+        x, y, w = b.x / b.scale, y / b.scale, np.minimum(b.w / b.scale, 4.0 * b.x.shape[1])
+    return np.max(miss / b.scale, 1), np.abs(oracles.gap(x, y, w)) / b.x.shape[1]
+
+
+def wrong(b: Batch, error: np.ndarray, gap: np.ndarray) -> np.ndarray:
+    """The rows whose error or gap is beyond the tolerance; a NaN is."""
+    return ~(np.maximum(error, gap) <= TOLERANCE[compute_dtype(b.dtype)])

@@ -40,6 +40,10 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error::DeprecationWarning")
     if os.environ.get("JAXTV_REQUIRE_CUDA"):
         require_cuda()
+    if getattr(config.option, "dist", None) == "load":  # of `-n`
+        # Each worker starts with one stretch of the tests: what a module compiles or builds once is
+        # compiled in one worker.
+        config.option.dist = "worksteal"
     jax.config.update("jax_numpy_dtype_promotion", "strict")
     jax.config.update("jax_numpy_rank_promotion", "raise")
     hypothesis.settings.register_profile(

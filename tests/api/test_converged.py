@@ -199,10 +199,10 @@ def test_batch_mates_change_no_bit(lowering):
     lam = np.full((3, 1, 1, 3), 0.2, x.dtype)
     f = jax.jit(lambda x, lam: solve(x, lam, (1, 2), return_info=True))
     want, info = f(x, lam)
-    spoilt, bad = x.copy(), lam.copy()
-    spoilt[0, 3, 4, 1], spoilt[1, 0, 0, 0], bad[2, 0, 0, 2] = np.nan, np.inf, -1
-    spoilt[2, :, :, 0] = data((12, 10), 9, 100.0)
-    got, got_info = f(spoilt, bad)
+    poisoned, bad = x.copy(), lam.copy()
+    poisoned[0, 3, 4, 1], poisoned[1, 0, 0, 0], bad[2, 0, 0, 2] = np.nan, np.inf, -1
+    poisoned[2, :, :, 0] = data((12, 10), 9, 100.0)
+    got, got_info = f(poisoned, bad)
     touched = np.zeros((3, 3), bool)
     touched[[0, 1, 2], [1, 0, 2]] = True
     assert np.isnan(np.moveaxis(got, -1, 1)[touched]).all()

@@ -136,9 +136,9 @@ def test_paths():
     assert _paths(np.stack([noise, noise]), 3.0) == (2, 0)
     assert _paths(noise.reshape(-1, 2), 3.0, axis=0) == (0, 2)  # not side by side
     assert _paths(noise, np.full(noise.size - 1, 3, np.float32)) == windows  # a weight per edge
-    spoilt = noise.copy()
-    spoilt[5] = np.nan
-    assert _paths(spoilt, 3.0) == windows
+    poisoned = noise.copy()
+    poisoned[5] = np.nan
+    assert _paths(poisoned, 3.0) == windows
     assert _paths(noise[:2000], 3.0) == (0, 0)
 
 

@@ -10,7 +10,7 @@ from testing import ROOT
 
 FOLDER = ROOT / "examples"
 
-pytestmark = [pytest.mark.float32, pytest.mark.cpu_only]
+pytestmark = [pytest.mark.nightly, pytest.mark.float32, pytest.mark.cpu_only]
 
 
 def run(name):
@@ -22,7 +22,11 @@ def run(name):
         return module.main(["--small"])
 
 
-ELSEWHERE = {"distributed_training", "serving", "sharded_prox"}  # tests/test_many_machines.py
+ELSEWHERE = {
+    "distributed_training",
+    "serving",
+    "sharded_prox",
+}  # tests/transforms/test_many_machines.py
 
 
 def test_every_example_is_here():

@@ -31,6 +31,7 @@ def test_there_are_notebooks():
     assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02}" for number in range(10)]
 
 
+@pytest.mark.nightly
 @each
 def test_notebook_runs(execute, path):
     assert execute(path, timeout=300).cells

@@ -1,16 +1,19 @@
 """The benchmark suite: its solvers against the oracles, a quick run, the guard's comparison."""
 
 import json
+import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from benchmarks import instructions, report, scalar, targets
+from benchmarks import gpu, instructions, report, scalar, targets
+from benchmarks.environments import Environments
 from benchmarks.measure import Effort, Method, Problem, interleave, race
-from benchmarks.places import Places
 from testing import ROOT, oracles
+
+pytestmark = [pytest.mark.nightly, pytest.mark.cpu_only]
 
 
 @pytest.fixture(scope="module")
@@ -29,21 +32,12 @@ def quick(tmp_path_factory):
 
 @pytest.mark.parametrize("lam", [0.0, 0.1, 1.0, 10.0, 100.0])
 @pytest.mark.parametrize("n", [1, 2, 33])
-def test_scalar_solvers(n, lam):
+def test_the_c_loop(n, lam):
     x = np.random.default_rng(0).normal(size=(20, n))
     y = oracles.prox1d(x, lam).y
     assert np.abs(scalar.solve("loop_f64", x, lam, np.empty_like(x), 2) - y).max() < 1e-12
-    assert np.abs(scalar.optimum1d(x, lam) - y).max() < 1e-14
     single = x.astype(np.float32)
     assert np.abs(scalar.solve("loop_f32", single, lam, np.empty_like(single), 1) - y).max() < 1e-4
-
-
-def test_optimum_of_an_image():
-    x = np.random.default_rng(0).normal(size=(12, 9))
-    y = scalar.optimum2d(x, 0.3)
-    assert np.abs(y - oracles.dykstra(x, (0.3, 0.3), (1, 0), 500)).max() < 1e-5
-    worse = scalar.objective(x, y + 1e-3, 0.3, (0, 1))
-    assert scalar.objective(x, y, 0.3, (0, 1)) < worse
 
 
 def test_interleaving_and_its_limits():
@@ -58,13 +52,13 @@ def test_a_peer_that_is_missing_or_broken_is_in_the_records():
     methods = [
         Method("jaxtv", "jaxtv_forward"),
         Method("prox_tv nonsense", "prox_tv_rows", {"method": "nonsense"}),
-        Method("scico", "scico_prox", place="scico without an environment"),
+        Method("scico", "scico_prox", environment="scico without an environment"),
     ]
-    places = Places(may_install=False)
+    environments = Environments(may_install=False)
     try:
-        first, broken, missing = race(places, problem, methods, Effort(2, 0.1))
+        first, broken, missing = race(environments, problem, methods, Effort(2, 0.1))
     finally:
-        places.close()
+        environments.close()
     assert first["status"] == "ok"
     assert first["ratio"] == 1
     assert first["error"] == 0
@@ -143,3 +137,38 @@ def test_guard_compares():
     assert message.startswith("ramp: ")
     (message,) = instructions.compare(known, {"new": 1})
     assert message == "new: no count in instructions.json"
+
+
+# ---------------------------------------------------------------------------- of the GPU
+
+
+def test_every_case_runs_on_tiny_shapes(tmp_path):
+    output = tmp_path / "new" / "cpu.json"
+    command = [sys.executable, "-P", ROOT / "benchmarks/gpu.py", "--platform=cpu", "--smoke"]
+    done = subprocess.run(
+        [*command, "--output", output],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(output.read_text())
+    assert list(report["cases"]) == [case.name for case in gpu.CASES]
+    for case in gpu.CASES:
+        result = report["cases"][case.name]
+        if len(case.axes) == 1 and case.dtype == "float32":
+            assert result["max_gap"] < 1e-3  # of values up to 100
+        for name in gpu.PASSES:
+            assert result[name]["us"] > 0
+            assert result[name]["copy_us"] > 0
+            assert ("target" in result[name]) == (name in case.targets)
+    assert ("forward_backward_us" in report["paper"]) != ("error" in report["paper"])
+
+
+def test_no_gpu_is_said_at_once():
+    command = [sys.executable, "-P", ROOT / "benchmarks/gpu.py"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "no gpu: JAX runs on cpu" in done.stderr

@@ -332,9 +332,9 @@ def test_bad_signals_do_not_poison_other_gradients():
     lam = jnp.full((9, 1), 0.3, jnp.float32)
     g = rng().normal(size=x.shape)
     clean = gradient(x, lam, g)
-    spoilt = gradient(x.at[4, 7].set(jnp.nan), lam, g)
+    poisoned = gradient(x.at[4, 7].set(jnp.nan), lam, g)
     good = np.arange(9) != 4
-    for a, b in zip(clean, spoilt):
+    for a, b in zip(clean, poisoned):
         assert np.array_equal(np.asarray(a)[good], np.asarray(b)[good])
 
 

@@ -16,7 +16,7 @@ EXAMPLES = ROOT / "examples"
 WIDTH = 16  # of examples/distributed_training.py
 PARAMETERS = 9 * (WIDTH + WIDTH**2 + WIDTH) + 2 * WIDTH + 1 + 4  # kernels, biases, λ
 
-pytestmark = pytest.mark.cpu_only
+pytestmark = [pytest.mark.nightly, pytest.mark.cpu_only]
 
 
 def run(*arguments):

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import scalar
 from soak import (
     accuracy,
     arm,
@@ -23,9 +22,9 @@ from soak import (
     sanitizers,
 )
 from soak.result import finding
-from testing import ROOT, oracles, random_batches
+from testing import ROOT, long_double, oracles, random_batches
 
-pytestmark = pytest.mark.cpu_only  # they set their own precisions, on the CPU
+pytestmark = [pytest.mark.nightly, pytest.mark.cpu_only]
 
 
 def test_the_solver_of_the_checks_is_the_oracle():
@@ -34,14 +33,14 @@ def test_the_solver_of_the_checks_is_the_oracle():
         x, w = r.normal(size=(8, n)), r.exponential(size=(8, n - 1))
         w = np.where(r.random(w.shape) < 0.2, r.choice([0.0, np.inf], w.shape), w)
         np.testing.assert_allclose(
-            scalar.optimum_of_edges(x, w), oracles.prox1d(x, w).y, rtol=0, atol=1e-13
+            long_double.prox1d(x, w), oracles.prox1d(x, w).y, rtol=0, atol=1e-13
         )
 
 
 def test_random_batches_are_right_and_a_perturbed_one_is_not():
     for seed in range(12):
         b = random_batches.batch(seed, samples=4000)
-        y = accuracy.solve(b, accuracy.SOLVERS[seed % 3])
+        y = random_batches.solve(b, accuracy.SOLVERS[seed % 3])
         assert accuracy.Tally().add(b, y) == 0
         broken = y.copy()
         dtype = random_batches.compute_dtype(b.dtype)
@@ -54,13 +53,13 @@ def test_random_batches_are_right_and_a_perturbed_one_is_not():
         assert accuracy.Tally().add(b, broken) == 1
 
 
-def test_spoilt_rows_are_nan_and_disturb_no_other_one():
+def test_poisoned_rows_are_nan_and_disturb_no_other_one():
     for seed in range(12):
         b = random_batches.batch(seed, samples=4000)
-        spoilt, bad = random_batches.spoilt(b, seed)
-        good = np.isfinite(spoilt.x).all(1) & (spoilt.w >= 0).all(1)
+        poisoned, bad = random_batches.poisoned(b, seed)
+        good = np.isfinite(poisoned.x).all(1) & (poisoned.w >= 0).all(1)
         assert np.array_equal(~good, bad)
-        y, z = (accuracy.solve(a, accuracy.SOLVERS[seed % 3]) for a in (b, spoilt))
+        y, z = (random_batches.solve(a, accuracy.SOLVERS[seed % 3]) for a in (b, poisoned))
         assert accuracy.disturbed(y, z, bad) == 0
         assert accuracy.disturbed(y, y, bad) == bad.sum()
         assert accuracy.disturbed(np.nextafter(y, np.inf), z, bad) == (~bad).sum()
@@ -74,7 +73,7 @@ def test_failures_have_their_seeds(monkeypatch):
 def test_segments_are_right_and_a_joined_or_wrong_one_is_noticed():
     assert accuracy.segments(1500).failures == []
     x, lam, g = accuracy.rows_with_segments(0, 1.0, rows=40)
-    y = scalar.optimum_of_edges(x, oracles.full_weights(x, lam))
+    y = long_double.prox1d(x, oracles.full_weights(x, lam))
     sign = np.sign(np.diff(y))
     gx = accuracy.means(sign != 0, g)
     glam = -(sign * np.diff(gx)).sum(1, keepdims=True)
@@ -124,7 +123,7 @@ def test_a_wrong_call_that_is_served_and_a_right_one_that_is_not_are_noticed(mon
     with pytest.raises(RuntimeError, match="seed 0: wrong, but served"):
         misuse.target_calls(1)
     monkeypatch.setattr(misuse, "make", lambda r, call: False)
-    monkeypatch.setattr(calls, "spoiled", lambda r, call: call)
+    monkeypatch.setattr(calls, "corrupted", lambda r, call: call)
     with pytest.raises(RuntimeError, match="seed 0: right, but refused"):
         misuse.target_calls(1)
 
@@ -193,7 +192,7 @@ def test_crashes_hangs_and_wrong_results_are_noticed(monkeypatch):
 def test_converged_arrays_are_right_and_a_perturbed_one_is_not():
     assert accuracy.converged(2).failures == []
     x, lam = accuracy.image(0)
-    y = scalar.optimum2d(x, lam)
+    y = long_double.prox2d(x, lam)
     assert max(accuracy.converged_errors(x, lam, 1e-6, y, True)) < 1
     gap, distance = accuracy.converged_errors(x, lam, 1e-6, y + 0.1 * np.abs(x).max(), True)
     assert gap > 2

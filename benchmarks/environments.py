@@ -137,8 +137,8 @@ class RemoteRunner:
         return y
 
 
-class Places:
-    """The places by name, each started when it is first asked for."""
+class Environments:
+    """The environments by name, each started when it is first asked for."""
 
     def __init__(self, may_install: bool):
         self.may_install = may_install
@@ -153,10 +153,10 @@ class Places:
 
     def clear(self) -> None:
         """Forgets all problems, here and in the workers."""
-        for place in self.started.values():
-            place.clear()
+        for environment in self.started.values():
+            environment.clear()
 
     def close(self) -> None:
-        for place in self.started.values():
-            if isinstance(place, Worker):
-                place.close()
+        for environment in self.started.values():
+            if isinstance(environment, Worker):
+                environment.close()

@@ -11,8 +11,8 @@ import re
 import jax
 
 import jaxtv
-from benchmarks.places import pins
-from benchmarks.scalar import cores
+from benchmarks.environments import pins
+from testing.compiled import cores
 
 
 def describe() -> dict:
