@@ -21,10 +21,10 @@ threads take numbers below tiny, the least normal number, for zero. It counts th
 float64). They are solved like all others; what is itself beyond the range is not: a gap of such
 signals may be inf, and so may a derivative in a direction whose sum is beyond it.
 
-Of the random wrong calls at the FFI targets in `hostile`, some are right again by chance (a weight
+Of the random wrong calls at the FFI targets in `misuse`, some are right again by chance (a weight
 that becomes one per edge, another solver): `soak/calls.py` tells them apart by what the
 targets promise, and a wrong call that is served is a failure as is a right one that is not. Memory
-runs out under RLIMIT_AS, in programs that are compiled already. `large` needs 9 GiB of memory and
+runs out under RLIMIT_AS, in programs that are compiled already. `huge_arrays` needs 9 GiB of memory and
 maps its input again and again from one tile; `AcceleratedDykstra` refuses arrays
 of 2^31 samples and more along its axes. `fuzz` needs clang, with its sanitizers and libFuzzer;
 `arm` a compiler for aarch64 and qemu.
