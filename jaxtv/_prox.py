@@ -49,7 +49,7 @@ def prox_tv1d(
 ) -> Any:
     r"""Prox of 1D total variation along one axis (paper, Eq. 1).
 
-    Computes $\arg\min_y \tfrac12\|y-x\|^2 + \sum_e \lambda_e |y_{e+1}-y_e|$ for every signal along
+    Computes $\arg\min_y\,\tfrac12\|y-x\|^2 + \sum_e \lambda_e |y_{e+1}-y_e|$ for every signal along
     `axis`. Differentiable in x and λ in both modes and at any order; the Jacobian is the paper's
     Eq. 8, evaluated as segment means.
 
@@ -83,7 +83,7 @@ def prox_tv2d(
 ) -> Any:
     r"""Prox of anisotropic 2D total variation over two axes (paper, Eq. 2 and Algorithm 1).
 
-    Approximates $\arg\min_Y \tfrac12\|Y-X\|^2 + \lambda_0\|D_0Y\|_1 + \lambda_1\|D_1Y\|_1$ by a
+    Approximates $\arg\min_Y\,\tfrac12\|Y-X\|^2 + \lambda_0\|D_0Y\|_1 + \lambda_1\|D_1Y\|_1$ by a
     fixed number of Dykstra sweeps; the last of `axes` is solved first (rows first, as the paper).
     The derivative is that of the unrolled sweeps; it needs 2 bits per pixel and pass. With
     `AcceleratedDykstra` it is the solution itself, to a tolerance, and its derivative.
@@ -125,7 +125,7 @@ def prox_tv(
 ) -> Any:
     r"""Prox of anisotropic total variation over any number of axes.
 
-    Computes $\arg\min_y \tfrac12\|y-x\|^2 + \sum_a \sum_e \lambda_{a,e} |(D_a y)_e|$. One axis is
+    Computes $\arg\min_y\,\tfrac12\|y-x\|^2 + \sum_a \sum_e \lambda_{a,e} |(D_a y)_e|$. One axis is
     solved exactly (`prox_tv1d`), more by cyclic Dykstra, the last of `axes` first, or to
     convergence by `AcceleratedDykstra`.
 
