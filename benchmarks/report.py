@@ -81,12 +81,16 @@ def _head(results: dict) -> str:
 `python -m pip install -e '.[bench]' && python -m benchmarks` makes this page, its figures and `benchmarks.json` \
 ({minutes:.0f} minutes).{warning if quick else ""}
 
-All methods of a table are timed in turns, in one run, and a ratio is the median of the ratios of its rounds: the load of the machine \
-hits all of them. jaxtv and the C loop compute in float32, other peers in float64 where they can. *Error* is the \
-largest |y − y\\*| against the optimum in float64 (of a 1D problem in long double, of an image to a relative duality gap of 1e-12); \
-*relative* is ‖y − y\\*‖ / ‖x − y\\*‖; *gap* is the duality gap with the best dual, relative to the objective. The *C loop* is a \
-scalar direct solver (linearised taut string, `benchmarks/scalar.cpp`, `g++ -O3 -march=native`) called once for the whole batch: no Python \
-in between. The *copy* is `x + 1` through JAX: the memory floor of the same call."""
+One run times all methods of a table in turns, so that the load of the machine affects all of them alike. A ratio is the median of the \
+ratios of all turns. jaxtv and the C loop compute in float32, other packages in float64 if they can.
+
+| word | meaning |
+|---|---|
+| error | largest \\|y − y\\*\\|; y\\* is the optimum in long double for a 1D problem, and for an image to a relative duality gap of 1e-12 in float64 |
+| relative | ‖y − y\\*‖ / ‖x − y\\*‖ |
+| gap | duality gap with the best dual, relative to the objective |
+| C loop | a scalar direct solver (linearised taut string, `benchmarks/scalar.cpp`, `g++ -O3 -march=native`), called once for the whole batch without Python in between |
+| copy | `x + 1` through JAX, the memory floor of the same call |"""
 
 
 def _targets(chapters: dict) -> str:
@@ -100,7 +104,7 @@ def _targets(chapters: dict) -> str:
         ]
         for target in targets.judge(chapters)
     ]
-    return "## Targets\n\n" + table(["", "target", "measured", "", "of"], rows)
+    return "## Targets\n\n" + table(["", "target", "measured", "", "case"], rows)
 
 
 def _spread(record: dict | None) -> str:
@@ -129,9 +133,9 @@ def _table1(records: list[dict]) -> str:
 
 {table(head, rows)}
 
-In {note}. The paper's CPU is a Core i7-6700K, its GPUs are named. `proxTV` has no derivative (the \
-paper added one in PyTorch). CVXPYLayers (through DIFFCP) is timed on {_rows_of(layer)} rows and scaled. Our total is one \
-`jax.value_and_grad` in x and λ; × is relative to it for methods with a derivative and to our forward for the others.
+Times are in {note}. The paper used a Core i7-6700K and the GPUs that are named. proxTV has no derivative; the \
+paper added one in PyTorch. CVXPYLayers (through DIFFCP) is timed on {_rows_of(layer)} rows and scaled. The total of jaxtv is one \
+`jax.value_and_grad` in x and λ. The column × ours compares methods that have a derivative with this total, and all others with our forward.
 
 {_comparison(records)}"""
 
@@ -191,8 +195,9 @@ def _kernels(records: list[dict]) -> str:
 
 ![ns per sample against n](images/bench_kernels.png)
 
-Batches that stay in the cache, the cost of the call included. *Plain lanes* (`benchmarks/plain_lanes.cpp`) is the decomposition for eight signals \
-at once and nothing else: in float, signals side by side already, no decision checked, so that some are wrong. Largest error of ours: {errors:.1e} (ramps, which reach 1023, apart).
+The batches fit into the cache, and times include the cost of the call. *Plain lanes* (`benchmarks/plain_lanes.cpp`) is the bare \
+decomposition of eight signals at once, in float, on interleaved signals. It checks no decision, so some of its results are wrong. The largest \
+error of jaxtv is {errors:.1e}, without the ramps, which reach 1023.
 
 {table(["n", *(f"{n:g}" for n in sizes)], rows)}"""
 
@@ -211,7 +216,7 @@ def _worst_cases(records: list[dict]) -> str:
             ]
         )
     head = ["", "ms", "ns per sample", "C loop, all threads / ours", "ours / copy", "error"]
-    return "## Worst cases\n\nAll cores.\n\n" + table(head, rows)
+    return "## Worst cases\n\nAll methods use all cores.\n\n" + table(head, rows)
 
 
 def _single_signal(records: list[dict]) -> str:
@@ -227,7 +232,7 @@ def _images(records: list[dict]) -> str:
         for problem, group in _grouped(records).items()
     ]
     intro = "![error against time](images/bench_images.png)"
-    text = "λ = 0.1 on [0, 1], anisotropic TV. cvxpylayers only on the small image: its cone program grows with the pixels."
+    text = "λ = 0.1 on [0, 1], anisotropic TV. cvxpylayers solves only the small image, because its cone program grows with the pixels."
     return "\n\n".join(["## Images: time to accuracy", intro, text, *parts])
 
 
@@ -251,7 +256,7 @@ One signal, λ = 1, a jump every 1000 samples and noise:
 
 
 def _scaling_batch(records: list[dict]) -> str:
-    return f"""Batch of signals with 32 samples, λ = 1 (prox_tv on at most 1000 of them, scaled):
+    return f"""Batches of signals with 32 samples, λ = 1. prox_tv solves at most 1000 of them; its time is scaled.
 
 ![time against the batch](images/bench_scaling_batch.png)
 
@@ -290,8 +295,8 @@ def _network(records: list[dict]) -> str:
     head = ["", "ms per step: mean ± std (median)", "over the step without"]
     return f"""## Layers in a network
 
-One training step of {records[0]["problem"]}, 32×32×3 images, SGD: 2D TV layers (K = 4, λ learned) before the batch norm of each of the \
-first three blocks, as in the paper.
+The table shows one training step of {records[0]["problem"]}, 32×32×3 images, by SGD. As in the paper, 2D TV layers (K = 4, λ learned) stand \
+before the batch norm of each of the first three blocks.
 
 {table(head, rows)}"""
 
@@ -304,8 +309,8 @@ def _instructions() -> str:
     ]
     return f"""## Instruction counts
 
-Counted by callgrind, which repeats to a few instructions; CI fails when one grows by more than \
-{100 * known["tolerance"]:.0f} % (`python -m benchmarks.instructions`, `--update` to accept new ones). {known["compiler"]}.
+callgrind counts them, and repeats to a few instructions. `python -m benchmarks.instructions` fails if a count grows by more than \
+{100 * known["tolerance"]:.0f} %; `--update` accepts new counts. The compiler is {known["compiler"]}.
 
 {table(["input", "instructions", "per sample"], rows)}"""
 
@@ -323,45 +328,51 @@ def _bounds(chapters: dict) -> str:
     table1, photo = peers["rows of Table 1"], peers["photo"]
     a_round = (FORWARD + BACKWARD) / LANES
     pairs = ", ".join(
-        f"{p['ours']:.0f} against {p['peer']:.0f} at {name.removeprefix('one signal, ')}"
+        f"{p['ours']:.0f} and {p['peer']:.0f} at {name.removeprefix('one signal, ')}"
         for name, p in peers.items()
         if name.startswith("one signal")
     )
     few = photo["ours"] - a_round * ROUNDS[2]
-    return f"""## What bounds it
+    return f"""## What limits the speed
 
-Missed here: {"; ".join(missed) or "nothing"}.
+Missed targets: {"; ".join(missed) or "none"}.
 
-**Instructions, not memory.** A sample of a row of 32 costs {rows:.0f} instructions with AVX2 ({long:.0f} in a row of 512) and moves 8 bytes: \
-at the 3 instructions a cycle that the kernels reach that is {rows / 3:.0f} cycles, at the 4 that the decoder of most cores delivers {rows / 4:.0f}; \
-a core moves 8 bytes in one to three cycles (the copy in the tables above).
+**Instructions, not memory.** A sample in a row of 32 costs {rows:.0f} instructions with AVX2 ({long:.0f} in a row of 512) and moves 8 bytes. \
+The kernels reach 3 instructions per cycle, so it takes {rows / 3:.0f} cycles. Most cores decode 4 instructions per cycle, which would be \
+{rows / 4:.0f}. A core moves 8 bytes in one to three cycles (the copy in the tables above).
 
-{_bare(chapters["kernels"])}**Rounds.** A round of the decomposition takes {FORWARD} vector instructions for the messages and {BACKWARD} for labels, sums and thresholds, \
-for every row of {LANES} signals: {a_round:.1f} per sample. All signals of two vectors go as many rounds as the slowest of them: {ROUNDS[0]:g} for rows \
-of 32 (the last one checks only and the first one is cheaper), {ROUNDS[1]:g} for 512, {ROUNDS[2]:g} on the photo. The rest is the transpose, the values in double (about 7) and \
-their spreading with the check of every decision (about 4).
+{_bare(chapters["kernels"])}**Passes of the decomposition.** One pass over {LANES} signals takes, per row, {FORWARD} vector instructions for \
+the messages and {BACKWARD} for labels, sums and thresholds. That is {a_round:.1f} per sample. All signals of two vectors take as many passes as \
+the slowest of them: {ROUNDS[0]:g} for rows of 32, {ROUNDS[1]:g} for rows of 512, {ROUNDS[2]:g} on the photo. The first pass is cheaper, and the \
+last one only checks. The remaining instructions are the transpose, the values in double (about 7 per sample), and writing and checking the \
+result (about 4).
 
-**Why the ratio to scalar code is what it is.** The threaded C loop takes {table1["peer"]:.0f} instructions per sample of Table 1, ours {table1["ours"]:.0f} \
-(`python -m benchmarks.peers`, callgrind): eight lanes \
-do about eight times the work, because a scalar solver visits a sample once or twice and the lanes visit all of them in every round. We gain \
-because the lanes do not branch on data. A ratio of 5 needs less than half of our instructions: fewer than three rounds. One signal, per \
-sample on one core: {pairs} (ours against the C loop), so that the gain is a second core and no mispredicted branches.
+**The ratio to scalar code.** On Table 1 the threaded C loop takes {table1["peer"]:.0f} instructions per sample, jaxtv {table1["ours"]:.0f} \
+(`python -m benchmarks.peers`, callgrind). Eight lanes do about eight times the work of a scalar solver, because the scalar solver reads a \
+sample once or twice and the lanes read all samples in every pass. jaxtv is faster because its lanes do not branch on data. A ratio of 5 would \
+need fewer than half of our instructions, that is, fewer than three passes. For one signal on one core, jaxtv and the C loop take these \
+instructions per sample: {pairs}. There the gain comes from the second core and from branches that are not mispredicted.
 
-**Image.** prox_tv's `pd` takes {photo["peer"]:.0f} instructions per sample and pass of the 512×512 photo, ours {photo["ours"]:.0f}, of which about {few:.0f} are outside of the rounds. Twenty times fewer is {photo["peer"] / 20:.1f}, about one round and nothing else; with three times its instructions per \
-cycle it is {3 * photo["peer"] / 20:.0f}. Vectors of 16 lanes halve our number and reach neither. Moving the states costs about 5 % of the \
-instructions and 16 bytes per sample and pass, a tenth of the time at most: fusing passes over tiles cannot gain more than that, and a \
-pass needs whole columns before the next one begins.
+**Image.** On the 512×512 photo, prox_tv's `pd` takes {photo["peer"]:.0f} instructions per sample and pass, and jaxtv {photo["ours"]:.0f}, of \
+which about {few:.0f} are outside the decomposition. A 20× speed-up would leave {photo["peer"] / 20:.1f} instructions per sample, about one pass \
+of the solver. If jaxtv executes three times as many instructions per cycle as `pd`, 20× leaves {3 * photo["peer"] / 20:.0f}. Vectors of 16 lanes \
+would halve our number and reach neither. Moving the states costs about 5 % of the instructions and 16 bytes per sample and pass, at most a \
+tenth of the time. Fusing passes over tiles cannot gain more than that, and a pass needs whole columns before the next one begins.
 
-**Layers.** The TV layers of the training step see {IN_LAYERS / 1e6:.1f} million samples. Four sweeps with their masks take {masks:.0f} instructions for each, \
-the adjoint {adjoint:.0f}: on two cores of 3 GHz, at 3 instructions a cycle, {1e3 * layers:.0f} ms. Fewer sweeps, or fewer rounds in a pass, are what could be saved.
+**Layers.** The TV layers of the training step solve {IN_LAYERS / 1e6:.1f} million samples. Four sweeps that store edge codes take {masks:.0f} \
+instructions per sample, and the VJP takes {adjoint:.0f}. On two cores of 3 GHz, at 3 instructions per cycle, this is {1e3 * layers:.0f} ms.
 
-**Tried.** Refilling lanes that are done, or a scalar end of the last rounds: 2–8 % on paper. Skipping blocks of 16 samples in which no \
-region is split any more: {ROUNDS[2]:g} rounds of the photo become 7.0, those of rows of 512 6.0, rows of 32 4.9, less what the bookkeeping costs. Starting a sweep from \
-the cuts of the last: rounds 5.2 → 2.3 on feature maps of a network, no gain on photos."""
+**What was tried.**
+
+| idea | effect |
+|---|---|
+| refilling lanes that are done, or a scalar end of the last passes | 2–8 %, estimated |
+| skipping blocks of 16 samples in which no region changes | passes on the photo {ROUNDS[2]:g} → 7.0, on rows of 512 {ROUNDS[1]:g} → 6.0, on rows of 32 {ROUNDS[0]:g} → 4.9, without the bookkeeping |
+| starting a sweep from the cuts of the last one | passes 5.2 → 2.3 on feature maps of a network, no gain on photos |"""
 
 
 def _bare(records: list[dict]) -> str:
-    """Ours beside the decomposition with nothing around it."""
+    """jaxtv next to the bare decomposition."""
     plain, ours = (
         {(r["problem"], r["size"]): r["ns_per_sample"] for r in targets.timed(records, method)}
         for method in (PLAIN, "jaxtv")
@@ -369,8 +380,8 @@ def _bare(records: list[dict]) -> str:
     if not plain:
         return ""
     times = sorted(ours[key] / value for key, value in plain.items())
-    return f"""**The method with nothing around it**, the plain lanes of the table, takes on this machine {min(plain.values()):.1f} to {max(plain.values()):.1f} ns, \
-the signals side by side and nothing checked. Ours takes {times[0]:.2f} to {times[-1]:.2f} times that (median {times[len(times) // 2]:.2f}), with every decision certified.
+    return f"""**The bare method.** The plain lanes take {min(plain.values()):.1f} to {max(plain.values()):.1f} ns per sample on this machine, on \
+interleaved signals and without checks. jaxtv takes {times[0]:.2f} to {times[-1]:.2f} times as long (median {times[len(times) // 2]:.2f}), and certifies every decision.
 
 """
 
