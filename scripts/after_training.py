@@ -20,8 +20,7 @@ from flax import nnx
 
 from jaxtv import Dykstra
 from jaxtv.nnx import TVLayer
-from jaxtv.vision import training
-from jaxtv.vision.tasks import classification, wsol
+from jaxtv.vision import tasks, training
 
 
 def trained(folder: Path, data: Path) -> Iterator[Callable[[], tuple[Any, Any, Any, Any]]]:
@@ -60,11 +59,11 @@ def noise(runs: Path, data: Path) -> None:
             x, y = dataset.test
             z = np.random.default_rng(0).normal(size=x.shape)
             noisy = (np.rint(255 * np.clip(x / 255 + s * z, 0, 1)).astype(np.uint8) for s in levels)
-            seeds.append(tuple(classification.accuracy(model, n, y) for n in noisy))
+            seeds.append(tuple(tasks.classification.accuracy(model, n, y) for n in noisy))
         show(variant, seeds)
 
 
-def localisation(runs: Path, data: Path) -> None:
+def wsol(runs: Path, data: Path) -> None:
     """MaxBoxAccV2, PxAP and accuracy with another λ before the maps."""
     print("MaxBoxAccV2, PxAP, accuracy")
     for variant in ("baseline", "tv"):
@@ -73,13 +72,13 @@ def localisation(runs: Path, data: Path) -> None:
             for load in trained(runs / "wsol/small/VGG-16" / variant, data):
                 _, _, dataset, model = load()
                 model.tv = smoothing(lam)
-                found = wsol.measure(model, dataset.test)
+                found = tasks.wsol.measure(model, dataset.test)
                 seeds.append(tuple(found[k] for k in ("max_box_acc", "pxap", "accuracy")))
             show(f"{variant}, λ = {lam:g}", seeds)
 
 
 def edges(runs: Path, data: Path) -> None:
-    """ODS, OIS and AP without some layers, or with one behind the baseline."""
+    """ODS, OIS and AP without some layers, or with one after the baseline."""
 
     def drop(*names: str) -> Callable[[Any], None]:
         def change(model: Any) -> None:
@@ -88,7 +87,7 @@ def edges(runs: Path, data: Path) -> None:
 
         return change
 
-    def behind(lam: float) -> Callable[[Any], None]:
+    def smooth_by(lam: float) -> Callable[[Any], None]:
         return lambda model: setattr(model, "smooth", smoothing(lam))
 
     changes = {
@@ -96,8 +95,8 @@ def edges(runs: Path, data: Path) -> None:
         ("tv", "without the sharpening layers"): drop("sharp"),
         ("tv", "without the smoothing layer"): drop("smooth"),
         ("baseline", "as trained"): drop(),
-        ("baseline", "λ = 0.1 behind it"): behind(0.1),
-        ("baseline", "λ = 0.5 behind it"): behind(0.5),
+        ("baseline", "λ = 0.1 after it"): smooth_by(0.1),
+        ("baseline", "λ = 0.5 after it"): smooth_by(0.5),
     }
     print("ODS, OIS, AP")
     for (variant, what), change in changes.items():
@@ -112,7 +111,7 @@ def edges(runs: Path, data: Path) -> None:
 
 def main() -> None:
     """The command."""
-    what = {"noise": noise, "wsol": localisation, "edges": edges}
+    what = {"noise": noise, "wsol": wsol, "edges": edges}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

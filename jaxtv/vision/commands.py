@@ -13,8 +13,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from jaxtv.vision import data as catalogue
 from jaxtv.vision.images import ImageError
+from jaxtv.vision.readers import catalogue
 from jaxtv.vision.task import DataError, Preset, get_task, settings_of
 
 DATA_VARIABLE = "JAXTV_DATA"

@@ -19,9 +19,16 @@ from flax import nnx
 from matplotlib.figure import Figure
 
 import jaxtv
-from jaxtv.vision import photos
+from jaxtv.vision.metrics.errors import psnr
+from jaxtv.vision.metrics.wsol import score_map
+from jaxtv.vision.networks.dncnn import DnCNN
+from jaxtv.vision.networks.residual import ResNet
+from jaxtv.vision.readers import photos
+from jaxtv.vision.readers.augment import normalise
+from jaxtv.vision.readers.edges import Annotated
+from jaxtv.vision.readers.located import Located
 from jaxtv.vision.task import Settings
-from jaxtv.vision.tasks import classification, denoising, edges, smoothing, wsol
+from jaxtv.vision.tasks import denoising, edges, wsol
 
 COLUMN = 2.2  # inches of one picture
 
@@ -109,19 +116,19 @@ def read_log(path: Path) -> dict[str, np.ndarray]:
     return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
 
 
-def figure4(baseline: Any, tv: Any, located: Sequence[wsol.Located]) -> Figure:
+def figure4(baseline: Any, tv: Any, located: Sequence[Located]) -> Figure:
     """Class activation maps without and with the TV layer over the pictures (Fig. 4).
 
     The white frame is the true box.
     """
     rows = []
     for one in located:
-        x = jnp.asarray(classification.normalise(one.image))[None]
+        x = jnp.asarray(normalise(one.image))[None]
         shown = {"input": framed(one.image, one.boxes)}
         for name, model in (("CAM", baseline), ("CAM + TV", tv)):
             scores = np.asarray(wsol.apply(model, x)[0])[..., one.label]
             shown[name] = framed(
-                heated(one.image, wsol.score_map(scores, *one.image.shape[:2])), one.boxes
+                heated(one.image, score_map(scores, *one.image.shape[:2])), one.boxes
             )
         rows.append(shown)
     return pictures(rows)
@@ -146,7 +153,7 @@ def framed(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return out
 
 
-def figure5(baseline: Any, tv: Any, annotated: Sequence[edges.Annotated]) -> Figure:
+def figure5(baseline: Any, tv: Any, annotated: Sequence[Annotated]) -> Figure:
     """Detected edges without and with TV layers, dark on white, beside the truth (Fig. 5)."""
     gray = lambda share: np.repeat((255 * (1 - share)).astype(np.uint8)[..., None], 3, axis=-1)
     return pictures(
@@ -203,12 +210,12 @@ def figure8(tv: Any, images: Sequence[np.ndarray], noise: float) -> Figure:
         stages = {"noisy": noisy, **stages_of(tv, noisy)}
         shown = {name: to_bytes(255 * value) for name, value in stages.items()}
         if i == 0:
-            shown = {f"{k}, {denoising.psnr(v, image):.1f} dB": v for k, v in shown.items()}
+            shown = {f"{k}, {psnr(v, image):.1f} dB": v for k, v in shown.items()}
         rows.append({"clean": image, **shown})
     return pictures(rows)
 
 
-def stages_of(model: smoothing.ResNet | denoising.DnCNN, x: np.ndarray) -> dict[str, np.ndarray]:
+def stages_of(model: ResNet | DnCNN, x: np.ndarray) -> dict[str, np.ndarray]:
     """All pictures on the way through a model, (H, W, 3) each."""
     found = nnx.jit(lambda model, x: model.stages(x))(model, jnp.asarray(x)[None])
     return {name: np.asarray(value[0]) for name, value in found.items()}

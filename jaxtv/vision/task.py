@@ -31,7 +31,7 @@ class Settings:
     """How a model is built and trained. A preset of a task has a value for each.
 
     Attributes:
-        epochs: passes over the training data (where crops are drawn at random: over its images).
+        epochs: passes over the training data (where crops are random: over its images).
         batch_size: examples per step, over all devices.
         learning_rate: of the weights, at its highest.
         lam_learning_rate: of every λ̃ (λ = softplus(λ̃)).
@@ -42,9 +42,9 @@ class Settings:
         limit: most training and test examples that are used; 0: all.
         sweeps: Dykstra iterations K of every TV layer (the paper: 3 or 4).
         init_lam: λ of the TV layers before training; 0: as the paper or the task sets it.
-        classes: classification and localisation: number of classes.
+        classes: classification and wsol: number of classes.
         noise: denoising: σ on the scale 0..255.
-        backbone: localisation: the classifier.
+        backbone: wsol: the classifier.
         precision: of activations; weights, statistics and losses stay float32.
     """
 
@@ -182,6 +182,12 @@ class Task(abc.ABC):
             optax.adamw(cosine(settings.learning_rate, steps), weight_decay=settings.weight_decay),
             optax.adam(cosine(settings.lam_learning_rate, steps)),
         )
+
+
+@nnx.jit
+def apply(model: Any, x: jax.Array) -> jax.Array:
+    """The model on x, compiled once per shape."""
+    return model(x)
 
 
 def cosine(peak: float, steps: int) -> optax.Schedule:

@@ -113,8 +113,8 @@ def train(task: Task, run: Run, data: Dataset, folder: Path, console: Console) -
         replicate((model, optimizer), sharding.mesh)
         log = Log(folder / "log.csv", epochs=first)
         with progress(console) as bar:
-            shown = bar.add_task(f"{run.variant}", total=settings.epochs * steps, status="")
-            bar.update(shown, completed=first * steps)
+            done = bar.add_task(f"{run.variant}", total=settings.epochs * steps, status="")
+            bar.update(done, completed=first * steps)
             for epoch in range(first, settings.epochs):
                 start = time.perf_counter()
                 losses = []
@@ -123,14 +123,14 @@ def train(task: Task, run: Run, data: Dataset, folder: Path, console: Console) -
                 for batch in data.epoch(rng, settings.batch_size):
                     batch = jax.device_put(batch, sharding)
                     losses.append(step(model, optimizer, batch, task))
-                    bar.advance(shown)
+                    bar.advance(done)
                 row = {"epoch": epoch + 1, "loss": mean_loss(losses, epoch)}
                 seconds = time.perf_counter() - start
                 model.eval()
                 row |= task.validate(model, data, settings) | lambdas(model)
                 log.add(row | {"seconds": round(seconds, 3)})
                 save(manager, epoch + 1, model, optimizer)
-                bar.update(shown, status=describe(row))
+                bar.update(done, status=describe(row))
     model.eval()
     result = {
         "metrics": task.evaluate(model, data, settings),
@@ -210,7 +210,7 @@ def mean_loss(losses: list[jax.Array], epoch: int) -> float:
 
 
 def lambdas(model: Any) -> dict[str, float]:
-    """λ (mean over channels) of every TV layer with a learned one, by its place in the model."""
+    """λ (mean over channels) of every TV layer with a learned one, by its path in the model."""
     return {
         "lam/" + ".".join(map(str, path)): float(np.mean(module.lam))
         for path, module in nnx.iter_graph(model)

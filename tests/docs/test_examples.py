@@ -49,9 +49,9 @@ def test_deblurring():
         assert result.sweeps < 0.6 * result.cold_sweeps
 
 
-def test_pretrained_localisation():
+def test_pretrained_wsol():
     """A cat, of ImageNet's class 285; the layer changes the map, not what is seen."""
-    without, with_tv = run("pretrained_localisation")["chelsea"]
+    without, with_tv = run("pretrained_wsol")["chelsea"]
     assert without.label == with_tv.label == 285
     assert without.probability > 0.6
     assert with_tv.probability == pytest.approx(without.probability, abs=0.01)  # means are kept

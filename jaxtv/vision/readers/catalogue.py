@@ -135,11 +135,11 @@ def download(url: str, path: Path, console: Console) -> None:
                 part.open("ab" if have else "wb") as file,
                 Progress(*columns, console=console) as bar,
             ):
-                shown = bar.add_task("", total=total or None, completed=have)
+                transfer = bar.add_task("", total=total or None, completed=have)
                 while block := answer.read(CHUNK):
                     file.write(block)
                     have += len(block)
-                    bar.update(shown, completed=have)
+                    bar.update(transfer, completed=have)
     except urllib.error.HTTPError as error:
         part.unlink(missing_ok=True)  # for example a range beyond the end
         raise DataError(f"{url}: the server says {error.code} {error.reason}.") from error

