@@ -57,9 +57,7 @@ def read_weights(path: Path) -> Weights:
                 "_rebuild_tensor_v2": lambda storage, _, *layout: (*storage, *layout[:2]),
             }
             if name not in known:
-                raise pickle.UnpicklingError(
-                    f"{module}.{name} does not belong in a file of weights"
-                )
+                raise pickle.UnpicklingError(f"{module}.{name} does not belong in weights")
             return known[name]
 
         def persistent_load(self, pid: Any) -> Any:

@@ -20,7 +20,8 @@ from flax import nnx
 
 from jaxtv import Dykstra
 from jaxtv.nnx import TVLayer
-from jaxtv.vision import tasks, training
+from jaxtv.vision import training
+from jaxtv.vision.tasks import classification, wsol
 
 
 def trained(folder: Path, data: Path) -> Iterator[Callable[[], tuple[Any, Any, Any, Any]]]:
@@ -48,7 +49,7 @@ def smoothing(lam: float) -> Any:
     return nnx.data(TVLayer(init_lam=lam, trainable=False, solver=Dykstra(4)) if lam else None)
 
 
-def noise(runs: Path, data: Path) -> None:
+def stronger_noise(runs: Path, data: Path) -> None:
     """Accuracy under Gaussian noise of standard deviation σ on [0, 1]."""
     levels = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6)
     print(f"accuracy at σ = {levels}")
@@ -59,11 +60,11 @@ def noise(runs: Path, data: Path) -> None:
             x, y = dataset.test
             z = np.random.default_rng(0).normal(size=x.shape)
             noisy = (np.rint(255 * np.clip(x / 255 + s * z, 0, 1)).astype(np.uint8) for s in levels)
-            seeds.append(tuple(tasks.classification.accuracy(model, n, y) for n in noisy))
+            seeds.append(tuple(classification.accuracy(model, n, y) for n in noisy))
         show(variant, seeds)
 
 
-def wsol(runs: Path, data: Path) -> None:
+def another_lam(runs: Path, data: Path) -> None:
     """MaxBoxAccV2, PxAP and accuracy with another λ before the maps."""
     print("MaxBoxAccV2, PxAP, accuracy")
     for variant in ("baseline", "tv"):
@@ -72,12 +73,12 @@ def wsol(runs: Path, data: Path) -> None:
             for load in trained(runs / "wsol/small/VGG-16" / variant, data):
                 _, _, dataset, model = load()
                 model.tv = smoothing(lam)
-                found = tasks.wsol.measure(model, dataset.test)
+                found = wsol.measure(model, dataset.test)
                 seeds.append(tuple(found[k] for k in ("max_box_acc", "pxap", "accuracy")))
             show(f"{variant}, λ = {lam:g}", seeds)
 
 
-def edges(runs: Path, data: Path) -> None:
+def fewer_layers(runs: Path, data: Path) -> None:
     """ODS, OIS and AP without some layers, or with one after the baseline."""
 
     def drop(*names: str) -> Callable[[Any], None]:
@@ -111,7 +112,7 @@ def edges(runs: Path, data: Path) -> None:
 
 def main() -> None:
     """The command."""
-    what = {"noise": noise, "wsol": wsol, "edges": edges}
+    what = {"noise": stronger_noise, "wsol": another_lam, "edges": fewer_layers}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

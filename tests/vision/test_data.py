@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from jaxtv import cli
-from jaxtv.vision import commands, data
+from jaxtv.vision import commands
+from jaxtv.vision.readers import catalogue
 from jaxtv.vision.task import DataError
 
 QUIET = Console(quiet=True)
@@ -66,7 +67,9 @@ def server():
 
 def source_of(server, content=None, url=None):
     digest = hashlib.sha256(server.content if content is None else content).hexdigest()
-    return data.Source("classification", "page", "layout", url or server.url, f"sha256:{digest}")
+    return catalogue.Source(
+        "classification", "page", "layout", url or server.url, f"sha256:{digest}"
+    )
 
 
 def files(folder):
@@ -75,7 +78,7 @@ def files(folder):
 
 def test_a_set_is_fetched_checked_and_unpacked(server, tmp_path):
     server.content = archive({"set/a.txt": b"hello", "set/b.txt": b"there"})
-    data.fetch(source_of(server), tmp_path, QUIET)
+    catalogue.fetch(source_of(server), tmp_path, QUIET)
     assert files(tmp_path) == ["set", "set/a.txt", "set/b.txt"]
     assert (tmp_path / "set" / "a.txt").read_bytes() == b"hello"
 
@@ -86,10 +89,10 @@ def test_a_transfer_that_breaks_off_goes_on(server, tmp_path, knows_ranges):
     server.knows_ranges = knows_ranges
     server.limit = 100_000
     with pytest.raises(DataError, match=r"broke off after 100000 of \d+ bytes"):
-        data.fetch(source_of(server), tmp_path, QUIET)
+        catalogue.fetch(source_of(server), tmp_path, QUIET)
     assert files(tmp_path) == ["set.tar.gz.part"]
     server.limit = None
-    data.fetch(source_of(server), tmp_path, QUIET)
+    catalogue.fetch(source_of(server), tmp_path, QUIET)
     assert server.ranges == [None, "bytes=100000-"]
     assert files(tmp_path) == ["a.bin"]
 
@@ -97,7 +100,7 @@ def test_a_transfer_that_breaks_off_goes_on(server, tmp_path, knows_ranges):
 def test_a_file_that_is_not_what_was_published_is_removed(server, tmp_path):
     server.content = archive({"a.txt": b"hello"})
     with pytest.raises(DataError, match=r"has sha256 .* expected"):
-        data.fetch(source_of(server, content=b"another"), tmp_path, QUIET)
+        catalogue.fetch(source_of(server, content=b"another"), tmp_path, QUIET)
     assert files(tmp_path) == []
 
 
@@ -106,27 +109,27 @@ def test_an_archive_can_not_write_elsewhere(server, tmp_path, entry):
     server.content = archive({"good.txt": b"1", entry: b"2"})
     inside = tmp_path / "data"
     if entry.startswith("/"):  # the leading slash is dropped by tarfile's filter
-        data.fetch(source_of(server), inside, QUIET)
+        catalogue.fetch(source_of(server), inside, QUIET)
         assert files(inside) == ["absolute.txt", "good.txt"]
     else:
         with pytest.raises(DataError, match="can not be unpacked"):
-            data.fetch(source_of(server), inside, QUIET)
+            catalogue.fetch(source_of(server), inside, QUIET)
         assert files(tmp_path) == ["data", "data/set.tar.gz"]
 
 
 def test_something_else_than_an_archive_is_named(server, tmp_path):
     server.content = b"not an archive"
     with pytest.raises(DataError, match="can not be unpacked"):
-        data.fetch(source_of(server), tmp_path, QUIET)
+        catalogue.fetch(source_of(server), tmp_path, QUIET)
     assert files(tmp_path) == ["set.tar.gz"]
 
 
 def test_a_missing_file_and_a_missing_server_are_named(server, tmp_path):
     server.content = b"x"
     with pytest.raises(DataError, match="the server says 404"):
-        data.fetch(source_of(server, url=server.url + "x"), tmp_path, QUIET)
+        catalogue.fetch(source_of(server, url=server.url + "x"), tmp_path, QUIET)
     with pytest.raises(DataError, match="can not be reached"):
-        data.fetch(source_of(server, url="http://127.0.0.1:9/set.tar.gz"), tmp_path, QUIET)
+        catalogue.fetch(source_of(server, url="http://127.0.0.1:9/set.tar.gz"), tmp_path, QUIET)
 
 
 def test_what_must_be_got_by_hand_says_where():
@@ -148,7 +151,7 @@ def test_the_commands_that_messages_name_are_understood(tmp_path):
 def test_list_names_every_set(capsys):
     commands.data("list")
     shown = capsys.readouterr().out
-    assert all(name in shown for name in data.CATALOGUE)
+    assert all(name in shown for name in catalogue.CATALOGUE)
 
 
 def test_check_loads_the_data_of_a_task(tmp_path, capsys):
@@ -162,7 +165,7 @@ def test_check_loads_the_data_of_a_task(tmp_path, capsys):
 
 
 def test_every_set_has_a_task_and_a_fetched_one_a_digest():
-    for source in data.CATALOGUE.values():
+    for source in catalogue.CATALOGUE.values():
         assert source.task in ("classification", "wsol", "edges", "smoothing", "denoising")
         if source.url:
             algorithm, value = source.digest.split(":")

@@ -12,7 +12,10 @@ from flax import nnx
 from PIL import Image
 
 import jaxtv
-from jaxtv.vision import commands, photos, reproduce
+from jaxtv.vision import commands, reproduce
+from jaxtv.vision.metrics.errors import psnr
+from jaxtv.vision.readers import denoising as reader
+from jaxtv.vision.readers import photos
 from jaxtv.vision.task import DataError, get_task, settings_of
 from jaxtv.vision.tasks import denoising
 
@@ -54,9 +57,9 @@ def test_the_papers_network_has_the_published_size():
 def test_psnr_is_scikit_images():
     rng = np.random.default_rng(0)
     a, b = random_photo(rng), random_photo(rng)
-    assert denoising.psnr(a, b) == pytest.approx(skimage.metrics.peak_signal_noise_ratio(b, a))
-    assert denoising.psnr(a, a) == np.inf
-    assert denoising.psnr(np.full((2, 2, 3), 10, np.uint8), np.full((2, 2, 3), 11, np.uint8)) == (
+    assert psnr(a, b) == pytest.approx(skimage.metrics.peak_signal_noise_ratio(b, a))
+    assert psnr(a, a) == np.inf
+    assert psnr(np.full((2, 2, 3), 10, np.uint8), np.full((2, 2, 3), 11, np.uint8)) == (
         pytest.approx(20 * np.log10(255))
     )
 
@@ -138,7 +141,7 @@ def test_a_folder_is_read_and_kodak_is_cut_to_its_centre(tmp_path):
     for name, size in (("photos_cc0", (64, 60)), ("kodak24", (768, 512)), ("CBSD68", (50, 40))):
         (tmp_path / name).mkdir()
         Image.fromarray(random_photo(rng, size[1], size[0])).save(tmp_path / name / "a.png")
-    train, tests = denoising.read(tmp_path)
+    train, tests = reader.read(tmp_path)
     assert len(train) == 1
     assert {k: v[0].shape for k, v in tests.items()} == {
         "CBSD68": (40, 50, 3),
@@ -158,7 +161,7 @@ def test_bad_folders_are_named(tmp_path, names, match):
     for name in names:
         (tmp_path / name).mkdir()
     with pytest.raises(DataError, match=match):
-        denoising.read(tmp_path)
+        reader.read(tmp_path)
 
 
 def test_photos_smaller_than_the_crops_are_named():

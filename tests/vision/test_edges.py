@@ -17,7 +17,10 @@ import skimage
 from flax import nnx
 from PIL import Image
 
-from jaxtv.vision import boundaries, commands, images
+from jaxtv.vision import commands, images
+from jaxtv.vision.metrics import boundaries
+from jaxtv.vision.readers import edges as reader
+from jaxtv.vision.readers.mosaics import mosaic
 from jaxtv.vision.task import DataError, get_task, settings_of
 from jaxtv.vision.tasks import edges
 
@@ -92,7 +95,7 @@ def test_the_benchmarks_own_example():
     counts = [
         boundaries.counts(
             images.read_rgb(path)[..., 0] / 255,
-            edges.read_mat(folder / "groundTruth" / f"{path.stem}.mat"),
+            reader.read_mat(folder / "groundTruth" / f"{path.stem}.mat"),
             levels,
         )
         for path in images.listed(folder / "png")
@@ -227,7 +230,7 @@ def test_a_network_learns_mosaics(tmp_path, capsys):
 def test_the_edges_of_a_mosaic_are_where_its_cells_meet():
     """Flat textures: colours change at edges and nowhere else."""
     textures = [np.full((64, 64, 3), v, np.uint8) for v in (90, 130, 170)]
-    a = edges.mosaic(textures, 64, np.random.default_rng(0))
+    a = mosaic(textures, 64, np.random.default_rng(0))
     (edge,) = a.truths
     image = a.image.astype(int)
     changes = np.zeros((64, 64), bool)
@@ -260,13 +263,13 @@ def test_bsds_is_read(tmp_path):
         (tmp_path / "groundTruth" / part).mkdir(parents=True)
         scipy.io.savemat(tmp_path / "groundTruth" / part / "7.mat", {"groundTruth": cells})
         truths[part] = (edge > 0, np.roll(edge > 0, 1, axis=1))
-    found = edges.read(tmp_path)
+    found = reader.read(tmp_path)
     for part, name in (("train", "train"), ("val", "validation"), ("test", "test")):
         np.testing.assert_array_equal(found[name][0].truths, truths[part])
     assert found["test"][0].target().max() == 0.5
     (tmp_path / "groundTruth" / "test" / "7.mat").unlink()
     with pytest.raises(DataError, match=r"7\.mat is missing"):
-        edges.read(tmp_path)
+        reader.read(tmp_path)
 
 
 @pytest.mark.parametrize("real", ["", "real"])
@@ -279,7 +282,7 @@ def test_biped_is_read(tmp_path, real):
             save(
                 tmp_path / "BIPED" / "edges" / "edge_maps" / part / "rgbr" / real / f"{i}.png", edge
             )
-    found = edges.read(tmp_path)
+    found = reader.read(tmp_path)
     assert [len(found[k]) for k in ("train", "validation", "test")] == [2, 1, 1]
     np.testing.assert_array_equal(found["test"][0].truths[0], edge > 0)
 
@@ -295,13 +298,13 @@ def test_pair_lists_are_read(tmp_path, as_json):
         pairs.append([f"imgs/{i}.png", f"gt/{i}.png"])
     text = json.dumps(pairs) if as_json else "\n".join(" ".join(p) for p in pairs)
     (tmp_path / "test_pair.lst").write_text(text)
-    found = edges.read(tmp_path)
+    found = reader.read(tmp_path)
     assert len(found["test"]) == 2
     (tmp_path / "gt" / "1.png").unlink()
     with pytest.raises(DataError, match=r"1\.png is missing; it belongs to"):
-        edges.read(tmp_path)
+        reader.read(tmp_path)
 
 
 def test_another_layout_is_named(tmp_path):
     with pytest.raises(DataError, match="not laid out as edge data"):
-        edges.read(tmp_path)
+        reader.read(tmp_path)

@@ -10,8 +10,9 @@ from PIL import Image
 
 import jaxtv
 from jaxtv.vision import commands
+from jaxtv.vision.metrics.errors import weighted_errors
+from jaxtv.vision.readers import smoothing as reader
 from jaxtv.vision.task import DataError, get_task, settings_of
-from jaxtv.vision.tasks import smoothing
 
 pytestmark = pytest.mark.float32
 TASK = get_task("smoothing")
@@ -48,22 +49,22 @@ def test_metrics_by_hand():
     """One pixel row, two targets with weights 3/4 and 1/4."""
     targets = np.zeros((2, 1, 2, 3), np.uint8)
     targets[1] = 4
-    pair = smoothing.Pair(np.zeros((1, 2, 3), np.uint8), targets, np.float32([0.75, 0.25]))
+    pair = reader.Pair(np.zeros((1, 2, 3), np.uint8), targets, np.float32([0.75, 0.25]))
     y = np.full((1, 2, 3), 2, np.uint8)
     y[0, 0, 0] = 0
     # Differences to the targets: 0 once and 2 five times; -4 once and -2 five times.
     square, absolute = 0.75 * 20 + 0.25 * 36, 0.75 * 10 + 0.25 * 14
     expected = np.sqrt(square / 6), absolute / 6
-    np.testing.assert_allclose(smoothing.weighted_errors([y], [pair]), expected)
+    np.testing.assert_allclose(weighted_errors([y], [pair]), expected)
     literal = np.sqrt(square / (2 * 1 * 2)), absolute / (2 * 1 * 2)
-    np.testing.assert_allclose(smoothing.weighted_errors([y], [pair], literal=True), literal)
-    both = smoothing.weighted_errors([y, np.zeros_like(y)], [pair, pair])
+    np.testing.assert_allclose(weighted_errors([y], [pair], literal=True), literal)
+    both = weighted_errors([y, np.zeros_like(y)], [pair, pair])
     np.testing.assert_allclose(both[0], np.sqrt((square / 6 + 0.25 * 16) / 2))
 
 
 def test_the_loss_is_the_training_version_of_wmae():
     rng = np.random.default_rng(0)
-    pair = smoothing.Pair(
+    pair = reader.Pair(
         rng.integers(0, 256, (8, 8, 3), dtype=np.uint8),
         rng.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8),
         np.float32([0.6, 0.4]),
@@ -74,7 +75,7 @@ def test_the_loss_is_the_training_version_of_wmae():
         "weights": jnp.asarray(pair.weights)[None],
     }
     model = TASK.build("baseline", SMOKE, nnx.Rngs(0))  # the identity, at the start
-    _, wmae = smoothing.weighted_errors([pair.image], [pair])
+    _, wmae = weighted_errors([pair.image], [pair])
     assert float(TASK.loss(model, batch)) * 255 == pytest.approx(wmae, rel=1e-5)
 
 
@@ -96,7 +97,7 @@ def write_benchmark(path, rng, count=5, targets=3):
 def test_the_benchmark_is_read_and_each_crop_has_its_pictures_votes(tmp_path):
     rng = np.random.default_rng(0)
     votes = write_benchmark(tmp_path, rng)
-    pairs = smoothing.read(tmp_path)
+    pairs = reader.read(tmp_path)
     for pair, row in zip(pairs, votes):
         np.testing.assert_allclose(pair.weights, row / row.sum(), rtol=1e-6)
         assert pair.targets.shape == (3, 40, 48, 3)
@@ -116,7 +117,7 @@ def test_the_benchmark_is_read_and_each_crop_has_its_pictures_votes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "match"),
+    ("damage", "match"),
     [
         (lambda p: (p / "weight_matrix.mat").unlink(), r"weight_matrix\.mat is missing"),
         (lambda p: (p / "weight_matrix.mat").write_bytes(b"x" * 200), "can not be read"),
@@ -132,16 +133,16 @@ def test_the_benchmark_is_read_and_each_crop_has_its_pictures_votes(tmp_path):
         ),
     ],
 )
-def test_a_damaged_benchmark_is_named(tmp_path, spoil, match):
+def test_a_damaged_benchmark_is_named(tmp_path, damage, match):
     write_benchmark(tmp_path, np.random.default_rng(0))
-    spoil(tmp_path)
+    damage(tmp_path)
     with pytest.raises(DataError, match=match):
-        smoothing.read(tmp_path)
+        reader.read(tmp_path)
 
 
 def test_another_layout_is_named(tmp_path):
     with pytest.raises(DataError, match="not laid out as BenchmarkEPS"):
-        smoothing.read(tmp_path)
+        reader.read(tmp_path)
 
 
 def test_a_network_learns_the_embedded_filters(tmp_path, capsys):

@@ -11,6 +11,8 @@ from PIL import Image
 
 import jaxtv
 from jaxtv.vision import commands
+from jaxtv.vision.metrics import wsol as metrics
+from jaxtv.vision.readers import composed, pascal_voc
 from jaxtv.vision.task import DataError, get_task, settings_of
 from jaxtv.vision.tasks import wsol
 
@@ -77,9 +79,9 @@ def test_the_decision_is_the_mean_of_maps_that_come_from_smoothed_features():
 
 def test_overlap_by_hand():
     a, b = np.array([0, 0, 9, 9]), np.array([5, 5, 14, 9])  # 100 and 50 pixels, 25 shared
-    assert wsol.iou(a, b) == pytest.approx(25 / 125)
-    assert wsol.iou(a, a) == 1
-    assert wsol.iou(a, np.array([10, 0, 12, 9])) == 0
+    assert metrics.iou(a, b) == pytest.approx(25 / 125)
+    assert metrics.iou(a, a) == 1
+    assert metrics.iou(a, np.array([10, 0, 12, 9])) == 0
 
 
 def test_the_best_of_several_components_and_boxes_counts():
@@ -87,17 +89,17 @@ def test_the_best_of_several_components_and_boxes_counts():
     scores[2:12, 2:12] = 0.5  # exact for the first box
     scores[20:40, 20:40] = 1.0  # twice too wide for the second
     boxes = np.array([[2, 2, 11, 11], [20, 20, 29, 39]])
-    ious = wsol.best_ious(scores, boxes)
+    ious = metrics.best_ious(scores, boxes)
     assert len(ious) == 1000
     np.testing.assert_allclose(ious[:490], 1)  # both are there: the better one
     np.testing.assert_allclose(ious[510:], 0.5)
-    assert wsol.best_ious(np.zeros((9, 9)), boxes).max() == 0
+    assert metrics.best_ious(np.zeros((9, 9)), boxes).max() == 0
 
 
 def test_max_box_acc_by_hand():
     """Three pictures, two thresholds; the best threshold is chosen for each overlap."""
     ious = np.array([[0.35, 0.6], [0.55, 0.2], [0.8, 0.1]])
-    found = wsol.box_accuracy(ious)
+    found = metrics.box_accuracy(ious)
     assert found["boxes at 0.3"] == pytest.approx(100)
     assert found["boxes at 0.5"] == pytest.approx(200 / 3)
     assert found["boxes at 0.7"] == pytest.approx(100 / 3)
@@ -107,7 +109,7 @@ def test_max_box_acc_by_hand():
 def test_pixel_precision_is_the_average_precision_of_its_definition():
     """Against a direct sum over sorted distinct scores."""
     rng = np.random.default_rng(0)
-    curve = wsol.PixelCurve()
+    curve = metrics.PixelCurve()
     scores, masks = (
         rng.integers(0, 900, size=(3, 20, 30)) / 1000 + 5e-4,
         rng.random((3, 20, 30)) < 0.3,
@@ -126,25 +128,27 @@ def test_pixel_precision_is_the_average_precision_of_its_definition():
 
 
 def test_a_perfect_map_scores_one_hundred():
-    curve, mask = wsol.PixelCurve(), np.zeros((20, 20), bool)
+    curve, mask = metrics.PixelCurve(), np.zeros((20, 20), bool)
     mask[5:9, 6:15] = True
     curve.add(mask.astype(float), mask)
     assert curve.average_precision() == pytest.approx(100)
-    assert wsol.best_ious(mask.astype(float), wsol.box_of(mask)).min() == 1
+    assert metrics.best_ious(mask.astype(float), composed.box_of(mask)).min() == 1
 
 
 def test_a_score_map_runs_from_zero_to_one_at_the_pictures_size():
-    found = wsol.score_map(np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32), 48, 64)
+    found = metrics.score_map(
+        np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32), 48, 64
+    )
     assert found.shape == (48, 64)
     assert (found.min(), found.max()) == (0, 1)
-    assert wsol.score_map(np.ones((6, 8), np.float32), 12, 16).max() == 0
+    assert metrics.score_map(np.ones((6, 8), np.float32), 12, 16).max() == 0
 
 
 # ---------------------------------------------------------------------------- data
 
 
 def test_embedded_pictures_have_exact_boxes():
-    for located in wsol.embedded(SMOKE)["test"]:
+    for located in composed.embedded(SMOKE)["test"]:
         (x0, y0, x1, y1), mask = located.boxes[0], located.mask
         assert mask[y0 : y1 + 1, x0 : x1 + 1].sum() == mask.sum()
         assert mask[y0].any()
@@ -223,14 +227,14 @@ def test_pascal_voc_is_read(tmp_path):
     (lists / "train.txt").write_text("0\n4\n")
     (lists / "val.txt").write_text("1\n2\n3\n")
     data = TASK.load(tmp_path, settings_of(TASK, "smoke", {"classes": 20}))
-    np.testing.assert_array_equal(data.train[1], [wsol.VOC_CLASSES.index("cat")])
+    np.testing.assert_array_equal(data.train[1], [pascal_voc.VOC_CLASSES.index("cat")])
     assert len(data.validation) == 1
     assert len(data.test) == 2
     np.testing.assert_array_equal(data.test[0].boxes, [[0, 0, 24, 24]])
 
 
 def test_another_layout_and_too_many_classes_are_named(tmp_path):
-    with pytest.raises(DataError, match="not laid out as localisation data"):
+    with pytest.raises(DataError, match="not laid out as wsol data"):
         TASK.load(tmp_path, SMOKE)
     with pytest.raises(DataError, match="has 10 classes; train with --classes 10"):
         TASK.load(None, settings_of(TASK, "smoke", {"classes": 5}))

@@ -17,7 +17,7 @@ MOSAICS = {"train": 24, "validation": 2, "test": 8}
 
 
 def mosaics(textures: list[np.ndarray], settings: Settings, seed: int = 0) -> dict[str, Any]:
-    """Mosaics for training, validation and testing, training and testing with different textures."""
+    """Mosaics for training, validation and testing; textures to train on are not tested on."""
     side = 2 * settings.size
     half = len(textures) // 2
     sources = {"train": textures[:half], "validation": textures[half:], "test": textures[half:]}

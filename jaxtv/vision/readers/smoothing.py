@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,10 +107,8 @@ def embedded() -> list[Pair]:
     for image in photos.embedded((*photos.EMBEDDED_TRAIN, *photos.EMBEDDED_TEST)):
         part = photos.centre(image, 256)
         x = jnp.asarray(part, jnp.float32)
-        smooth = [
-            jaxtv.prox_tv2d(x, lam, axes=(0, 1), solver=jaxtv.Dykstra(20))
-            for lam in EMBEDDED_LAMBDAS
-        ]
+        prox = functools.partial(jaxtv.prox_tv2d, x, axes=(0, 1), solver=jaxtv.Dykstra(20))
+        smooth = [prox(lam) for lam in EMBEDDED_LAMBDAS]
         targets = np.rint(np.clip(np.stack(smooth), 0, 255)).astype(np.uint8)
         pairs.append(Pair(part, targets, np.asarray(EMBEDDED_WEIGHTS, np.float32)))
     return pairs

@@ -15,10 +15,12 @@ from flax import nnx
 from jaxtv.vision import corruptions
 from jaxtv.vision.networks.all_cnn import AllCNN
 from jaxtv.vision.readers.augment import normalise
-from jaxtv.vision.readers.classification import read
+from jaxtv.vision.readers.classification import read, read_npz
 from jaxtv.vision.readers.labelled import Labelled, at_most
 from jaxtv.vision.readers.shapes import embedded
 from jaxtv.vision.task import Batch, Column, DataError, Settings, Table, Task, with_lam_rate
+
+__all__ = ("Classification", "accuracy", "normalise", "predict", "read", "read_npz")
 
 VARIANTS = {
     "baseline": "All-CNN-C",

@@ -13,9 +13,11 @@ from flax import nnx
 from jaxtv.vision.metrics import boundaries
 from jaxtv.vision.networks.dexined import DexiNed
 from jaxtv.vision.readers import photos
-from jaxtv.vision.readers.edges import Edges, read
+from jaxtv.vision.readers.edges import Edges, pair_of, read, read_mat
 from jaxtv.vision.readers.mosaics import TEXTURES, mosaics
 from jaxtv.vision.task import Batch, Column, Settings, Table, Task
+
+__all__ = ("EdgeDetection", "detect", "pair_of", "read", "read_mat")
 
 STRIDE = 16  # sides of the input are padded to multiples of it
 

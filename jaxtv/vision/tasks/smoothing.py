@@ -12,8 +12,10 @@ from flax import nnx
 
 from jaxtv.vision.metrics.errors import weighted_errors
 from jaxtv.vision.networks.residual import ResNet
-from jaxtv.vision.readers.smoothing import Pair, Pairs, embedded, read
+from jaxtv.vision.readers.smoothing import Pair, Pairs, embedded, read, read_votes
 from jaxtv.vision.task import Batch, Column, DataError, Settings, Table, Task, apply
+
+__all__ = ("Smoothing", "read", "read_votes", "smooth", "weighted_errors")
 
 TEST_SHARE = 5  # the last fifth of the pictures is for testing (BenchmarkEPS: 401-500 of 500)
 

@@ -15,10 +15,12 @@ from jaxtv.vision.metrics.wsol import PixelCurve, best_ious, box_accuracy, score
 from jaxtv.vision.networks.cam import CAM
 from jaxtv.vision.readers import composed, photos
 from jaxtv.vision.readers.augment import normalise
-from jaxtv.vision.readers.located import Located, LocatedPictures
+from jaxtv.vision.readers.located import Located, LocatedPictures, resize_located
 from jaxtv.vision.readers.pascal_voc import read_voc
 from jaxtv.vision.readers.wsolevaluation import read_metadata
 from jaxtv.vision.task import Batch, Column, DataError, Settings, Table, Task
+
+__all__ = ("Wsol", "best_ious", "measure", "resize_located")
 
 PAPER = {  # Table 3: reproduced baseline, with TV
     "VGG-16": ("60.13", "60.35"),
