@@ -80,11 +80,12 @@ def random(cases: int, seed: int = 0) -> Result:
         total, seed = total + len(b.x), seed + 1
         bad_rows, disturbances = bad_rows + int(bad.sum()), disturbances + changed
     return Result(
-        "1D prox against message passing in long double, and by duality gap",
+        "1D prox, compared with message passing in long double, and its duality gap",
         f"{total:,} signals in {seed:,} batches",
         ". ".join(f"{dtype}: {tally}" for dtype, tally in tallies.items())
-        + f". Again with NaN, ±inf, λ < 0 or λ NaN in {bad_rows:,} of them: {disturbances:,} of "
-        "all that are then not NaN, or not the same bits, as they should be",
+        + f". Then NaN, ±inf, λ < 0 or λ = NaN corrupted {bad_rows:,} of the signals. Every corrupted "
+        "signal became NaN and every other signal kept its exact bits, with "
+        f"{disturbances:,} exceptions",
         failures,
     )
 
@@ -144,11 +145,11 @@ def segments(cases: int, seed: int = 0) -> Result:
         worst, undecided = max(worst, error), undecided + tied
         total, seed = total + len(x), seed + 1
     return Result(
-        "float32 segments and gradients against those of the float64 solution, ×1, ×255, ×1e4",
+        "segments and gradients in float32, compared with the float64 solution, at ×1, ×255, ×1e4",
         f"{total:,} rows",
-        f"{len(failures)} batches with a wrong segment or gradient; {undecided:,} rows have an "
-        "edge whose jump or slack is below 8 ulp of max|x|, which is not counted; gradient of "
-        f"the others within {worst:.1e}",
+        f"{len(failures)} batches with a wrong segment or gradient; {undecided:,} rows are not "
+        "counted, because the jump or slack of an edge is below 8 ulp of max|x|; the gradients of "
+        f"the other rows agree to {worst:.1e}",
         failures,
     )
 
@@ -200,9 +201,9 @@ def converged(cases: int, seed: int = 0, tol: float = 1e-6) -> Result:
             print(failures[-1], flush=True)
         worst_gap, worst_distance = max(worst_gap, gap), max(worst_distance, distance)
     return Result(
-        "AcceleratedDykstra(tol) by duality gap and against an optimum or a tighter solve",
+        "AcceleratedDykstra(tol): duality gap, and distance to an optimum or a tighter solve",
         f"{cases:,} arrays, 2D and 3D, float64, tol {tol:g}",
         f"gap ≤ {worst_gap:.2g} tol · objective (2 allowed); ‖y − y*‖ ≤ {worst_distance:.2g} "
-        "of what tol allows",
+        "times what tol allows",
         failures,
     )

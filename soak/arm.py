@@ -50,7 +50,7 @@ def arm(cases: int) -> Result:
         found["neon"] = hashes(EMULATOR, emulated, cases)
     failures = compare(expected, found)
     return Result(
-        "bits of prox, Dykstra, masks and derivatives: AVX2, and NEON under qemu, against SSE2",
+        "bits of prox, Dykstra, edge codes, derivatives: AVX2 and NEON (qemu) compared with SSE2",
         f"{cases:,} batches, 1D and 2D, float32 and float64",
         f"{len(failures)} differences",
         failures,

@@ -91,7 +91,7 @@ def bitwise(cases: int) -> Result:
             jax.clear_caches()
         failures += differences(*problem(seed), seed)
     return Result(
-        "bits of y and its gradients: 1 and 2 threads, two runs, a batch and its parts",
+        "same bits of y and its gradients: 1 and 2 threads, two runs, a batch and its parts",
         f"{cases:,} batches, 1D and 2D, float32 and float64",
         f"{len(failures)} differences",
         failures,

@@ -145,9 +145,8 @@ def huge_arrays(cases: int, samples_of_tile: int = TILE) -> Result:
             failures.append(figures[-1])
         del y
     return Result(
-        "calls with more samples than an int32 counts; every sample against message passing in "
-        "long double (one signal), or against a call with one of the tiles that the input consists "
-        "of",
+        "calls with more samples than an int32 counts; every sample compared with message passing "
+        "in long double (one signal), or with a call on one of the tiles that the input repeats",
         f"{cases:,} samples, float32",
         "; ".join(figures),
         failures,

@@ -19,10 +19,10 @@ def imports(cases: int) -> Result:
                 failures.append(f"{name}: {text}")
     said = len(names) - len(failures)
     return Result(
-        "import of the package where a native module is missing, damaged, of a newer FFI, or for "
-        "a GPU that is not there",
+        "import of the package if a native module is missing, damaged, built for a newer FFI, or "
+        "for an absent GPU",
         f"{len(names)} situations",
-        f"{said} as documented: the message names module and remedy, or all works on the CPU; JAX "
+        f"{said} as documented: the message names the module and the remedy, or the CPU works; JAX "
         "itself works in each",
         failures,
     )

@@ -60,7 +60,7 @@ def target_calls(number: int) -> str:
         raise RuntimeError("; ".join(failures))
     right(0)
     wrong = number - right_ones
-    return f"{wrong} of {wrong} wrong calls refused, {right_ones} that were still right served"
+    return f"{wrong} of {wrong} wrong calls refused, {right_ones} calls that stayed right served"
 
 
 def right(seed: int, solve=jaxtv.prox_tv1d) -> None:

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 HEAD = """# Reliability
 
-Made by `python -m soak` (after `pip install -e '.[test]'`) with the CPU kernels.
-Every figure is as that command printed it.
+`python -m soak` (after `pip install -e '.[test]'`) measured every figure here, with the CPU
+kernels. `python -m soak NAME` repeats one row.
 
-| check | what | how many | result | failures | command |
-|---|---|---|---|---|---|
+| name | what is checked | how many | result | failures |
+|---|---|---|---|---|
 """
 
 TAIL = """
 `python -m pytest -m nightly tests/tools/test_soak.py` runs every check at a small size, and shows
-that each would notice a broken result.
+that each of them would notice a broken result.
 
-Errors in `random` are relative to max|x|, but at least to tiny / eps (1e-31 in float32): XLA's
-threads take numbers below tiny, the least normal number, for zero. It counts the signals whose sum
-Σ|x| is beyond the range of their arithmetic (3.4e38 in float32 and the half types, 1.8e308 in
-float64). They are solved like all others; what is itself beyond the range is not: a gap of such
-signals may be inf, and so may a derivative in a direction whose sum is beyond it.
+Notes on the checks:
 
-Of the random wrong calls at the FFI targets in `misuse`, some are right again by chance (a weight
-that becomes one per edge, another solver): `soak/calls.py` tells them apart by what the
-targets promise, and a wrong call that is served is a failure as is a right one that is not. Memory
-runs out under RLIMIT_AS, in programs that are compiled already. `huge_arrays` needs 9 GiB of memory and
-maps its input again and again from one tile; `AcceleratedDykstra` refuses arrays
-of 2^31 samples and more along its axes. `fuzz` needs clang, with its sanitizers and libFuzzer;
-`arm` a compiler for aarch64 and qemu.
-
-Nothing here ran on a GPU: `platforms` emulates the CUDA kernels.
+* `random`: errors are relative to max|x|, but at least to tiny / eps (1e-31 in float32), because
+  XLA's threads treat numbers below tiny, the least normal number, as zero. Some signals have a sum
+  Σ|x| beyond the range of their arithmetic (3.4e38 in float32 and the half types, 1.8e308 in
+  float64). They are solved like all others, but their gap may be inf, and so may a derivative in a
+  direction whose sum is beyond the range.
+* `misuse`: a random change of a call sometimes gives another valid call, for example with a weight
+  per edge. `soak/calls.py` decides which calls are valid. Serving a wrong call is a failure, and so
+  is refusing a valid one. Memory is limited by RLIMIT_AS, in programs that are compiled already.
+* `huge_arrays` needs 9 GiB of memory, and maps its input repeatedly from one tile.
+  `AcceleratedDykstra` refuses arrays of 2^31 samples and more along its axes.
+* `fuzz` needs clang with its sanitizers and libFuzzer. `arm` needs a compiler for aarch64 and qemu.
+* `platforms` emulates the CUDA kernels. Nothing here ran on a GPU.
 """
 
 
@@ -37,7 +36,7 @@ def render(results: dict) -> str:
     """The page; a check that has not been run has no row."""
     rows = [
         f"| `{name}` | {r['what'].replace('|', chr(92) + '|')} | {r['cases']} | "
-        f"{r['result'].replace('|', chr(92) + '|')} | {len(r['failures'])} | `{r['command']}` |"
+        f"{r['result'].replace('|', chr(92) + '|')} | {len(r['failures'])} |"
         for name, r in results.items()
     ]
     failures = [line for name, r in results.items() for line in _listed(name, r["failures"])]

@@ -55,7 +55,7 @@ def platforms(cases: int, seed: int = 0) -> Result:
                 print(failures[-1], flush=True)
     figures = (f"{d}: {worst[d]:.2g} ({MOST_ULPS[d]} allowed)" for d in DTYPES)
     return Result(
-        "CUDA kernels (emulated, testing/emulator) against CPU kernels, 1D",
+        "1D CUDA kernels (in testing/emulator) compared with the CPU kernels",
         f"{cases:,} batches of `random`, of up to {SAMPLES:,} samples",
         "largest difference in ulps of max|x|: " + ", ".join(figures),
         failures,

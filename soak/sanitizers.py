@@ -32,7 +32,7 @@ def sanitizers(cases: int) -> Result:
         results.append(ran)
         failures += failed
     return Result(
-        "the kernels' tests under ASan and UBSan; all CPU handlers on threads of their own "
+        "the kernels' tests under ASan and UBSan; all CPU handlers in concurrent threads "
         "under TSan (scripts/sanitize.sh)",
         "the tests of the kernels; random calls",
         f"{results[0]} tests passed; {results[1]} calls; {len(failures)} findings",

@@ -60,7 +60,7 @@ def fuzz(target: pathlib.Path, seconds: int, folder: pathlib.Path) -> Result:
     runs, covered = summary(done.stderr)
     failures = [finding(done.stderr)] if done.returncode or not runs else []
     return Result(
-        "coverage-guided fuzzing of all CPU handlers under ASan and UBSan (fuzz/)",
+        "coverage-guided fuzzing of all CPU handlers under ASan and UBSan (soak/fuzz)",
         f"{seconds} s",
         f"{runs:,} calls, {covered:,} edges covered, {len(failures)} findings",
         failures,
