@@ -83,8 +83,8 @@ def random(cases: int, seed: int = 0) -> Result:
         "1D prox, compared with message passing in long double, and its duality gap",
         f"{total:,} signals in {seed:,} batches",
         ". ".join(f"{dtype}: {tally}" for dtype, tally in tallies.items())
-        + f". Then NaN, ±inf, λ < 0 or λ = NaN corrupted {bad_rows:,} of the signals. Every corrupted "
-        "signal became NaN and every other signal kept its exact bits, with "
+        + f". Then NaN, ±inf, λ < 0 or λ = NaN corrupted {bad_rows:,} of the signals. Every "
+        "corrupted signal became NaN and every other signal kept its exact bits, with "
         f"{disturbances:,} exceptions",
         failures,
     )
