@@ -99,7 +99,7 @@ def test_page(quick):
         assert f"| {method} |" in page, method
     assert "| ProxTV-TS |" in page
     assert "| 20704 ± 32 | 9932 ± 41 | 1770× |" in page
-    missed = page.split("Missed here: ")[1].split("\n")[0]
+    missed = page.split("Missed targets: ")[1].split("\n")[0]
     for target in targets.judge(results["chapters"]):
         assert f"| {target.what} |" in page
         assert (target.what in missed) == (not target.met)
