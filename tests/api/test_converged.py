@@ -2,7 +2,6 @@
 derivative, against an exact float64 solver and finite differences.
 """
 
-import contextlib
 import functools
 
 import jax
@@ -14,25 +13,23 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxtv
-from jaxtv import _converged, _native
+from jaxtv import _converged
 from testing import oracles
+from testing.lowering import plain_jax
 
 
-@contextlib.contextmanager
-def plain_jax(on=True):
-    """Everything lowered to plain JAX; what is compiled already must go, and go again."""
-    before = _native.FALLBACK
-    jax.clear_caches()
-    _native.FALLBACK = on
-    yield
-    _native.FALLBACK = before
-    jax.clear_caches()
-
-
-@pytest.fixture(params=["kernels", "plain JAX"])
+@pytest.fixture
 def lowering(request):
     with plain_jax(request.param == "plain JAX"):
         yield request.param
+
+
+# Compiling the algorithm in plain JAX takes many seconds.
+each_lowering = pytest.mark.parametrize(
+    ("precision", "lowering"),
+    [("x64", "kernels"), ("float32", "kernels"), ("x64", "plain JAX")],
+    indirect=True,
+)
 
 
 SCALES = [1.0, 255.0, 1e4]
@@ -90,6 +87,12 @@ def cast(lam, x, scale=1.0):
     return jax.tree.map(lambda w: jnp.asarray(np.asarray(w) * scale, x.dtype), lam)
 
 
+@functools.partial(jax.jit, static_argnames="axes")
+def solution_and_gradient(x, lam, g, axes):
+    y, pull = jax.vjp(lambda x, lam: solve(x, lam, axes), x, lam)
+    return y, *pull(g)
+
+
 @pytest.mark.both_precisions
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("kind", KINDS)
@@ -100,15 +103,14 @@ def test_solution_and_gradient_are_exact_at_any_scale(shape, kind, scale):
     want = exact(shape, kind, is_x64())
     x = jnp.asarray(data(shape) * np.asarray(scale, data(shape).dtype))
     lam = cast(lams(shape, kind), x, scale)
-    y, pull = jax.vjp(lambda x, lam: solve(x, lam, axes), x, lam)
+    g = data(shape, seed=3)
+    y, gx, glam = solution_and_gradient(x, lam, jnp.asarray(g), axes)
     eps = float(jnp.finfo(x.dtype).eps)
     np.testing.assert_allclose(y, want.y * scale, rtol=0, atol=20 * eps * np.abs(x).max())
     flat = np.unique(np.asarray(y), return_inverse=True)[1]
     pairs = np.unique(np.stack([flat.ravel(), want.component.ravel()]), axis=1)
     assert len(np.unique(pairs[1])) == pairs.shape[1], "a component is not constant"
 
-    g = data(shape, seed=3)
-    gx, glam = pull(jnp.asarray(g))
     want_x, want_w = want.pullback(g, axes)
     near = {"rtol": 0, "atol": 200 * eps}
     np.testing.assert_allclose(gx, want_x, **near)
@@ -192,7 +194,7 @@ def test_iterations_stop_per_element():
     assert info.iterations[2] == 1
 
 
-@pytest.mark.both_precisions
+@each_lowering
 def test_batch_mates_change_no_bit(lowering):
     """Images and channels, one of them slow, one NaN, one infinite, one with a bad λ."""
     x = np.stack([data((12, 10, 3), seed) for seed in range(3)])
@@ -223,21 +225,21 @@ def test_one_thread_or_many_give_the_same_bits():
     np.testing.assert_array_equal(many[4], solve(x[4], 0.2, (0, 1), solver))
 
 
-@pytest.mark.both_precisions
+@each_lowering
 def test_extreme_lambda(lowering):
     x = jnp.asarray(data((6, 7, 3)))
     for axes in ((0, 1), (0, 1, 2)):
-        np.testing.assert_array_equal(solve(x, 0.0, axes), x)
+        f = jax.jit(lambda x, lam, axes=axes: solve(x, lam, axes, return_info=True))
         mean = np.broadcast_to(np.mean(np.asarray(x), axes, np.float64, keepdims=True), x.shape)
         largest = jnp.expand_dims(jaxtv.max_lambda(x, axes), axes)
-        for lam in (1.01 * largest, 1e6, np.inf):
-            y, info = solve(x, lam, axes, return_info=True)
+        np.testing.assert_array_equal(f(x, 0 * largest)[0], x)
+        for lam in (1.01 * largest, *(jnp.full_like(largest, v) for v in (1e6, np.inf))):
+            y, info = f(x, lam)
             np.testing.assert_allclose(y, mean, rtol=1e-6)
             assert info.converged.all()
             assert np.all(y == y[(slice(1),) * 2])
 
 
-@pytest.mark.both_precisions
 def test_no_edges_and_nothing():
     x = jnp.ones((1, 1, 2))
     np.testing.assert_array_equal(solve(x, 0.3, (0, 1)), x)
@@ -246,7 +248,7 @@ def test_no_edges_and_nothing():
     assert info.gap.shape == (0,)
 
 
-@pytest.mark.both_precisions
+@each_lowering
 def test_huge_and_tiny_values(lowering):
     """Scaling by a power of two scales every bit; the largest floats do not overflow."""
     x, lam = jnp.asarray(data((10, 12))), jnp.asarray(0.25, data((1, 1)).dtype)
@@ -259,7 +261,6 @@ def test_huge_and_tiny_values(lowering):
         )
 
 
-@pytest.mark.both_precisions
 def test_inner_solvers_agree():
     x = jnp.asarray(data((9, 11)))
     want = solve(x, 0.25, (0, 1))
@@ -269,10 +270,15 @@ def test_inner_solvers_agree():
         assert info.converged
 
 
-@pytest.mark.both_precisions
 @pytest.mark.parametrize(
-    ("shape", "axes"),
-    [((2, 9, 8, 3), (1, 2)), ((5, 4, 6), (2, 0, 1)), ((2, 2, 3, 2, 3, 2), range(1, 6))],
+    ("precision", "shape", "axes"),
+    [
+        ("x64", (2, 9, 8, 3), (1, 2)),
+        ("x64", (5, 4, 6), (2, 0, 1)),
+        ("x64", (2, 2, 3, 2, 3, 2), range(1, 6)),
+        ("float32", (2, 9, 8, 3), (1, 2)),
+    ],
+    indirect=["precision"],
 )
 def test_kernels_and_plain_jax_agree(shape, axes):
     """In five axes the masks have two planes."""
@@ -297,7 +303,7 @@ def test_kernels_and_plain_jax_agree(shape, axes):
         assert np.abs(iterations - plain_iterations).max() <= 2
 
 
-@pytest.mark.both_precisions
+@each_lowering
 def test_acceleration(lowering):
     """Far fewer iterations than without momentum."""
     x = jnp.asarray(data((40, 40), scale=3.0))
@@ -306,19 +312,17 @@ def test_acceleration(lowering):
     assert info.iterations <= 60  # 51; without momentum 271
 
 
-@pytest.mark.both_precisions
 @pytest.mark.parametrize("axes", [(0, 1), (1, 0)])
 def test_edges_without_weight_hold_nothing_together(axes):
     """Repeated samples on both sides of a zero weight: the derivative is I, not a mean."""
     x = jnp.ones((3, 4))
     lam = tuple(jnp.zeros((2, 4) if a == 0 else (3, 3)).at[0, 0].set(0.1) for a in axes)
-    jacobian = jax.jacrev(lambda x: solve(x, lam, axes))(x).reshape(12, 12)
+    jacobian = jax.jit(jax.jacrev(lambda x: solve(x, lam, axes)))(x).reshape(12, 12)
     want = np.eye(12)
     want[np.ix_([0, 1, 4], [0, 1, 4])] = 1 / 3
     np.testing.assert_allclose(jacobian, want, atol=1e-6)
 
 
-@pytest.mark.both_precisions
 @pytest.mark.parametrize("shape", [(1, 1), (7, 9), (40, 40)])
 def test_labels_of_plain_jax_are_the_components(shape):
     """Random mazes, where labels have far to travel."""
@@ -368,15 +372,16 @@ def test_warm_start(axes):
     np.testing.assert_array_equal(solve(x, 0.25, axes, solver, return_dual=True)[1][0], dual[0])
 
 
-@pytest.mark.both_precisions
+@each_lowering
 def test_warm_start_from_the_largest_numbers(lowering):
     """No dual is so large: a start is cut down to what one can be, so that no sum is inf."""
     x = jnp.asarray(data((6, 5, 3), scale=0.1))
     solver = jaxtv.AcceleratedDykstra(tol=1e-6)
-    largest = jnp.full_like(x, jnp.finfo(x.dtype).max)
-    y = solve(x, 0.025, (0, 1, 2), solver)
-    start = (largest, largest)
-    far, info = solve(x, 0.025, (0, 1, 2), solver, return_info=True, init_dual=start)
+    f = jax.jit(
+        lambda x, start: solve(x, 0.025, (0, 1, 2), solver, return_info=True, init_dual=start)
+    )
+    y, _ = f(x, (jnp.zeros_like(x),) * 2)
+    far, info = f(x, (jnp.full_like(x, jnp.finfo(x.dtype).max),) * 2)
     assert info.converged
     np.testing.assert_allclose(far, y, atol=2e-4)
 
@@ -435,61 +440,62 @@ def test_duality_gap_is_a_certificate_for_any_y(axes):
 # ---- transformations
 
 
-@pytest.mark.both_precisions
 def test_transformations():
     x = jnp.asarray(data((4, 7, 6)))
     lam = jnp.asarray([0.1, 0.2, 0.3, 0.4], x.dtype)
-    f = lambda x, lam: solve(x, lam, (0, 1))
+    f = jax.jit(lambda x, lam: solve(x, lam, (0, 1)))
     alone = jnp.stack([f(v, w) for v, w in zip(x, lam)])
-    np.testing.assert_array_equal(jax.vmap(f)(x, lam), alone)
-    np.testing.assert_array_equal(jax.vmap(f, (2, None), 2)(x, lam[0]), f(x, lam[0]))
+    np.testing.assert_array_equal(jax.jit(jax.vmap(f))(x, lam), alone)
+    np.testing.assert_array_equal(jax.jit(jax.vmap(f, (2, None), 2))(x, lam[0]), f(x, lam[0]))
     loss = lambda x, lam: jnp.sum(f(x, lam) ** 3)
-    grads = jax.vmap(jax.grad(loss, (0, 1)))(x, lam)
-    one = jax.grad(loss, (0, 1))(x[1], lam[1])
+    grads = jax.jit(jax.vmap(jax.grad(loss, (0, 1))))(x, lam)
+    one = jax.jit(jax.grad(loss, (0, 1)))(x[1], lam[1])
     np.testing.assert_allclose(grads[0][1], one[0], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(grads[1][1], one[1], rtol=1e-5)
-    remat = jax.grad(jax.checkpoint(loss), (0, 1))(x[1], lam[1])
+    remat = jax.jit(jax.grad(jax.checkpoint(loss), (0, 1)))(x[1], lam[1])
     np.testing.assert_array_equal(remat[0], one[0])
-    forward = jax.jacfwd(loss, (0, 1))(x[1], lam[1])
+    forward = jax.jit(jax.jacfwd(loss, (0, 1)))(x[1], lam[1])
     np.testing.assert_allclose(forward[0], one[0], rtol=1e-5, atol=1e-6)
     step = lambda v, w: (f(v, w), jnp.sum(v))
-    looped, _ = jax.lax.scan(step, x[0], lam)
+    looped, _ = jax.jit(lambda x, lam: jax.lax.scan(step, x, lam))(x[0], lam)
     want = x[0]
     for w in lam:
         want = f(want, w)
     np.testing.assert_allclose(looped, want, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.both_precisions
 def test_hessian():
     """d²/dx² of |prox|²/2 is P (the prox is piecewise affine): symmetric, all ways."""
     x = jnp.asarray(data((3, 4)))
     f = lambda x: 0.5 * jnp.sum(solve(x, 0.25, (0, 1)) ** 2)
     hessians = [
-        a(b(f))(x).reshape(12, 12)
+        jax.jit(a(b(f)))(x).reshape(12, 12)
         for a in (jax.jacfwd, jax.jacrev)
         for b in (jax.jacfwd, jax.jacrev)
     ]
-    P_ = jax.jacrev(lambda x: solve(x, 0.25, (0, 1)))(x).reshape(12, 12)
+    P_ = jax.jit(jax.jacrev(lambda x: solve(x, 0.25, (0, 1))))(x).reshape(12, 12)
     for h in hessians:
         np.testing.assert_allclose(h, P_ @ P_, atol=1e-6)
 
 
-@pytest.mark.both_precisions
+@each_lowering
 def test_shard_map(lowering):
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
     x = jnp.asarray(data((8, 6, 5)))
     f = lambda x, lam: solve(x, lam, (1, 2), jaxtv.AcceleratedDykstra(tol=1e-5))
     inside = jax.shard_map(f, mesh=mesh, in_specs=(P("data"), P()), out_specs=P("data"))
     lam = jnp.asarray(0.2, x.dtype)
-    np.testing.assert_allclose(jax.jit(inside)(x, lam), f(x, lam), rtol=1e-6, atol=1e-6)
-    loss = lambda f: lambda x, lam: jnp.sum(f(x, lam) ** 2)
-    got, want = (jax.jit(jax.grad(loss(h), (0, 1)))(x, lam) for h in (inside, f))
-    np.testing.assert_allclose(got[0], want[0], rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(got[1], want[1], rtol=1e-5)
+
+    def everything(f):
+        y, pull = jax.vjp(f, x, lam)
+        return y, *pull(2 * y)
+
+    got, want = (jax.jit(everything, static_argnums=0)(g) for g in (inside, f))
+    np.testing.assert_allclose(got[0], want[0], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(got[1], want[1], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(got[2], want[2], rtol=1e-5)
 
 
-@pytest.mark.both_precisions
 def test_batch_sharded_has_no_collective():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     x = data((8, 6, 5))
@@ -503,7 +509,6 @@ def test_batch_sharded_has_no_collective():
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.both_precisions
 def test_other_platforms_are_plain_jax():
     f = jax.jit(jax.grad(lambda x: jnp.sum(solve(x, 0.3, (0, 1)) ** 2)))
     traced = f.trace(jnp.asarray(data((8, 8))))
@@ -513,7 +518,6 @@ def test_other_platforms_are_plain_jax():
 # ---- layers, arguments
 
 
-@pytest.mark.both_precisions
 @pytest.mark.parametrize("flavour", ["linen", "nnx"])
 def test_layers(flavour):
     from flax import nnx
@@ -549,7 +553,6 @@ def test_bad_arguments():
     assert hash(jaxtv.AcceleratedDykstra()) == hash(jaxtv.AcceleratedDykstra(tol=1e-5))
 
 
-@pytest.mark.both_precisions
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_types(dtype):
     x = jnp.asarray(data((9, 11)), dtype)
@@ -560,8 +563,7 @@ def test_half_types(dtype):
     assert pull(jnp.ones_like(y))[0].dtype == dtype
 
 
-@pytest.mark.both_precisions
-def test_hostile_calls_are_refused():
+def test_wrong_calls_of_the_targets_are_refused():
     """Straight at the targets."""
     x = jnp.zeros((4, 5), jnp.float32)
     masks = jnp.zeros((1, 4, 5), jnp.uint8)
