@@ -53,7 +53,7 @@ def results(solver, x, target, lam: float) -> tuple[np.ndarray, ...]:
     lams = tuple(jnp.full_like(jnp.diff(x, axis=axis), lam) for axis in (1, 2))
 
     def loss(x, lams):
-        y = jaxtv.prox_tv2d(x, lams, solver=solver)
+        y = jaxtv.prox_tv2d(x, lams, axes=(1, 2), solver=solver)
         return 0.5 * jnp.sum((y - target) ** 2), y
 
     (gx, glam), y = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(x, lams)

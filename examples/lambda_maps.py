@@ -76,7 +76,7 @@ def train(clean: Array, init_lam: float, crop: int, steps: int, key: Array) -> L
         noisy = target + NOISE * jax.random.normal(noise, target.shape)
 
         def loss(model):
-            return jnp.mean((jaxtv.prox_tv2d(noisy, model(noisy)) - target) ** 2)
+            return jnp.mean((jaxtv.prox_tv2d(noisy, model(noisy), axes=(1, 2)) - target) ** 2)
 
         optimizer.update(model, nnx.grad(loss)(model))
 
@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> Result:
     result = Result(
         psnr(noisy[1], halves[1]),
         psnr(jaxtv.prox_tv2d(noisy[1], lam), halves[1]),
-        psnr(jaxtv.prox_tv2d(noisy[1][None], model(noisy[1][None]))[0], halves[1]),
+        psnr(jaxtv.prox_tv2d(noisy[1][None], model(noisy[1][None]), axes=(1, 2))[0], halves[1]),
     )
     print(f"noisy              {result.noisy:6.2f} dB")
     print(f"one λ = {lam:.3f}      {result.scalar:6.2f} dB")

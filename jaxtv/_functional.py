@@ -9,17 +9,10 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxtv import _primitive
-from jaxtv._prox import (
-    Lam,
-    _as_axes,
-    as_float_array,
-    normalise_lam,
-    prox_tv,
-    resolve_axes,
-    weighted_variation,
-    without_overflow,
-)
+from jaxtv import _arguments, _overflow, _primitive
+from jaxtv._arguments import Lam
+from jaxtv._dtypes import compute_dtype
+from jaxtv._prox import bounded_weights, prox_tv, weighted_variation
 from jaxtv._solvers import AcceleratedDykstra, Dykstra
 
 
@@ -37,7 +30,7 @@ def total_variation(x: ArrayLike, lam: Lam = 1.0, *, axes: int | Sequence[int]) 
     Raises:
         TypeError, ValueError: as `prox_tv`.
     """
-    x, resolved, ws = _arguments(x, lam, axes)
+    x, resolved, ws = _checked(x, lam, axes)
     return weighted_variation(x, ws, resolved)
 
 
@@ -65,24 +58,17 @@ def duality_gap(x: ArrayLike, y: ArrayLike, lam: Lam, *, axes: int | Sequence[in
     Raises:
         TypeError, ValueError: as `prox_tv`; ValueError where y is not shaped as x.
     """
-    x, resolved, ws = _arguments(x, lam, axes)
-    y = as_float_array(y, "y").astype(x.dtype)
-    if y.shape != x.shape:
-        raise ValueError(f"`y` must be shaped as x, {x.shape}, got {y.shape}.")
+    x, resolved, ws = _checked(x, lam, axes)
+    y = _arguments.same_shape(y, x, "y")
     if x.size == 0:
         return jnp.sum(x, resolved)
-    unit, (x, y, *ws) = without_overflow(resolved, x, y, *ws)
-    gap = (
-        _gap_of_any_nd(x, y, ws, resolved) if resolved[1:] else _gap_of_any(x, y, ws[0], *resolved)
-    )
-    return gap / unit / unit
+    factor, (x, y, *ws) = _overflow.scaled_for_squares(resolved, x, y, *ws)
+    gap = _gap_1d(x, y, ws[0], *resolved) if len(resolved) == 1 else _gap_nd(x, y, ws, resolved)
+    return gap / factor / factor
 
 
-def _gap_of_any_nd(x: Array, y: Array, ws: Sequence[Array], axes: tuple[int, ...]) -> Array:
-    x, y, ws = jax.lax.stop_gradient((x, y, ws))
-    # No dual exceeds Σ|x − mean|: with weights cut down to that, λ = inf has a finite gap.
-    enough = jnp.sum(jnp.abs(x - jnp.mean(x, axis=axes, keepdims=True)), axis=axes, keepdims=True)
-    ws = [jnp.minimum(w, enough) for w in ws]
+def _gap_nd(x: Array, y: Array, ws: Sequence[Array], axes: tuple[int, ...]) -> Array:
+    ws = bounded_weights(x, ws, axes)
     order, solver = axes[::-1], AcceleratedDykstra(tol=1e-6)
     zeros = [jnp.zeros_like(x) for _ in order[1:]]
     duals = _primitive.converged(x, zeros, ws[::-1], axes=order, solver=solver)[4:]
@@ -93,8 +79,7 @@ def _gap_of_any_nd(x: Array, y: Array, ws: Sequence[Array], axes: tuple[int, ...
     return jnp.maximum(gap + 0.5 * jnp.sum((y - r) ** 2, axis=axes), 0)
 
 
-def _gap_of_any(x: Array, y: Array, w: Array, axis: int) -> Array:
-    x, y, w = jax.lax.stop_gradient((x, y, w))
+def _gap_1d(x: Array, y: Array, w: Array, axis: int) -> Array:
     cumulative = jnp.cumsum(y - x, axis=axis)
     edges = jax.lax.slice_in_dim(cumulative, 0, max(x.shape[axis] - 1, 0), axis=axis)
     u = jnp.clip(edges, -w, w) if edges.size else edges
@@ -103,8 +88,8 @@ def _gap_of_any(x: Array, y: Array, w: Array, axis: int) -> Array:
     pad = [(0, 0)] * x.ndim
     before, after = list(pad), list(pad)
     before[axis], after[axis] = (1, 0), (0, 1)
-    miss = y - (x - jnp.pad(u, before) + jnp.pad(u, after))
-    return jnp.sum(variation, axis=axis) + 0.5 * jnp.sum(miss**2, axis=axis)
+    residual = y - (x - jnp.pad(u, before) + jnp.pad(u, after))
+    return jnp.sum(variation, axis=axis) + 0.5 * jnp.sum(residual**2, axis=axis)
 
 
 def max_lambda(x: ArrayLike, axes: int | Sequence[int]) -> Array:
@@ -126,7 +111,7 @@ def max_lambda(x: ArrayLike, axes: int | Sequence[int]) -> Array:
     Raises:
         TypeError, ValueError: as `prox_tv`.
     """
-    x, resolved, _ = _arguments(x, 0.0, axes)
+    x, resolved, _ = _checked(x, 0.0, axes)
     if x.size == 0:
         return jnp.zeros([d for a, d in enumerate(x.shape) if a not in resolved], x.dtype)
     centred = x - jnp.mean(x, axis=resolved, keepdims=True)
@@ -143,7 +128,7 @@ def _climb_to_max_lambda(centred: Array, axes: tuple[int, ...]) -> Array:
     unit = jnp.where(scale > 0, centred / jnp.where(scale > 0, scale, 1), 0)
 
     def ratio(y):
-        variation = weighted_variation(y, normalise_lam(1.0, y, axes), axes)
+        variation = weighted_variation(y, _arguments.weights(1.0, y, axes), axes)
         inner = jnp.sum(unit * y, axis=axes)
         return jnp.where(variation > 0, inner / jnp.where(variation > 0, variation, 1), 0)
 
@@ -165,8 +150,9 @@ def _climb_to_max_lambda(centred: Array, axes: tuple[int, ...]) -> Array:
     return lam * jnp.squeeze(scale, axes)
 
 
-def _arguments(x, lam, axes):
-    x = as_float_array(x, "x")
-    resolved = resolve_axes(_as_axes(axes), x.ndim)
-    x = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
-    return x, resolved, normalise_lam(lam, x, resolved)
+def _checked(x, lam, axes) -> tuple[Array, tuple[int, ...], tuple[Array, ...]]:
+    """(x in the dtype that it is computed in, the axes counted from the first, weights)."""
+    x = _arguments.float_array(x, "x")
+    resolved = _arguments.resolve_axes(_arguments.named_axes(axes), x.ndim)
+    x = x.astype(compute_dtype(x.dtype))
+    return x, resolved, _arguments.weights(lam, x, resolved)

@@ -7,25 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend.mlir import ir
 from jax.interpreters import mlir
 
 from jaxtv import _native
+from jaxtv._dtypes import is_half
 
 # For tests without a GPU: CPU target -> the target of its CUDA kernel, emulated on the CPU.
 EMULATED: dict[str, str] = {}
-
-
-def is_half(dtype: Any) -> bool:
-    """Whether samples of this dtype are computed in float32."""
-    return dtype in (jnp.bfloat16, jnp.float16)
-
-
-def compute_dtype(dtype: Any) -> Any:
-    """The dtype that samples of `dtype` are computed in, which is that of their weights."""
-    return np.dtype("float32") if is_half(dtype) else dtype
 
 
 # Shardy names factors i..z, then z_1, z_2, ...

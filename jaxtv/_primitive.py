@@ -1,16 +1,15 @@
-"""The JAX primitives: forward, tangent and adjoint of each operation, with all their rules.
+"""The JAX primitives: forward, JVP and VJP of each operation, with all their rules.
 
-An operation is three FFI targets. The forward is a primitive with a JVP rule; tangent (JVP) and
-adjoint (VJP) are a pair of linear primitives that are each other's transpose. From these JAX
-derives every mode of differentiation, at any order, under `jit`, `vmap`, `scan` and `shard_map`.
-That is why these are primitives and not a `jax.custom_vjp`, which has no forward mode. The adjoint
-is the paper's Eq. 8 as a segment mean: O(n), no linear solve.
+An operation is three FFI targets. The forward is a primitive with a JVP rule. The JVP and the VJP
+are linear primitives, each the transpose of the other. From these JAX derives every mode of
+differentiation, at any order, under `jit`, `vmap`, `scan` and `shard_map`. A `jax.custom_vjp`
+would have no forward mode. The VJP is the paper's Eq. 8 as a segment mean: O(n), no linear solve.
 
 Weights have the shape of x with size 1 (one λ per signal) or n-1 (one per edge) along their axis.
 
 x may be a half type (not where `prox1d_info` returns a gap). Its result, tangent and cotangent are
-of that type too, weights and all that is computed float32. The CUDA kernels convert as they load
-and store; everywhere else the lowering converts (`_in_float32`).
+of that type too; weights are float32, and so is everything that is computed. The CUDA kernels
+convert as they load and store; everywhere else the lowering converts (`_in_float32`).
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
-from jaxtv import _converged, _fallback, _lowering
-from jaxtv._lowering import compute_dtype, is_half
+from jaxtv import _converged, _edge_codes, _fallback, _lowering
+from jaxtv._dtypes import compute_dtype, is_half
 from jaxtv._solvers import (
     AcceleratedDykstra,
     Direct,
@@ -183,48 +182,48 @@ def _dense(t, like):
     return jnp.zeros_like(like) if _is_zero(t) else t
 
 
+def _jvp_of_linear(primitive: Primitive, num_residuals: int, primals, tangents, **params):
+    """JVP rule of a primitive that is linear in all operands but the first `num_residuals`."""
+    out = _bind(primitive, *primals, **params)
+    linear = tangents[num_residuals:]
+    if all(map(_is_zero, linear)):
+        return out, [_zero_of(o) for o in out]
+    dense = [_dense(t, p) for t, p in zip(linear, primals[num_residuals:])]
+    return out, _bind(primitive, *primals[:num_residuals], *dense, **params)
+
+
 def _def_linear_pair(
-    push: Primitive, pull: Primitive, num_residuals: int, pull_params: Callable
+    jvp: Primitive, vjp: Primitive, num_residuals: int, vjp_params: Callable
 ) -> None:
-    """Make `push` (tangents in, tangents out) and `pull` (its adjoint) each other's transpose.
+    """Make `jvp` (tangents in, tangents out) and `vjp` each other's transpose.
 
     The first `num_residuals` operands say where the linear map was taken; it is piecewise constant
-    in them, so they have no derivative. `pull_params` gives pull's parameters from push's ones and
-    the abstract operands of push.
+    in them, so they have no derivative. `vjp_params` gives the parameters of `vjp` from those of
+    `jvp` and the abstract operands of `jvp`.
     """
 
-    def jvp(primitive, primals, tangents, **params):
-        residuals = primals[:num_residuals]
-        out = _bind(primitive, *primals, **params)
-        linear = tangents[num_residuals:]
-        if all(map(_is_zero, linear)):
-            return out, [_zero_of(o) for o in out]
-        dense = [_dense(t, p) for t, p in zip(linear, primals[num_residuals:])]
-        return out, _bind(primitive, *residuals, *dense, **params)
-
-    def transpose_push(cts, *operands, **params):
+    def transpose_jvp(cts, *operands, **params):
         residuals, linear = operands[:num_residuals], operands[num_residuals:]
         avals = [v.aval if ad.is_undefined_primal(v) else jax.typeof(v) for v in linear]
         (ct,) = cts
         if _is_zero(ct):
             grads = [ad.Zero(a) for a in avals]
         else:
-            grads = _bind(pull, *residuals, ct, **pull_params(params, avals))
+            grads = _bind(vjp, *residuals, ct, **vjp_params(params, avals))
         wanted = [g if ad.is_undefined_primal(v) else None for g, v in zip(grads, linear)]
         return [None] * num_residuals + wanted
 
-    def transpose_pull(cts, *operands, **params):
+    def transpose_vjp(cts, *operands, **params):
         residuals, (g,) = operands[:num_residuals], operands[num_residuals:]
         if all(map(_is_zero, cts)):
             return [None] * num_residuals + [ad.Zero(g.aval)]
         dense = [jnp.zeros(c.aval.shape, c.aval.dtype) if _is_zero(c) else c for c in cts]
         params = {k: v for k, v in params.items() if k != "edge"}
-        return [None] * num_residuals + list(_bind(push, *residuals, *dense, **params))
+        return [None] * num_residuals + list(_bind(jvp, *residuals, *dense, **params))
 
-    ad.primitive_jvps[push] = partial(jvp, push)
-    ad.primitive_jvps[pull] = partial(jvp, pull)
-    ad.primitive_transposes[push] = transpose_push
-    ad.primitive_transposes[pull] = transpose_pull
+    for primitive, transpose in ((jvp, transpose_jvp), (vjp, transpose_vjp)):
+        ad.primitive_jvps[primitive] = partial(_jvp_of_linear, primitive, num_residuals)
+        ad.primitive_transposes[primitive] = transpose
 
 
 # ---------------------------------------------------------------------------- 1D
@@ -276,19 +275,16 @@ def prox1d_info(x, w, *, axis: int, solver: Solver1D):
 # ---------------------------------------------------------------------------- Dykstra
 
 
-def _masks_like(x, axes: Sequence[int], iterations: int):
-    """Two bits per sample and pass, four passes to a byte: batch dims, planes, core dims."""
-    first = min(axes)
-    planes = -(-iterations * len(axes) // 4)
-    shape = (*x.shape[:first], planes, *x.shape[first:])
+def _edge_codes_like(x, axes: Sequence[int], passes: int):
+    shape = _edge_codes.packed_shape(x.shape, axes, passes)
     return x.update(shape=shape, dtype=np.dtype("uint8"), weak_type=False)
 
 
 def _dykstra_with_codes_abstract(x, *ws, axes, iterations, **_):
-    return [_like(x), _masks_like(x, axes, iterations)]
+    return [_like(x), _edge_codes_like(x, axes, iterations * len(axes))]
 
 
-def _dykstra_vjp_abstract(masks, g, *, axes, edge, **_):
+def _dykstra_vjp_abstract(codes, g, *, axes, edge, **_):
     sizes = [g.shape[a] - 1 if per_edge else 1 for a, per_edge in zip(axes, edge)]
     dtype = compute_dtype(g.dtype)
     return [_like(g), *(_like(g, axis=a, size=s, dtype=dtype) for a, s in zip(axes, sizes))]
@@ -296,7 +292,7 @@ def _dykstra_vjp_abstract(masks, g, *, axes, edge, **_):
 
 _dykstra_p = _make("dykstra", lambda x, *ws, **_: [_like(x)])
 _dykstra_with_codes_p = _make("dykstra_with_codes", _dykstra_with_codes_abstract)
-_dykstra_jvp_p = _make("dykstra_jvp", lambda masks, tx, *tws, **_: [_like(tx)])
+_dykstra_jvp_p = _make("dykstra_jvp", lambda codes, tx, *tws, **_: [_like(tx)])
 _dykstra_vjp_p = _make("dykstra_vjp", _dykstra_vjp_abstract)
 
 
@@ -313,13 +309,13 @@ def _dykstra_jvp(primitive, primals, tangents, **params):
     if all(map(_is_zero, tangents)):
         out = _bind(primitive, *primals, **params)
         return out, [_zero_of(o) for o in out]
-    y, masks = _bind(_dykstra_with_codes_p, *primals, **params)
+    y, edge_codes = _bind(_dykstra_with_codes_p, *primals, **params)
     dense = [_dense(t, p) for t, p in zip(tangents, primals)]
     axes, iterations = params["axes"], params["iterations"]
-    (ty,) = _bind(_dykstra_jvp_p, masks, *dense, axes=axes, iterations=iterations)
+    (ty,) = _bind(_dykstra_jvp_p, edge_codes, *dense, axes=axes, iterations=iterations)
     if primitive is _dykstra_p:
         return [y], [ty]
-    return [y, masks], [ty, _zero_of(masks)]
+    return [y, edge_codes], [ty, _zero_of(edge_codes)]
 
 
 ad.primitive_jvps[_dykstra_p] = partial(_dykstra_jvp, _dykstra_p)
@@ -349,10 +345,11 @@ def _converged_fallback(x, *operands, axes, gap_tol, sweeps, inner):
     def prox(x, w, axis):
         return prox1d(x, w, axis=axis, solver=inner)
 
-    def means(y, joined):
-        masks = _converged.joined_codes(joined, axes)
-        still = [jnp.zeros_like(jax.lax.slice_in_dim(y, 0, 1, axis=a)) for a in axes]
-        return _bind(_components_jvp_p, masks, y, *still, axes=axes)[0]
+    def means(y, inside):
+        codes = [_edge_codes.of_inside(edges, a) for edges, a in zip(inside, axes, strict=True)]
+        edge_codes = _edge_codes.pack(codes, axes)
+        zeros = [jnp.zeros_like(jax.lax.slice_in_dim(y, 0, 1, axis=a)) for a in axes]
+        return _bind(_components_jvp_p, edge_codes, y, *zeros, axes=axes)[0]
 
     return _converged.solve(
         x, *operands, prox1d=prox, means=means, axes=axes, tol=gap_tol, max_iterations=sweeps
@@ -378,7 +375,7 @@ _converged_p = _make(
 )
 _components_jvp_p = _make(
     "components_jvp",
-    lambda masks, tx, *tws, **_: [_like(tx)],
+    lambda codes, tx, *tws, **_: [_like(tx)],
     fallback=_converged.components_jvp,
     attributes=_components_attributes,
 )
@@ -399,9 +396,9 @@ def _converged_jvp(primals, tangents, **params):
     zeros = [_zero_of(r) for r in rest]
     if all(map(_is_zero, (tx, *tws))):
         return out, [_zero_of(y), *zeros]
-    masks = _converged.edge_codes(y, ws, axes)
+    edge_codes = _edge_codes.of_solution(y, ws, axes)
     dense = [_dense(t, p) for t, p in zip((tx, *tws), (primals[0], *ws))]
-    (ty,) = _bind(_components_jvp_p, masks, *dense, axes=axes)
+    (ty,) = _bind(_components_jvp_p, edge_codes, *dense, axes=axes)
     return out, [ty, *zeros]
 
 

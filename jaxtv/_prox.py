@@ -1,24 +1,28 @@
-"""The public prox functions: check arguments, normalise axes and λ, bind the primitives."""
+"""The public prox functions: normalise axes and λ, bind the primitives."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, overload
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxtv import _primitive
-from jaxtv._solvers import AcceleratedDykstra, Direct, Dykstra, Solver1D, SolverND
+from jaxtv import _arguments, _overflow, _primitive
+from jaxtv._arguments import Lam
+from jaxtv._dtypes import compute_dtype
+from jaxtv._solvers import (
+    AcceleratedDykstra,
+    Direct,
+    Dykstra,
+    Solver1D,
+    SolverND,
+    fitting_1d,
+    fitting_solver,
+)
 
-Lam = ArrayLike | Sequence[ArrayLike]
-
-_FLOATS = ("float32", "float64", "bfloat16", "float16")
+Dual = tuple[Array, ...]
 
 
 class Info(NamedTuple):
@@ -39,6 +43,33 @@ class Info(NamedTuple):
     converged: Array
 
 
+@overload
+def prox_tv1d(
+    x: ArrayLike,
+    lam: ArrayLike,
+    *,
+    axis: int = -1,
+    solver: Solver1D = ...,
+    return_info: Literal[False] = False,
+) -> Array: ...
+@overload
+def prox_tv1d(
+    x: ArrayLike,
+    lam: ArrayLike,
+    *,
+    axis: int = -1,
+    solver: Solver1D = ...,
+    return_info: Literal[True],
+) -> tuple[Array, Info]: ...
+@overload
+def prox_tv1d(
+    x: ArrayLike,
+    lam: ArrayLike,
+    *,
+    axis: int = -1,
+    solver: Solver1D = ...,
+    return_info: bool,
+) -> Array | tuple[Array, Info]: ...
 def prox_tv1d(
     x: ArrayLike,
     lam: ArrayLike,
@@ -46,7 +77,7 @@ def prox_tv1d(
     axis: int = -1,
     solver: Solver1D = Direct(),  # noqa: B008 (frozen)
     return_info: bool = False,
-) -> Any:
+) -> Array | tuple[Array, Info]:
     r"""Prox of 1D total variation along one axis (paper, Eq. 1).
 
     Computes $\arg\min_y\,\tfrac12\|y-x\|^2 + \sum_e \lambda_e |y_{e+1}-y_e|$ for every signal along
@@ -70,17 +101,45 @@ def prox_tv1d(
         TypeError: x or `lam` is not a float array, or `solver` is not a 1D solver.
         ValueError: `axis` is out of range, `lam` does not fit, or a concrete λ is negative or NaN.
     """
-    return _prox1d(x, lam, _as_axis(axis, "axis"), "axis", solver, return_info)
+    axes = (_arguments.integer(axis, "axis"),)
+    return _prox(x, lam, axes, "axis", fitting_1d(solver), return_info)
 
 
+@overload
 def prox_tv2d(
     X: ArrayLike,
     lam: Lam,
     *,
-    axes: Sequence[int] = (-2, -1),
+    axes: Sequence[int] | None = None,
+    solver: SolverND = ...,
+    return_info: Literal[False] = False,
+) -> Array: ...
+@overload
+def prox_tv2d(
+    X: ArrayLike,
+    lam: Lam,
+    *,
+    axes: Sequence[int] | None = None,
+    solver: SolverND = ...,
+    return_info: Literal[True],
+) -> tuple[Array, Info]: ...
+@overload
+def prox_tv2d(
+    X: ArrayLike,
+    lam: Lam,
+    *,
+    axes: Sequence[int] | None = None,
+    solver: SolverND = ...,
+    return_info: bool,
+) -> Array | tuple[Array, Info]: ...
+def prox_tv2d(
+    X: ArrayLike,
+    lam: Lam,
+    *,
+    axes: Sequence[int] | None = None,
     solver: SolverND = Dykstra(iterations=4),  # noqa: B008 (frozen)
     return_info: bool = False,
-) -> Any:
+) -> Array | tuple[Array, Info]:
     r"""Prox of anisotropic 2D total variation over two axes (paper, Eq. 2 and Algorithm 1).
 
     Approximates $\arg\min_Y\,\tfrac12\|Y-X\|^2 + \lambda_0\|D_0Y\|_1 + \lambda_1\|D_1Y\|_1$ by a
@@ -107,12 +166,67 @@ def prox_tv2d(
         TypeError: X or `lam` is not a float array, or `solver` is a 1D solver.
         ValueError: `axes` or `lam` do not fit X, or a concrete λ is negative or NaN.
     """
-    axes = _as_axes(axes)
-    if len(axes) != 2:
-        raise ValueError(f"`axes` must name two axes, got {axes!r}.")
+    X = _arguments.float_array(X, "X")
+    axes = _arguments.image_axes(axes, X)
     return prox_tv(X, lam, axes=axes, solver=solver, return_info=return_info)
 
 
+@overload
+def prox_tv(
+    x: ArrayLike,
+    lam: Lam,
+    *,
+    axes: int | Sequence[int],
+    solver: Solver1D | SolverND | None = None,
+    return_info: Literal[False] = False,
+    init_dual: Sequence[ArrayLike] | None = None,
+    return_dual: Literal[False] = False,
+) -> Array: ...
+@overload
+def prox_tv(
+    x: ArrayLike,
+    lam: Lam,
+    *,
+    axes: int | Sequence[int],
+    solver: Solver1D | SolverND | None = None,
+    return_info: Literal[True],
+    init_dual: Sequence[ArrayLike] | None = None,
+    return_dual: Literal[False] = False,
+) -> tuple[Array, Info]: ...
+@overload
+def prox_tv(
+    x: ArrayLike,
+    lam: Lam,
+    *,
+    axes: int | Sequence[int],
+    solver: Solver1D | SolverND | None = None,
+    return_info: Literal[False] = False,
+    init_dual: Sequence[ArrayLike] | None = None,
+    return_dual: Literal[True],
+) -> tuple[Array, Dual]: ...
+@overload
+def prox_tv(
+    x: ArrayLike,
+    lam: Lam,
+    *,
+    axes: int | Sequence[int],
+    solver: Solver1D | SolverND | None = None,
+    return_info: Literal[True],
+    init_dual: Sequence[ArrayLike] | None = None,
+    return_dual: Literal[True],
+) -> tuple[Array, Info, Dual]: ...
+@overload
+def prox_tv(
+    x: ArrayLike,
+    lam: Lam,
+    *,
+    axes: int | Sequence[int],
+    solver: Solver1D | SolverND | None = None,
+    return_info: bool,
+    init_dual: Sequence[ArrayLike] | None = None,
+    return_dual: Literal[False] = False,
+) -> Array | tuple[Array, Info]: ...
+@overload
 def prox_tv(
     x: ArrayLike,
     lam: Lam,
@@ -122,7 +236,17 @@ def prox_tv(
     return_info: bool = False,
     init_dual: Sequence[ArrayLike] | None = None,
     return_dual: bool = False,
-) -> Any:
+) -> Array | tuple[Array, Info] | tuple[Array, Dual] | tuple[Array, Info, Dual]: ...
+def prox_tv(
+    x: ArrayLike,
+    lam: Lam,
+    *,
+    axes: int | Sequence[int],
+    solver: Solver1D | SolverND | None = None,
+    return_info: bool = False,
+    init_dual: Sequence[ArrayLike] | None = None,
+    return_dual: bool = False,
+) -> Array | tuple[Array, Info] | tuple[Array, Dual] | tuple[Array, Info, Dual]:
     r"""Prox of anisotropic total variation over any number of axes.
 
     Computes $\arg\min_y\,\tfrac12\|y-x\|^2 + \sum_a \sum_e \lambda_{a,e} |(D_a y)_e|$. One axis is
@@ -157,42 +281,34 @@ def prox_tv(
             dual was given to, or asked of, a solver without one.
         ValueError: `axes`, `lam` or `init_dual` do not fit x, or a concrete λ is negative or NaN.
     """
-    axes = _as_axes(axes)
-    if isinstance(solver, AcceleratedDykstra) and len(axes) > 1:
+    axes = _arguments.named_axes(axes)
+    solver = fitting_solver(solver, len(axes))
+    if isinstance(solver, AcceleratedDykstra):
         y, info, dual = _converged(x, lam, axes, solver, init_dual)
-        out = (y, *([info] if return_info else []), *([dual] if return_dual else []))
-        return out if len(out) > 1 else y
+        if return_dual:
+            return (y, info, dual) if return_info else (y, dual)
+        return (y, info) if return_info else y
     if init_dual is not None or return_dual:
         raise TypeError(
             f"`init_dual` and `return_dual` need `solver=AcceleratedDykstra(...)` and two axes or "
             f"more, got solver={solver!r} and axes={axes!r}."
         )
-    if len(axes) == 1:
-        return _prox1d(x, lam, axes[0], "axes", Direct() if solver is None else solver, return_info)
-    solver = Dykstra(iterations=4) if solver is None else solver
-    if not isinstance(solver, SolverND):
-        raise TypeError(
-            f"`solver` must be Dykstra or AcceleratedDykstra for {len(axes)} axes, got {solver!r}. "
-            "A 1D solver goes inside it: Dykstra(inner=...)."
-        )
     return _prox(x, lam, axes, "axes", solver, return_info)
 
 
-def _prox1d(x, lam, axis: int, axis_name: str, solver, return_info: bool):
-    if not isinstance(solver, Solver1D):
-        raise TypeError(
-            "`solver` must be a 1D solver (Direct or ProjectedNewton) "
-            f"for one axis, got {solver!r}. Dykstra solves two and more: prox_tv2d or prox_tv."
-        )
-    return _prox(x, lam, (axis,), axis_name, solver, return_info)
-
-
-def _prox(x, lam, axes: tuple[int, ...], axes_name: str, solver, return_info: bool):
-    x = as_float_array(x, "x")
-    axes = resolve_axes(axes, x.ndim, axes_name)
-    ws = normalise_lam(lam, x, axes)
+def _prox(
+    x: ArrayLike,
+    lam: Lam,
+    axes: tuple[int, ...],
+    axes_name: str,
+    solver: Solver1D | Dykstra,
+    return_info: bool,
+) -> Array | tuple[Array, Info]:
+    x = _arguments.float_array(x, "x")
+    axes = _arguments.resolve_axes(axes, x.ndim, axes_name)
+    ws = _arguments.weights(lam, x, axes)
     # Info certifies the result before it is rounded to a half type.
-    work = x.astype(_primitive.compute_dtype(x.dtype)) if return_info else x
+    work = x.astype(compute_dtype(x.dtype)) if return_info else x
     if work.size == 0:
         y, info = work, _empty_info(work, axes)
     elif isinstance(solver, Dykstra):
@@ -203,10 +319,12 @@ def _prox(x, lam, axes: tuple[int, ...], axes_name: str, solver, return_info: bo
     else:
         y, info = _primitive.prox1d(work, ws[0], axis=axes[0], solver=solver), None
     y = y.astype(x.dtype)
-    return (y, info) if return_info else y
+    return y if info is None or not return_info else (y, info)
 
 
-def _dykstra(x, ws, axes, solver: Dykstra, return_info: bool):
+def _dykstra(
+    x: Array, ws: tuple[Array, ...], axes: tuple[int, ...], solver: Dykstra, return_info: bool
+) -> tuple[Array, Info | None]:
     order = axes[::-1]  # the last axis is swept first: rows, then columns
     y = _primitive.dykstra(
         x, ws[::-1], axes=order, iterations=solver.iterations, inner=solver.inner
@@ -214,19 +332,25 @@ def _dykstra(x, ws, axes, solver: Dykstra, return_info: bool):
     if not return_info:
         return y, None
     # x - y is dual feasible by construction, and so this is a certificate (see duality_gap).
-    unit, (small_x, small_y, *small_ws) = without_overflow(axes, x, y, *ws)
-    gap, objective = feasible_gap(small_x, small_y, small_ws, axes)
+    factor, (small_x, small_y, *small_ws) = _overflow.scaled_for_squares(axes, x, y, *ws)
+    gap, objective = _feasible_gap(small_x, small_y, small_ws, axes)
     finite = jnp.all(jnp.isfinite(y), axis=axes)
     iterations = jnp.where(finite, jnp.int32(solver.iterations), jnp.int32(0))
-    return y, Info(gap / unit / unit, iterations, finite & (gap <= 1e-5 * objective))
+    return y, Info(gap / factor / factor, iterations, finite & (gap <= 1e-5 * objective))
 
 
-def _converged(x, lam, axes, solver: AcceleratedDykstra, init_dual):
-    x = as_float_array(x, "x")
-    axes = resolve_axes(axes, x.ndim)
-    work = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
-    ws = normalise_lam(lam, work, axes)
-    dual = _start(work, len(axes) - 1, init_dual)
+def _converged(
+    x: ArrayLike,
+    lam: Lam,
+    axes: tuple[int, ...],
+    solver: AcceleratedDykstra,
+    init_dual: Sequence[ArrayLike] | None,
+) -> tuple[Array, Info, Dual]:
+    x = _arguments.float_array(x, "x")
+    axes = _arguments.resolve_axes(axes, x.ndim)
+    work = x.astype(compute_dtype(x.dtype))
+    ws = _arguments.weights(lam, work, axes)
+    dual = _arguments.start_duals(init_dual, work, len(axes) - 1)
     if work.size == 0:
         return x, _empty_info(work, axes), dual
     y, gap, iterations, converged, *dual = _primitive.converged(
@@ -236,41 +360,23 @@ def _converged(x, lam, axes, solver: AcceleratedDykstra, init_dual):
     return y.astype(x.dtype), info, tuple(dual)
 
 
-def _start(x: Array, count: int, init_dual) -> tuple[Array, ...]:
-    if init_dual is None:
-        return tuple(jnp.zeros_like(x) for _ in range(count))
-    shapes = [np.shape(v) for v in init_dual]
-    if shapes != [x.shape] * count:
-        raise ValueError(
-            f"`init_dual` must have {count} array(s) shaped as x, {x.shape}, got {shapes}."
-        )
-    return tuple(as_float_array(v, "init_dual").astype(x.dtype) for v in init_dual)
+def bounded_weights(x: Array, ws: Sequence[Array], axes: tuple[int, ...]) -> list[Array]:
+    """Weights cut down to a bound that no dual exceeds, Σ|x − mean|: λ = inf has a finite gap."""
+    bound = jnp.sum(jnp.abs(x - jnp.mean(x, axis=axes, keepdims=True)), axis=axes, keepdims=True)
+    return [jnp.minimum(w, bound) for w in ws]
 
 
-def without_overflow(axes, x, *others) -> tuple[Array, list[Array]]:
-    """A power of two per element, shaped as it, and all arrays times that.
-
-    It is 1 but for elements with samples whose squares, or sums of these, would overflow.
-    """
-    x, *others = jax.lax.stop_gradient((x, *others))
-    exponent = jnp.finfo(x.dtype).maxexp
-    large = jnp.max(jnp.abs(x), axis=axes, keepdims=True) > 2.0 ** (3 * exponent // 8)
-    unit = jnp.where(large, 2.0 ** -(5 * exponent // 8), 1.0).astype(x.dtype)
-    return jnp.squeeze(unit, axes), [v * unit for v in (x, *others)]
-
-
-def feasible_gap(x, y, ws, axes) -> tuple[Array, Array]:
+def _feasible_gap(
+    x: Array, y: Array, ws: Sequence[Array], axes: tuple[int, ...]
+) -> tuple[Array, Array]:
     """Duality gap Σ w|Dy| − ⟨x − y, y⟩ of a y with x − y dual feasible, and the objective there."""
-    x, y, ws = jax.lax.stop_gradient((x, y, ws))
-    # No dual exceeds Σ|x − mean|: with weights cut down to that, λ = inf has a finite gap.
-    enough = jnp.sum(jnp.abs(x - jnp.mean(x, axis=axes, keepdims=True)), axis=axes, keepdims=True)
-    tv = weighted_variation(y, [jnp.minimum(w, enough) for w in ws], axes)
+    tv = weighted_variation(y, bounded_weights(x, ws, axes), axes)
     centred = y - jnp.mean(y, axis=axes, keepdims=True)
     gap = tv - jnp.sum((x - y) * centred, axis=axes)
     return jnp.maximum(gap, 0), tv + 0.5 * jnp.sum((x - y) ** 2, axis=axes)
 
 
-def weighted_variation(x, ws, axes) -> Array:
+def weighted_variation(x: Array, ws: Sequence[Array], axes: tuple[int, ...]) -> Array:
     """Σ w|Dx| over all edges of the given axes, per batch element; an edge without a jump is 0."""
     total = jnp.zeros((), x.dtype)
     for w, axis in zip(ws, axes):
@@ -279,127 +385,6 @@ def weighted_variation(x, ws, axes) -> Array:
     return total
 
 
-def _empty_info(x, axes) -> Info:
+def _empty_info(x: Array, axes: tuple[int, ...]) -> Info:
     shape = tuple(d for i, d in enumerate(x.shape) if i not in axes)
     return Info(jnp.zeros(shape, x.dtype), jnp.zeros(shape, jnp.int32), jnp.ones(shape, bool))
-
-
-# ---------------------------------------------------------------------------- argument checks
-
-
-def as_float_array(x: ArrayLike, name: str) -> Array:
-    """`x` as an array of one of the supported float dtypes, or a TypeError that names it."""
-    dtype = getattr(x, "dtype", None)
-    try:
-        x = jnp.asarray(x)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"`{name}` must be an array, got {type(x).__name__}.") from error
-    if x.dtype.name not in _FLOATS:
-        raise TypeError(
-            f"`{name}` must be float32, float64, bfloat16 or float16, got {dtype or x.dtype}. "
-            f"Convert it first, e.g. {name}.astype(jnp.float32)."
-        )
-    return x
-
-
-def _as_axis(axis: Any, name: str) -> int:
-    try:
-        return operator.index(axis)
-    except TypeError:
-        hint = " Under jit, name it in static_argnames." if isinstance(axis, Tracer) else ""
-        raise TypeError(f"`{name}` must be an integer, got {axis!r}.{hint}") from None
-
-
-def _as_axes(axes: Any) -> tuple[int, ...]:
-    if isinstance(axes, str) or not (isinstance(axes, Sequence) or hasattr(axes, "__index__")):
-        raise TypeError(f"`axes` must be an integer or a sequence of integers, got {axes!r}.")
-    axes = axes if isinstance(axes, Sequence) else (axes,)
-    if not axes:
-        raise ValueError("`axes` must name at least one axis, got ().")
-    return tuple(_as_axis(a, "axes") for a in axes)
-
-
-def resolve_axes(axes: Sequence[int], ndim: int, name: str = "axes") -> tuple[int, ...]:
-    """Non-negative axes; ValueError where one is out of range or named twice."""
-    for a in axes:
-        if not -ndim <= a < ndim:
-            raise ValueError(f"`{name}` {a} is out of range for an array of {ndim} dimensions.")
-    out = tuple(a % ndim for a in axes)
-    if len(set(out)) != len(out):
-        raise ValueError(f"`{name}` must be distinct, got {tuple(axes)}.")
-    return out
-
-
-def normalise_lam(lam: Lam, x: Array, axes: Sequence[int]) -> tuple[Array, ...]:
-    """One weight array per axis: shape of x but for size 1 or n-1 along the axis.
-
-    Its dtype is that of x, float32 for half types.
-    """
-    if isinstance(lam, tuple | list):
-        if len(lam) != len(axes):
-            where = " for one axis" if len(axes) == 1 else ""
-            raise ValueError(
-                "`lam` must be a number, an array, or a tuple with one entry per axis "
-                f"({len(axes)}); got {len(lam)} entries{where}."
-            )
-        return tuple(_weights(_as_lam(w, x), x, a, (a,)) for w, a in zip(lam, axes))
-    lam = _as_lam(lam, x)  # converted once: a half-precision λ adds its gradients in float32
-    return tuple(_weights(lam, x, a, axes) for a in axes)
-
-
-def _weights(lam: Array, x: Array, axis: int, prox_axes: Sequence[int]) -> Array:
-    shape, n = np.shape(lam), x.shape[axis]
-    if n <= 1 and len(prox_axes) == 1 and 0 in shape:  # no edges, no weights: λ plays no part
-        lam, shape = jnp.zeros((), lam.dtype), ()
-    padded = (1,) * (x.ndim - len(shape)) + shape
-    edges = max(n - 1, 1)
-    sizes = {a: {1, edges} if len(prox_axes) == 1 else {1} for a in prox_axes}
-    fits = len(shape) <= x.ndim and all(
-        have in sizes.get(a, {1, want}) for a, (have, want) in enumerate(zip(padded, x.shape))
-    )
-    if not fits:
-        along = f"1 or {edges}" if len(prox_axes) == 1 else "1"
-        hint = "" if len(prox_axes) == 1 else " For a weight per edge pass a tuple, one per axis."
-        raise ValueError(
-            f"`lam` of shape {shape} does not fit x of shape {x.shape}: it must broadcast against "
-            f"x with size {along} along axis {', '.join(map(str, prox_axes))}.{hint}"
-            f"{_reshape_hint(shape, x.shape, prox_axes)}"
-        )
-    return jnp.reshape(lam, padded) + jnp.zeros_like(_template(x, axis, padded[axis]), lam.dtype)
-
-
-def _reshape_hint(lam: Sequence[int], x: Sequence[int], prox_axes: Sequence[int]) -> str:
-    """How to pass one λ for each entry of a batch axis, if `lam` is that many numbers."""
-    batch = (a for a in range(len(x)) if a not in prox_axes and lam == (x[a],))
-    axis = next(batch, None)
-    if axis is None:
-        return ""
-    wanted = (lam[0], *(1 for _ in x[axis + 1 :]))
-    return f" One λ for each entry of axis {axis}: lam.reshape{wanted}."
-
-
-def _template(x: Array, axis: int, size: int) -> Array:
-    """Array shaped as the weights that inherits x's sharding and manual (shard_map) axes."""
-    if x.size == 0:
-        return jnp.empty([size if a == axis else d for a, d in enumerate(x.shape)], x.dtype)
-    return jax.lax.slice_in_dim(x, 0, size, axis=axis)
-
-
-def _as_lam(lam: Any, x: Array) -> Array:
-    """λ in the dtype that x is computed in; a number or a float array, >= 0 if concrete."""
-    lam = int(lam) if isinstance(lam, np.integer) else lam
-    dtype = getattr(lam, "dtype", None)
-    number = isinstance(lam, int | float) and not isinstance(lam, bool)
-    if dtype is None and not number:
-        raise TypeError(f"`lam` must be a number or an array, got {type(lam).__name__}.")
-    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"`lam` must be a float array, got {dtype}: use lam.astype(x.dtype).")
-    # A traced λ is not known yet: a bad one then makes its signals NaN.
-    if not isinstance(lam, Tracer) and np.any(~(np.asarray(lam, np.float64) >= 0)):
-        raise ValueError(f"`lam` must be >= 0 and not NaN, got {_brief(lam)}.")
-    return jnp.asarray(lam).astype(_primitive.compute_dtype(x.dtype))
-
-
-def _brief(lam) -> str:
-    values = np.asarray(lam, np.float64)
-    return str(values) if values.ndim == 0 else f"an array with minimum {values.min()}"

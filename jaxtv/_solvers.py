@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import numbers
 from typing import Literal, get_args
 
+from jaxtv import _arguments
+
+LineSearch = Literal["backtracking", "parallel"]
 Kernel = Literal["auto", "taut_string", "decomposition"]
 
 
@@ -36,10 +37,7 @@ class Direct:
     kernel: Kernel = "auto"
 
     def __post_init__(self):
-        if self.kernel not in get_args(Kernel):
-            raise ValueError(
-                f'`kernel` must be "auto", "taut_string" or "decomposition", got {self.kernel!r}.'
-            )
+        _arguments.choice(self.kernel, "kernel", get_args(Kernel))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,15 +54,12 @@ class ProjectedNewton:
 
     tol: float = 1e-6
     max_iterations: int = 100
-    line_search: Literal["backtracking", "parallel"] = "backtracking"
+    line_search: LineSearch = "backtracking"
 
     def __post_init__(self):
-        _check_tol(self.tol)
-        _check_count("max_iterations", self.max_iterations)
-        if self.line_search not in ("backtracking", "parallel"):
-            raise ValueError(
-                f'`line_search` must be "backtracking" or "parallel", got {self.line_search!r}.'
-            )
+        _arguments.tolerance(self.tol, "tol")
+        _arguments.count(self.max_iterations, "max_iterations")
+        _arguments.choice(self.line_search, "line_search", get_args(LineSearch))
 
 
 Solver1D = Direct | ProjectedNewton
@@ -86,7 +81,7 @@ class Dykstra:
     inner: Solver1D = Direct()
 
     def __post_init__(self):
-        _check_count("iterations", self.iterations)
+        _arguments.count(self.iterations, "iterations")
         _check_inner(self.inner)
 
 
@@ -114,24 +109,45 @@ class AcceleratedDykstra:
     inner: Solver1D = Direct()
 
     def __post_init__(self):
-        _check_tol(self.tol)
-        _check_count("max_iterations", self.max_iterations)
+        _arguments.tolerance(self.tol, "tol")
+        _arguments.count(self.max_iterations, "max_iterations")
         _check_inner(self.inner)
 
 
 SolverND = Dykstra | AcceleratedDykstra
 
 
-def _check_tol(tol: float) -> None:
-    if not (isinstance(tol, numbers.Real) and math.isfinite(tol) and tol >= 0):
-        raise ValueError(f"`tol` must be a finite number >= 0, got {tol!r}.")
+def fitting_solver(solver: object, num_axes: int) -> Solver1D | SolverND:
+    """The solver if it fits the number of axes, the default one for None.
+
+    Raises:
+        TypeError: it does not fit.
+    """
+    return fitting_1d(solver) if num_axes == 1 else _fitting_nd(solver, num_axes)
+
+
+def fitting_1d(solver: object) -> Solver1D:
+    """`fitting_solver` for one axis."""
+    solver = Direct() if solver is None else solver
+    if not isinstance(solver, Solver1D):
+        raise TypeError(
+            "`solver` must be a 1D solver (Direct or ProjectedNewton) for one axis, got "
+            f"{solver!r}. Dykstra and AcceleratedDykstra solve over two axes and more."
+        )
+    return solver
+
+
+def _fitting_nd(solver: object, num_axes: int) -> SolverND:
+    solver = Dykstra(iterations=4) if solver is None else solver
+    if not isinstance(solver, SolverND):
+        inner = repr(solver) if isinstance(solver, Solver1D) else "..."
+        raise TypeError(
+            f"`solver` must be Dykstra or AcceleratedDykstra for {num_axes} axes, got {solver!r}. "
+            f"A 1D solver goes inside it: Dykstra(inner={inner})."
+        )
+    return solver
 
 
 def _check_inner(inner: object) -> None:
     if not isinstance(inner, Solver1D):
         raise TypeError(f"`inner` must be a 1D solver (Direct or ProjectedNewton), got {inner!r}.")
-
-
-def _check_count(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"`{name}` must be an integer >= 1, got {value!r}.")

@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxtv import _layer
-from jaxtv._solvers import Solver1D, SolverND
+from jaxtv import _arguments, _layer
+from jaxtv._solvers import Solver1D, SolverND, fitting_solver
 
 __all__ = ["TVLayer"]
 
@@ -55,25 +55,25 @@ class TVLayer(nn.Module):
     param_dtype: jax.typing.DTypeLike = jnp.float32
 
     def __post_init__(self):
-        _layer.check_mode(self.mode)
-        _layer.check_init_lam(self.init_lam, self.trainable)
-        _layer.resolve_solver(_layer.normalize_axes(self.axes), self.solver)
+        _arguments.choice(self.mode, "mode", ("smooth", "sharp"))
+        _arguments.init_lam(self.init_lam, self.trainable)
+        fitting_solver(self.solver, len(_arguments.named_axes(self.axes)))
         super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """The TV prox of x (sharp: 2x minus it), same shape as x."""
         x = jnp.asarray(x)
-        axes = _layer.normalize_axes(self.axes)
+        axes = _arguments.named_axes(self.axes)
         if self.per_channel:
-            _layer.check_channel_axis(x, axes, self.channel_axis)
+            _arguments.channel_axis(self.channel_axis, x, axes)
         return _layer.apply(
             x,
             self._create_lam(x) if self.trainable else self.init_lam,
             axes=axes,
             mode=self.mode,
             channel_axis=self.channel_axis,
-            solver=_layer.resolve_solver(axes, self.solver),
+            solver=fitting_solver(self.solver, len(axes)),
             dtype=self.dtype,
         )
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxtv import _layer
-from jaxtv._solvers import Solver1D, SolverND
+from jaxtv import _arguments, _layer
+from jaxtv._solvers import Solver1D, SolverND, fitting_solver
 
 __all__ = ["TVLayer"]
 
@@ -60,15 +60,15 @@ class TVLayer(nnx.Module):
         num_channels: int | None = None,
         rngs: nnx.Rngs | None = None,
     ):
-        _layer.check_mode(mode)
-        _layer.check_init_lam(init_lam, trainable)
-        self.axes = _layer.normalize_axes(axes)
+        _arguments.choice(mode, "mode", ("smooth", "sharp"))
+        _arguments.init_lam(init_lam, trainable)
+        self.axes = _arguments.named_axes(axes)
         self.mode = mode
         self.per_channel = per_channel
         self.channel_axis = channel_axis
         self.init_lam = init_lam
         self.trainable = trainable
-        self.solver = _layer.resolve_solver(self.axes, solver)
+        self.solver = fitting_solver(solver, len(self.axes))
         self.dtype = dtype
         self.param_dtype = param_dtype
         if trainable:

@@ -17,6 +17,7 @@ zero count as jumps (of sign 0 if the values are equal): they hold nothing toget
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -25,6 +26,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.linalg import cho_factor, cho_solve
 from jax.typing import ArrayLike
+
+from jaxtv._arguments import float_array, image_axes, integer, resolve_axes
 
 # ------------------------------------------------------------------ one signal: taut string
 
@@ -158,6 +161,13 @@ def _weights(lam: ArrayLike, x: Array, axis: int) -> Array:
     return jnp.broadcast_to(w, (*w.shape[:-1], n - 1))
 
 
+def _float32_or_64(x: ArrayLike, name: str) -> Array:
+    x = float_array(x, name)
+    if x.dtype not in (jnp.float32, jnp.float64):
+        raise TypeError(f"`{name}` must be float32 or float64 in jaxtv.reference, got {x.dtype}.")
+    return x
+
+
 def prox_tv1d(x: ArrayLike, lam: ArrayLike, *, axis: int = -1) -> Array:
     """Solve argmin_y 1/2 |y - x|^2 + sum_e lam_e |y_{e+1} - y_e| along one axis.
 
@@ -178,10 +188,8 @@ def prox_tv1d(x: ArrayLike, lam: ArrayLike, *, axis: int = -1) -> Array:
         TypeError: `x` is neither float32 nor float64.
         ValueError: `lam` has another size along `axis`.
     """
-    x = jnp.asarray(x)
-    if x.dtype not in (jnp.float32, jnp.float64):
-        raise TypeError(f"`x` has dtype {x.dtype}; the reference takes float32 or float64")
-    axis = range(-x.ndim, 0)[axis]
+    x = _float32_or_64(x, "x")
+    axis = resolve_axes((integer(axis, "axis"),), x.ndim, "axis")[0] - x.ndim
     w = _weights(lam, x, axis)
     signals = jnp.moveaxis(x, axis, -1)
     n = signals.shape[-1]
@@ -195,7 +203,7 @@ def prox_tv2d(
     X: ArrayLike,
     lam: ArrayLike | tuple[ArrayLike, ArrayLike],
     *,
-    axes: tuple[int, int] = (-2, -1),
+    axes: Sequence[int] | None = None,
     iterations: int = 4,
 ) -> Array:
     """Algorithm 1 of the paper: K sweeps of Dykstra's method over rows, then columns.
@@ -217,7 +225,8 @@ def prox_tv2d(
         TypeError: `X` is neither float32 nor float64.
         ValueError: an entry of `lam` has a wrong size.
     """
-    X = jnp.asarray(X)
+    X = _float32_or_64(X, "X")
+    axes = image_axes(axes, X)
     lams = lam if isinstance(lam, tuple) else (lam, lam)
     (columns, rows), (lam_columns, lam_rows) = axes, lams
 

@@ -14,8 +14,8 @@ def prox1d(x=X, lam=1.0, **options):
     return lambda: jaxtv.prox_tv1d(x, lam, **options)
 
 
-def prox2d(x=X, lam=1.0, **options):
-    return lambda: jaxtv.prox_tv2d(x, lam, **options)
+def prox2d(x=X, lam=1.0, axes=(-2, -1), **options):
+    return lambda: jaxtv.prox_tv2d(x, lam, axes=axes, **options)
 
 
 def prox(x=X, lam=1.0, **options):
@@ -44,6 +44,23 @@ WRONG = {
         "`axis`.*static_argnames",
     ),
     "fractional axis": (prox1d(axis=1.0), TypeError, "`axis`"),
+    "axes not named": (
+        prox2d(axes=None),
+        ValueError,
+        r"`axes` must be given.*3 dim.*\(-2, -1\) for \(\.\.\., H, W\), axes=\(-3, -2\) for "
+        r"\(\.\.\., H, W, C\)",
+    ),
+    "axes of a batch not named": (
+        prox2d(X[None], axes=None),
+        ValueError,
+        r"`axes`.*4 dim.*\(1, 4, 6, 5\)",
+    ),
+    "axes of the reference not named": (
+        lambda: jaxtv.reference.prox_tv2d(X, 1.0),
+        ValueError,
+        "`axes` must be given",
+    ),
+    "signal without axes": (prox2d(X[0, 0], axes=None), ValueError, "`axes`.*1 dim"),
     "axes out of range": (prox2d(axes=(0, 3)), ValueError, "`axes` 3"),
     "axis twice": (prox2d(axes=(2, -1)), ValueError, "`axes`.*distinct"),
     "axis thrice": (prox(axes=(0, 1, 0)), ValueError, "`axes`.*distinct"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxtv
-from jaxtv import _lowering, _native
+from jaxtv import _dtypes, _native
 from testing import emulator
 
 HALVES = ("bfloat16", "float16")
@@ -85,7 +85,7 @@ def test_2d_and_its_derivatives_are_the_float32_ones_rounded(platform, dtype, pe
     lam = lam if per_edge else jnp.float32(0.3)
 
     def results(x, t):
-        f = lambda x, lam: jaxtv.prox_tv2d(x, lam)
+        f = lambda x, lam: jaxtv.prox_tv2d(x, lam, axes=(-2, -1))
         y, ty = jax.jvp(lambda x: f(x, lam), (x,), (t,))
         _, pull = jax.vjp(f, x, lam)
         return y, ty, *pull(t)
@@ -173,7 +173,9 @@ def test_cuda_kernels_take_half_types_as_they_are(monkeypatch, dtype):
     """No float32 copy of x is made on CUDA, forward or backward; XLA:CPU converts."""
     monkeypatch.setitem(_native.REGISTERED, "cuda", _native.REGISTERED["cpu"])
     x = jnp.zeros((4, 64, 64), dtype)
-    loss = lambda x, lam: jnp.sum(jaxtv.prox_tv2d(jaxtv.prox_tv1d(x, lam), lam)).astype(jnp.float32)
+    loss = lambda x, lam: jnp.sum(
+        jaxtv.prox_tv2d(jaxtv.prox_tv1d(x, lam), lam, axes=(-2, -1))
+    ).astype(jnp.float32)
     step = jax.jit(jax.value_and_grad(loss, (0, 1))).trace(x, jnp.float32(0.1))
     name = {"bfloat16": "bf16", "float16": "f16"}[dtype]
     text = step.lower(lowering_platforms=("cuda",)).as_text()
@@ -192,7 +194,7 @@ def test_the_fallback_computes_in_float32_too(monkeypatch, dtype):
     x = data(dtype, (2, 5, 8))
 
     def results(x):
-        f = lambda x, lam: jaxtv.prox_tv2d(jaxtv.prox_tv1d(x, lam), lam)
+        f = lambda x, lam: jaxtv.prox_tv2d(jaxtv.prox_tv1d(x, lam), lam, axes=(-2, -1))
         y, pull = jax.vjp(f, x, jnp.float32(0.2))
         return y, *pull(y)
 
@@ -205,7 +207,7 @@ def test_the_fallback_computes_in_float32_too(monkeypatch, dtype):
 
 
 def test_only_half_types_are_computed_in_another():
-    kinds = {d: _lowering.compute_dtype(jnp.dtype(d)) for d in (*HALVES, "float32", "float64")}
+    kinds = {d: _dtypes.compute_dtype(jnp.dtype(d)) for d in (*HALVES, "float32", "float64")}
     assert kinds == {
         "bfloat16": "float32",
         "float16": "float32",

@@ -1,5 +1,7 @@
 """prox_tv2d and prox_tv against the NumPy Dykstra oracle and PyPI prox_tv."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from testing import oracles
 from testing.generators import DTYPES, EXACT, HALF, NEWTON, rng
 
 SOLVERS = EXACT | NEWTON
+AXES = (-2, -1)
 
 # Of max|x|: K sweeps add up the errors of 2K one-dimensional solutions (1e-7 and 1e-16 each) on
 # data of that size.
@@ -43,8 +46,8 @@ def assert_close(y, y_exact, dtype):
 @pytest.mark.parametrize("shape", [(9, 13), (2, 3, 8, 8), (1, 6), (6, 1), (1, 1), (3, 33, 17)])
 def test_oracle(shape, iterations, dtype):
     x = image(*shape).astype(dtype)
-    y = jaxtv.prox_tv2d(jnp.asarray(x), 0.5, solver=jaxtv.Dykstra(iterations))
-    assert_close(y, oracle(x, (0.5, 0.5), (-2, -1), iterations), dtype)
+    y = jaxtv.prox_tv2d(jnp.asarray(x), 0.5, axes=AXES, solver=jaxtv.Dykstra(iterations))
+    assert_close(y, oracle(x, (0.5, 0.5), AXES, iterations), dtype)
 
 
 def test_the_default_is_four_sweeps():
@@ -73,7 +76,7 @@ def test_any_number_of_axes(axes):
 
 def test_two_axes_by_prox_tv_are_prox_tv2d():
     x = jnp.asarray(image(5, 9, 11), jnp.float32)
-    assert np.array_equal(jaxtv.prox_tv(x, 0.4, axes=(-2, -1)), jaxtv.prox_tv2d(x, 0.4))
+    assert np.array_equal(jaxtv.prox_tv(x, 0.4, axes=AXES), jaxtv.prox_tv2d(x, 0.4, axes=AXES))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -97,7 +100,9 @@ def test_lam(kind, dtype):
 @pytest.mark.parametrize("inner", SOLVERS)
 def test_inner_solver(inner):
     x = image(2, 15, 18).astype(np.float32)
-    y = jaxtv.prox_tv2d(jnp.asarray(x), 0.5, solver=jaxtv.Dykstra(4, inner=SOLVERS[inner]))
+    y = jaxtv.prox_tv2d(
+        jnp.asarray(x), 0.5, axes=AXES, solver=jaxtv.Dykstra(4, inner=SOLVERS[inner])
+    )
     y_exact = oracle(x, (0.5, 0.5), (-2, -1), 4)
     if inner in NEWTON:  # exact up to sqrt(tol * objective) per pass
         assert np.abs(np.asarray(y) - y_exact).max() <= 1e-2
@@ -118,26 +123,26 @@ def test_peer(prox_tv, iterations, dtype):
 @pytest.mark.parametrize("dtype", HALF)
 def test_half_types_are_the_float32_solution_rounded(dtype):
     x = jnp.asarray(image(2, 9, 9)).astype(dtype)
-    y = jaxtv.prox_tv2d(x, 0.5)
+    y = jaxtv.prox_tv2d(x, 0.5, axes=AXES)
     assert y.dtype == x.dtype
-    assert np.array_equal(y, jaxtv.prox_tv2d(x.astype(jnp.float32), 0.5).astype(dtype))
+    assert np.array_equal(y, jaxtv.prox_tv2d(x.astype(jnp.float32), 0.5, axes=AXES).astype(dtype))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_lam_zero_and_infinity(dtype):
     x = image(2, 9, 12).astype(dtype)
-    assert_close(jaxtv.prox_tv2d(jnp.asarray(x), 0.0), x.astype(np.float64), dtype)
+    assert_close(jaxtv.prox_tv2d(jnp.asarray(x), 0.0, axes=AXES), x.astype(np.float64), dtype)
     mean = np.broadcast_to(x.astype(np.float64).mean((-2, -1), keepdims=True), x.shape)
-    assert_close(jaxtv.prox_tv2d(jnp.asarray(x), np.inf), mean, dtype)
+    assert_close(jaxtv.prox_tv2d(jnp.asarray(x), np.inf, axes=AXES), mean, dtype)
     rows = np.broadcast_to(x.astype(np.float64).mean(-1, keepdims=True), x.shape)
-    assert_close(jaxtv.prox_tv2d(jnp.asarray(x), (0.0, np.inf)), rows, dtype)
+    assert_close(jaxtv.prox_tv2d(jnp.asarray(x), (0.0, np.inf), axes=AXES), rows, dtype)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_bad_images_poison_only_themselves(bad):
     x = jnp.asarray(image(5, 9, 11), jnp.float32)
     lam = jnp.full((5, 1, 1), 0.4, jnp.float32)
-    prox = jax.jit(jaxtv.prox_tv2d)
+    prox = jax.jit(partial(jaxtv.prox_tv2d, axes=AXES))
     clean = np.asarray(prox(x, lam))
     y = np.asarray(prox(x.at[1, 4, 5].set(bad), lam.at[3].set(-1.0)))
     assert np.isnan(y[[1, 3]]).all()
@@ -146,15 +151,16 @@ def test_bad_images_poison_only_themselves(bad):
 
 @pytest.mark.parametrize("shape", [(0, 5, 6), (3, 0, 6), (3, 5, 0)])
 def test_empty(shape):
-    assert jaxtv.prox_tv2d(jnp.zeros(shape), 1.0).shape == shape
+    assert jaxtv.prox_tv2d(jnp.zeros(shape), 1.0, axes=AXES).shape == shape
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_info_and_convergence(dtype):
     x = jnp.asarray(image(4, 12, 10), dtype)
+    prox = partial(jaxtv.prox_tv2d, axes=AXES)
     gaps = []
     for iterations in (1, 4, 400):
-        y, info = jaxtv.prox_tv2d(x, 0.3, solver=jaxtv.Dykstra(iterations), return_info=True)
+        y, info = prox(x, 0.3, solver=jaxtv.Dykstra(iterations), return_info=True)
         assert {field.shape for field in info} == {(4,)}
         assert np.all(np.asarray(info.iterations) == iterations)
         gaps.append(np.asarray(info.gap))
@@ -174,7 +180,7 @@ def test_residual_is_two_bits_per_pixel_and_pass(iterations, differentiate_lam):
     x = jnp.asarray(image(3, 32, 40), jnp.float32)
 
     def residual(x, lam):
-        f = lambda *a: jaxtv.prox_tv2d(*a, solver=jaxtv.Dykstra(iterations))
+        f = lambda *a: jaxtv.prox_tv2d(*a, axes=AXES, solver=jaxtv.Dykstra(iterations))
         if differentiate_lam:
             return jax.vjp(f, x, lam)[1]
         return jax.vjp(lambda x: f(x, lam), x)[1]
@@ -203,7 +209,7 @@ def test_a_bad_channel_leaves_the_other_channels_alone(axes):
 
 def test_info_at_infinite_lam():
     x = jnp.asarray(rng(6).normal(size=(3, 6, 5)), jnp.float32)
-    y, info = jaxtv.prox_tv2d(x, np.inf, return_info=True)
+    y, info = jaxtv.prox_tv2d(x, np.inf, axes=AXES, return_info=True)
     assert np.allclose(y, x.mean((1, 2), keepdims=True), atol=1e-6)
     assert np.array_equal(info.iterations, [4, 4, 4])
     assert info.converged.all()

@@ -129,7 +129,7 @@ PLANS = {  # shape, prox
     "wide": ((2, 1500), lambda x: jaxtv.prox_tv1d(x, 0.5)),
     "grid": ((1, 33_000), lambda x: jaxtv.prox_tv1d(x, 0.5)),
     "Newton": ((5, 90), lambda x: jaxtv.prox_tv1d(x, 0.5, solver=jaxtv.ProjectedNewton())),
-    "image": ((2, 9, 8), lambda x: jaxtv.prox_tv2d(x, 0.5)),
+    "image": ((2, 9, 8), lambda x: jaxtv.prox_tv2d(x, 0.5, axes=(1, 2))),
     "sweeps": ((2, 5, 160, 3), lambda x: jaxtv.prox_tv(x, 0.5, axes=(1, 2, 3))),
     "serial": (
         (1500, 9),
@@ -148,7 +148,7 @@ ORDERED = {
     "large": ((2, 5, 160, 3), lambda x: jaxtv.prox_tv(3e38 * jnp.tanh(x), 0.5, axes=(1, 2, 3))),
     "converged": (
         (2, 15, 14),
-        lambda x: jaxtv.prox_tv2d(x, 0.5, solver=jaxtv.AcceleratedDykstra(max_iterations=4)),
+        lambda x: jaxtv.prox_tv(x, 0.5, axes=(1, 2), solver=jaxtv.AcceleratedDykstra(1e-5, 4)),
     ),
 }
 
@@ -295,7 +295,7 @@ def test_the_machine_has_devices(selftest, device, stream, asked, size, message)
 def test_every_call_asks_the_device_that_it_runs_on(simt, kernels):
     """An image that fits into the shared memory of even devices only, on one after the other."""
     x = rng().normal(size=(1, 110, 111)).astype(np.float32)
-    f = jax.jit(jax.value_and_grad(lambda x: jnp.sum(jaxtv.prox_tv2d(x, 0.3) ** 2)))
+    f = jax.jit(jax.value_and_grad(lambda x: jnp.sum(jaxtv.prox_tv2d(x, 0.3, axes=(1, 2)) ** 2)))
     expected = f(x)
     with emulator.using(simt):
         for device in (0, 1, 2, 0, 3):

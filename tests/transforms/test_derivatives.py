@@ -270,8 +270,11 @@ def test_2d_reference():
     x = jnp.asarray(rng(2).normal(size=(2, 6, 7)))
     lam = jnp.asarray(0.3)
     g = jnp.asarray(rng(3).normal(size=x.shape))
-    y, pull = jax.vjp(jaxtv.prox_tv2d, x, lam)
-    y_reference, pull_reference = jax.vjp(jaxtv.reference.prox_tv2d, x, lam)
+    library, reference = (
+        functools.partial(f, axes=(1, 2)) for f in (jaxtv.prox_tv2d, jaxtv.reference.prox_tv2d)
+    )
+    y, pull = jax.vjp(library, x, lam)
+    y_reference, pull_reference = jax.vjp(reference, x, lam)
     assert np.allclose(y, y_reference, atol=1e-12)
     for got, want in zip(pull(g), pull_reference(g)):
         assert np.allclose(got, want, atol=1e-11)
@@ -291,7 +294,7 @@ def test_2d_float32_at_any_data_scale(scale):
     gx, glam = (np.stack(v) for v in zip(*expected))
 
     def objective(x, lam):
-        return jnp.sum(jaxtv.prox_tv2d(x, lam) * jnp.asarray(g, jnp.float32))
+        return jnp.sum(jaxtv.prox_tv2d(x, lam, axes=(1, 2)) * jnp.asarray(g, jnp.float32))
 
     both = jax.grad(objective, (0, 1))(jnp.asarray(x), jnp.asarray(lam))
     got_x, got_lam = map(np.asarray, both)

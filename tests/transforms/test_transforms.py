@@ -266,7 +266,7 @@ def test_jvp_and_two_dims_inside_shard_map(mesh):
     x, t = rows(8, 4, 4), rows(8, 4, 4, seed=1)
 
     def local(x, t):
-        return jax.jvp(lambda x: jaxtv.prox_tv2d(x, 0.3), (x,), (t,))[1]
+        return jax.jvp(lambda x: jaxtv.prox_tv2d(x, 0.3, axes=(1, 2)), (x,), (t,))[1]
 
     f = jax.shard_map(local, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
     close(f(x, t), local(x, t))
@@ -288,7 +288,7 @@ def test_explicit_mesh(transform):
         "forward": lambda x: jaxtv.prox_tv1d(x, 0.4),
         "grad": jax.grad(lambda x: jnp.sum(jaxtv.prox_tv1d(x, 0.4) ** 2)),
         "vmap": jax.vmap(lambda x: jaxtv.prox_tv1d(x, 0.4)),
-        "two axes": jax.grad(lambda x: jnp.sum(jaxtv.prox_tv2d(x, 0.4) ** 2)),
+        "two axes": jax.grad(lambda x: jnp.sum(jaxtv.prox_tv2d(x, 0.4, axes=(1, 2)) ** 2)),
     }
     f, x = fs[transform], rows(8, 4, N)
     want = f(x)

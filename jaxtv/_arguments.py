@@ -1,0 +1,260 @@
+"""Every check of an argument, once: the same mistake raises the same error everywhere.
+
+Functions, layers and solver objects call these before anything is lowered. An error names the
+argument, what came and what is accepted; a check returns the argument in the form that is computed
+with. Which solver fits how many axes is in `_solvers.fitting_solver`.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+from jaxtv._dtypes import SAMPLES, compute_dtype
+
+Lam = ArrayLike | Sequence[ArrayLike]
+
+# ---------------------------------------------------------------------------- arrays
+
+
+def float_array(x: ArrayLike, name: str) -> Array:
+    """`x` as an array of one of the supported float dtypes."""
+    dtype = getattr(x, "dtype", None)
+    try:
+        x = jnp.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"`{name}` must be an array, got {type(x).__name__}.") from error
+    if x.dtype.name not in SAMPLES:
+        raise TypeError(
+            f"`{name}` must be float32, float64, bfloat16 or float16, got {dtype or x.dtype}. "
+            f"Convert it first, e.g. {name}.astype(jnp.float32)."
+        )
+    return x
+
+
+def same_shape(y: ArrayLike, x: Array, name: str) -> Array:
+    """`y` as a float array of x's dtype; it must have the shape of x."""
+    y = float_array(y, name)
+    if y.shape != x.shape:
+        raise ValueError(f"`{name}` must be shaped as x, {x.shape}, got {y.shape}.")
+    return y.astype(x.dtype)
+
+
+def start_duals(init_dual: Sequence[ArrayLike] | None, x: Array, count: int) -> tuple[Array, ...]:
+    """`count` arrays shaped as x, zeros where there is no start."""
+    if init_dual is None:
+        return tuple(jnp.zeros_like(x) for _ in range(count))
+    shapes = [np.shape(v) for v in init_dual]
+    if shapes != [x.shape] * count:
+        raise ValueError(
+            f"`init_dual` must have {count} array(s) shaped as x, {x.shape}, got {shapes}."
+        )
+    return tuple(float_array(v, "init_dual").astype(x.dtype) for v in init_dual)
+
+
+# ---------------------------------------------------------------------------- axes
+
+
+def integer(value: Any, name: str) -> int:
+    """An integer, for example an axis."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        hint = " Under jit, name it in static_argnames." if isinstance(value, Tracer) else ""
+        raise TypeError(f"`{name}` must be an integer, got {value!r}.{hint}") from None
+
+
+def named_axes(axes: Any) -> tuple[int, ...]:
+    """One axis or several as a tuple, at least one, none twice."""
+    if isinstance(axes, str) or not (isinstance(axes, Sequence) or hasattr(axes, "__index__")):
+        raise TypeError(f"`axes` must be an integer or a sequence of integers, got {axes!r}.")
+    axes = axes if isinstance(axes, Sequence) else (axes,)
+    if not axes:
+        raise ValueError("`axes` must name at least one axis, got ().")
+    return _distinct(tuple(integer(a, "axes") for a in axes))
+
+
+def resolve_axes(axes: Sequence[int], ndim: int, name: str = "axes") -> tuple[int, ...]:
+    """The axes of an array of `ndim` dimensions, counted from its first one."""
+    for a in axes:
+        if not -ndim <= a < ndim:
+            raise ValueError(f"`{name}` {a} is out of range for an array of {ndim} dimensions.")
+    _distinct(axes, [a % ndim for a in axes])
+    return tuple(a % ndim for a in axes)
+
+
+def _distinct(axes: Sequence[int], resolved: Sequence[int] | None = None) -> tuple[int, ...]:
+    if len(set(resolved or axes)) != len(axes):
+        raise ValueError(f"`axes` must be distinct, got {tuple(axes)}.")
+    return tuple(axes)
+
+
+def image_axes(axes: Any, X: Array) -> tuple[int, ...]:
+    """Two axes. None is for a matrix: an X of more dimensions must name them."""
+    if axes is not None:
+        axes = named_axes(axes)
+        if len(axes) != 2:
+            raise ValueError(f"`axes` must name two axes, got {axes!r}.")
+    elif X.ndim > 2:
+        raise ValueError(
+            f"`axes` must be given for X of {X.ndim} dimensions, got X of shape {X.shape}: "
+            "axes=(-2, -1) for (..., H, W), axes=(-3, -2) for (..., H, W, C)."
+        )
+    return axes or (-2, -1)
+
+
+def channel_axis(value: Any, x: Array, axes: Sequence[int]) -> int:
+    """The axis of the channels, which is none of `axes`, counted from the first one of x."""
+    axis = integer(value, "channel_axis")
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"`channel_axis` {axis} is out of range for x of shape {x.shape}.")
+    if axis % x.ndim in resolve_axes(axes, x.ndim):
+        raise ValueError(
+            f"`channel_axis` must not be one of `axes` when `per_channel=True`, got "
+            f"channel_axis={axis} and axes={tuple(axes)} for x of shape {x.shape}."
+        )
+    return axis % x.ndim
+
+
+def num_channels(x: Array, axis: int, wanted: int) -> None:
+    """As many channels as there are λ."""
+    if x.shape[axis] != wanted:
+        raise ValueError(
+            f"x must have {wanted} channels on axis {axis - x.ndim}, one for each λ, got x of "
+            f"shape {x.shape}."
+        )
+
+
+# ---------------------------------------------------------------------------- λ
+
+
+def weights(lam: Lam, x: Array, axes: Sequence[int]) -> tuple[Array, ...]:
+    """One weight array per axis: the shape of x with size 1 or n-1 along the axis.
+
+    Its dtype is the one that x is computed in.
+    """
+    if isinstance(lam, tuple | list):
+        if len(lam) != len(axes):
+            where = " for one axis" if len(axes) == 1 else ""
+            raise ValueError(
+                "`lam` must be a number, an array, or a tuple with one entry per axis "
+                f"({len(axes)}); got {len(lam)} entries{where}."
+            )
+        return tuple(_broadcast(_as_lam(w, x), x, a, (a,)) for w, a in zip(lam, axes))
+    lam = _as_lam(lam, x)  # converted once: a half-precision λ adds its gradients in float32
+    return tuple(_broadcast(lam, x, a, axes) for a in axes)
+
+
+def _as_lam(lam: Any, x: Array) -> Array:
+    """λ in the dtype that x is computed in; a number or a float array, >= 0 if concrete."""
+    lam = int(lam) if isinstance(lam, np.integer) else lam
+    dtype = getattr(lam, "dtype", None)
+    number = isinstance(lam, int | float) and not isinstance(lam, bool)
+    if dtype is None and not number:
+        raise TypeError(f"`lam` must be a number or an array, got {type(lam).__name__}.")
+    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"`lam` must be a float array, got {dtype}: use lam.astype(x.dtype).")
+    # A traced λ is not known yet: a bad one then makes its signals NaN.
+    if not isinstance(lam, Tracer):
+        _not_negative(lam, "lam")
+    return jnp.asarray(lam).astype(compute_dtype(x.dtype))
+
+
+def _not_negative(lam: Any, name: str) -> None:
+    values = np.asarray(lam, np.float64)
+    if np.any(~(values >= 0)):
+        brief = str(values) if values.ndim == 0 else f"an array with minimum {values.min()}"
+        raise ValueError(f"`{name}` must be >= 0 and not NaN, got {brief}.")
+
+
+def _broadcast(lam: Array, x: Array, axis: int, prox_axes: Sequence[int]) -> Array:
+    shape, n = np.shape(lam), x.shape[axis]
+    if n <= 1 and len(prox_axes) == 1 and 0 in shape:  # no edges, no weights: λ plays no part
+        lam, shape = jnp.zeros((), lam.dtype), ()
+    padded = (1,) * (x.ndim - len(shape)) + shape
+    edges = max(n - 1, 1)
+    sizes = {a: {1, edges} if len(prox_axes) == 1 else {1} for a in prox_axes}
+    fits = len(shape) <= x.ndim and all(
+        have in sizes.get(a, {1, want}) for a, (have, want) in enumerate(zip(padded, x.shape))
+    )
+    if not fits:
+        along = f"1 or {edges}" if len(prox_axes) == 1 else "1"
+        hint = "" if len(prox_axes) == 1 else " For a weight per edge pass a tuple, one per axis."
+        raise ValueError(
+            f"`lam` of shape {shape} does not fit x of shape {x.shape}: it must broadcast against "
+            f"x with size {along} along axis {', '.join(map(str, prox_axes))}.{hint}"
+            f"{_reshape_hint(shape, x.shape, prox_axes)}"
+        )
+    return jnp.reshape(lam, padded) + jnp.zeros_like(_template(x, axis, padded[axis]), lam.dtype)
+
+
+def _reshape_hint(lam: Sequence[int], x: Sequence[int], prox_axes: Sequence[int]) -> str:
+    """How to pass one λ for each entry of a batch axis, if `lam` is that many numbers."""
+    batch = (a for a in range(len(x)) if a not in prox_axes and lam == (x[a],))
+    axis = next(batch, None)
+    if axis is None:
+        return ""
+    wanted = (lam[0], *(1 for _ in x[axis + 1 :]))
+    return f" One λ for each entry of axis {axis}: lam.reshape{wanted}."
+
+
+def _template(x: Array, axis: int, size: int) -> Array:
+    """Array shaped as the weights that inherits x's sharding and manual (shard_map) axes."""
+    if x.size == 0:
+        return jnp.empty([size if a == axis else d for a, d in enumerate(x.shape)], x.dtype)
+    return jax.lax.slice_in_dim(x, 0, size, axis=axis)
+
+
+def init_lam(value: Any, trainable: bool) -> float:
+    """λ of a layer before training."""
+    lam = _real(value)
+    if lam is None:
+        raise TypeError(f"`init_lam` must be a number, got {type(value).__name__}.")
+    _not_negative(lam, "init_lam")
+    if trainable and not 0 < lam < math.inf:
+        raise ValueError(
+            f"`init_lam` must be positive and finite when `trainable=True`, got {lam!r}: the "
+            "parameter is the inverse softplus of λ, which is not finite there, so that λ could "
+            "never change. Use a small positive value, or `trainable=False` for a constant λ."
+        )
+    return lam
+
+
+# ---------------------------------------------------------------------------- options
+
+
+def choice(value: Any, name: str, choices: Sequence[str]) -> None:
+    """One of several words."""
+    if value not in choices:
+        *others, last = (f'"{c}"' for c in choices)
+        raise ValueError(f"`{name}` must be {', '.join(others)} or {last}, got {value!r}.")
+
+
+def count(value: Any, name: str) -> None:
+    """An integer of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"`{name}` must be an integer >= 1, got {value!r}.")
+
+
+def tolerance(value: Any, name: str) -> None:
+    """A finite number of at least 0."""
+    number = _real(value)
+    if number is None or not 0 <= number < math.inf:
+        raise ValueError(f"`{name}` must be a finite number >= 0, got {value!r}.")
+
+
+def _real(value: Any) -> float | None:
+    """The float that a real number is; None for everything else."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return None
+    return float(value)
