@@ -25,10 +25,20 @@ def total_variation(x: ArrayLike, lam: Lam = 1.0, *, axes: int | Sequence[int]) 
         axes: the axes whose neighbours are compared.
 
     Returns:
-        Array shaped as x without `axes`; half types are summed, and returned, in float32.
+        Array shaped as x without `axes`, in the units of x times those of λ; half types are summed,
+        and returned, in float32.
 
     Raises:
         TypeError, ValueError: as `prox_tv`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxtv
+        >>> x = jnp.array([[0.0, 0.0, 4.0], [0.0, 0.0, 4.0]])
+        >>> jaxtv.total_variation(x, axes=(0, 1))
+        Array(8., dtype=float32)
+        >>> jaxtv.total_variation(x, 0.5, axes=1)  # of each row
+        Array([2., 2.], dtype=float32)
     """
     x, resolved, ws = _checked(x, lam, axes)
     return weighted_variation(x, ws, resolved)
@@ -57,6 +67,15 @@ def duality_gap(x: ArrayLike, y: ArrayLike, lam: Lam, *, axes: int | Sequence[in
 
     Raises:
         TypeError, ValueError: as `prox_tv`; ValueError where y is not shaped as x.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxtv
+        >>> x = jnp.array([0.0, 0.0, 4.0, 4.0])
+        >>> jaxtv.duality_gap(x, jaxtv.prox_tv1d(x, 1.0), 1.0, axes=0)
+        Array(0., dtype=float32)
+        >>> jaxtv.duality_gap(x, x, 1.0, axes=0)
+        Array(4., dtype=float32)
     """
     x, resolved, ws = _checked(x, lam, axes)
     y = _arguments.same_shape(y, x, "y")
@@ -96,20 +115,29 @@ def max_lambda(x: ArrayLike, axes: int | Sequence[int]) -> Array:
     r"""Smallest λ whose prox is constant, per batch element.
 
     One axis: $\lambda_{\max}=\max_e|\sum_{j\le e}(x_j-\bar x)|$. More axes: Dinkelbach's method
-    on $\lambda_{\max}=\max_y\langle x-\bar x, y\rangle/\mathrm{TV}(y)$: y is the prox at the
-    present λ (64 Dykstra sweeps), λ the best ratio of y and 32 of its level sets. λ climbs, never
-    exceeds λ_max, and stops where a step gains less than 1e-6 of it.
+    on $\lambda_{\max}=\max_y\langle x-\bar x, y\rangle/\mathrm{TV}(y)$. In each step y is the prox
+    at the present λ (64 Dykstra sweeps), and the next λ is the best ratio of y and 32 of its level
+    sets. λ climbs, never exceeds λ_max, and stops where a step gains less than 1e-6 of it.
 
     Args:
         x: array of float32, float64, bfloat16 or float16.
         axes: the axes of the prox.
 
     Returns:
-        Array shaped as x without `axes`, in the dtype of x (half types: float32). It has no
-        derivative for two and more axes.
+        Array shaped as x without `axes`, in the units and dtype of x (half types: float32). It has
+        no derivative for two and more axes.
 
     Raises:
         TypeError, ValueError: as `prox_tv`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxtv
+        >>> x = jnp.array([0.0, 0.0, 4.0, 4.0])
+        >>> jaxtv.max_lambda(x, 0)
+        Array(4., dtype=float32)
+        >>> jaxtv.prox_tv1d(x, 4.0)
+        Array([2., 2., 2., 2.], dtype=float32)
     """
     x, resolved, _ = _checked(x, 0.0, axes)
     if x.size == 0:

@@ -29,13 +29,23 @@ class Info(NamedTuple):
     """What a solver says about its result, one entry per batch element (x without the prox axes).
 
     Attributes:
-        gap: duality gap g, a certificate: ‖y − y*‖² ≤ 2g. Float, in the dtype that was computed in.
+        gap: duality gap g, a certificate: ‖y − y*‖² ≤ 2g, in the units of x squared. Its dtype is
+            the one that was computed in: x's, float32 for half types.
         iterations: int32. Newton steps of `ProjectedNewton`, sweeps of `Dykstra` and
-            `AcceleratedDykstra`, 1 for the exact
-            1D solvers, 0 where the signal is not finite.
-        converged: bool. `ProjectedNewton`: the gap is within `tol` of the objective. Exact 1D
-            solvers: the result is finite. `Dykstra`, which makes a fixed number of sweeps: the gap
-            is at most 1e-5 of the objective.
+            `AcceleratedDykstra`, 1 for `Direct`, 0 where the signal is not finite.
+        converged: bool. `ProjectedNewton` and `AcceleratedDykstra`: the gap is within `tol` of the
+            objective. `Direct`: the result is finite. `Dykstra`, which makes a fixed number of
+            sweeps: the gap is at most 1e-5 of the objective.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxtv
+        >>> x = jnp.array([[0.0, 0.0, 4.0, 4.0], [1.0, 1.0, 1.0, 1.0]])
+        >>> y, info = jaxtv.prox_tv1d(x, 1.0, return_info=True)
+        >>> info.gap
+        Array([0., 0.], dtype=float32)
+        >>> info.converged
+        Array([ True,  True], dtype=bool)
     """
 
     gap: Array
@@ -81,12 +91,12 @@ def prox_tv1d(
     r"""Prox of 1D total variation along one axis (paper, Eq. 1).
 
     Computes $\arg\min_y\,\tfrac12\|y-x\|^2 + \sum_e \lambda_e |y_{e+1}-y_e|$ for every signal along
-    `axis`. Differentiable in x and λ in both modes and at any order; the Jacobian is the paper's
-    Eq. 8, evaluated as segment means.
+    `axis`. Differentiable in x and λ, in forward and reverse mode, at any order. The Jacobian is
+    Eq. 8 of the paper (Yeh, Hu, Ren & Schwing, CVPR 2022), evaluated as segment means.
 
     Args:
         x: array (..., n, ...) of float32, float64, bfloat16 or float16. Half types are computed in
-            float32 and returned as they came. A signal with a NaN or an infinity becomes NaN.
+            float32. A signal with a NaN or an infinity becomes NaN.
         lam: λ ≥ 0 in the units of x; broadcasts against x with size 1 (one λ per signal) or n-1
             (one weight per edge) along `axis`. λ = 0 gives x bit for bit, λ = inf the mean. Under
             `jit` a negative or NaN λ makes its signals NaN.
@@ -100,6 +110,18 @@ def prox_tv1d(
     Raises:
         TypeError: x or `lam` is not a float array, or `solver` is not a 1D solver.
         ValueError: `axis` is out of range, `lam` does not fit, or a concrete λ is negative or NaN.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import jaxtv
+        >>> x = jnp.array([0.0, 0.0, 4.0, 4.0])
+        >>> jaxtv.prox_tv1d(x, 1.0)
+        Array([0.5, 0.5, 3.5, 3.5], dtype=float32)
+        >>> jax.jacobian(jaxtv.prox_tv1d, argnums=1)(x, 1.0)
+        Array([ 0.5,  0.5, -0.5, -0.5], dtype=float32, weak_type=True)
+        >>> jaxtv.prox_tv1d(x, jnp.array([1.0, 0.0, 1.0]))  # one weight per edge
+        Array([0., 0., 4., 4.], dtype=float32)
     """
     axes = (_arguments.integer(axis, "axis"),)
     return _prox(x, lam, axes, "axis", fitting_1d(solver), return_info)
@@ -143,18 +165,18 @@ def prox_tv2d(
     r"""Prox of anisotropic 2D total variation over two axes (paper, Eq. 2 and Algorithm 1).
 
     Approximates $\arg\min_Y\,\tfrac12\|Y-X\|^2 + \lambda_0\|D_0Y\|_1 + \lambda_1\|D_1Y\|_1$ by a
-    fixed number of Dykstra sweeps; the last of `axes` is solved first (rows first, as the paper).
-    The derivative is that of the unrolled sweeps; it needs 2 bits per pixel and pass. With
-    `AcceleratedDykstra` it is the solution itself, to a tolerance, and its derivative.
+    fixed number of Dykstra sweeps. The last of `axes` is solved first (rows first, as in the
+    paper). The derivative differentiates the unrolled sweeps; it stores 2 bits per pixel and pass.
+    `AcceleratedDykstra` gives the solution itself, to a tolerance, and its derivative.
 
     Args:
         X: array with the two `axes` anywhere, e.g. (..., H, W) or (N, H, W, C) with
             `axes=(-3, -2)`; dtypes as for `prox_tv1d`. An image with a NaN or an infinity becomes
-            NaN, no other one changes.
+            NaN, no other image changes.
         lam: λ ≥ 0, an array that broadcasts against X with size 1 along both axes (a shape (C,) is
             per channel when channels are last), or a pair, one entry per axis in the order of
             `axes`; an entry has size 1 or n-1 along its own axis.
-        axes: the two axes.
+        axes: the two axes. None is for a matrix; an X of more dimensions must name them.
         solver: `Dykstra(iterations=K, inner=...)`, or `AcceleratedDykstra(tol=...)` for the
             solution itself, with its implicit derivative.
         return_info: also return an `Info`.
@@ -164,7 +186,19 @@ def prox_tv2d(
 
     Raises:
         TypeError: X or `lam` is not a float array, or `solver` is a 1D solver.
-        ValueError: `axes` or `lam` do not fit X, or a concrete λ is negative or NaN.
+        ValueError: X has more than two dimensions and `axes` is None; `axes` or `lam` do not fit
+            X; a concrete λ is negative or NaN.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxtv
+        >>> X = jnp.array([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 4.0]])
+        >>> jaxtv.prox_tv2d(X, 1.0)
+        Array([[0.5, 0.5, 3.5, 3.5],
+               [0.5, 0.5, 3.5, 3.5]], dtype=float32)
+        >>> images = jnp.stack([X, X], axis=-1)[None]  # (N, H, W, C)
+        >>> jaxtv.prox_tv2d(images, jnp.array([1.0, 2.0]), axes=(-3, -2)).shape  # λ per channel
+        (1, 2, 4, 2)
     """
     X = _arguments.float_array(X, "X")
     axes = _arguments.image_axes(axes, X)
@@ -251,13 +285,8 @@ def prox_tv(
 
     Computes $\arg\min_y\,\tfrac12\|y-x\|^2 + \sum_a \sum_e \lambda_{a,e} |(D_a y)_e|$. One axis is
     solved exactly (`prox_tv1d`), more by cyclic Dykstra, the last of `axes` first, or to
-    convergence by `AcceleratedDykstra`.
-
-    `AcceleratedDykstra` can start where another solve ended, at a similar x and λ. The state is
-    explicit, as in optax:
-
-        y, dual = prox_tv(x, lam, axes=axes, solver=solver, return_dual=True)
-        z, dual = prox_tv(x2, lam2, axes=axes, solver=solver, init_dual=dual, return_dual=True)
+    convergence by `AcceleratedDykstra`. It can start where another solve ended, at a similar x and
+    λ; the state is explicit, as in optax.
 
     Args:
         x: array of float32, float64, bfloat16 or float16.
@@ -273,13 +302,26 @@ def prox_tv(
         return_dual: for `AcceleratedDykstra`, also return such a dual; it has no derivative.
 
     Returns:
-        y, shaped and typed as x; with `return_info` or `return_dual` the tuple of y, Info, dual,
-        without what was not asked for.
+        y, shaped and typed as x. With `return_info` the pair (y, Info), with `return_dual` the pair
+        (y, dual), with both (y, Info, dual).
 
     Raises:
         TypeError: x or `lam` is not a float array, `solver` does not fit the number of axes, or a
             dual was given to, or asked of, a solver without one.
         ValueError: `axes`, `lam` or `init_dual` do not fit x, or a concrete λ is negative or NaN.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxtv
+        >>> x = jnp.array([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 4.0]])
+        >>> jaxtv.prox_tv(x, (0.0, 1.0), axes=(0, 1))
+        Array([[0.5, 0.5, 3.5, 3.5],
+               [0.5, 0.5, 3.5, 3.5]], dtype=float32)
+        >>> options = {"axes": (0, 1), "solver": jaxtv.AcceleratedDykstra(tol=1e-6)}
+        >>> y, dual = jaxtv.prox_tv(x, 1.0, **options, return_dual=True)
+        >>> y, info = jaxtv.prox_tv(x, 1.0, **options, init_dual=dual, return_info=True)
+        >>> info.converged
+        Array(True, dtype=bool)
     """
     axes = _arguments.named_axes(axes)
     solver = fitting_solver(solver, len(axes))

@@ -39,9 +39,22 @@ class TVLayer(nn.Module):
         param_dtype: dtype of the parameter.
 
     Raises:
-        ValueError: an unknown `mode`; repeated `axes`; a `solver` that does not fit the number of
-            axes; an `init_lam` below 0, or not in (0, ∞) when trainable; at the call,
-            a `channel_axis` among the `axes`.
+        TypeError: `axes` or `channel_axis` are no integers, `init_lam` is no number, or a `solver`
+            that does not fit the number of axes.
+        ValueError: an unknown `mode`; repeated `axes`; an `init_lam` below 0, or not in (0, ∞) when
+            trainable; at the call, a `channel_axis` among the `axes`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import jaxtv
+        >>> x = jnp.ones((1, 8, 8, 3))
+        >>> layer = jaxtv.linen.TVLayer(per_channel=True, init_lam=0.5)
+        >>> variables = layer.init(jax.random.key(0), x)
+        >>> layer.apply(variables, x).shape
+        (1, 8, 8, 3)
+        >>> layer.bind(variables).lam.round(3)
+        Array([0.5, 0.5, 0.5], dtype=float32)
     """
 
     axes: int | Sequence[int] = (-3, -2)

@@ -39,10 +39,20 @@ class TVLayer(nnx.Module):
         rngs: taken like any NNX layer does, and not used: nothing here is random.
 
     Raises:
-        ValueError: an unknown `mode`; repeated `axes`; a `solver` that does not fit the number of
-            axes; an `init_lam` below 0, or not in (0, ∞) when trainable; `per_channel` without
-            `num_channels`; at the call, a `channel_axis` among the `axes`, or not of size
-            `num_channels`.
+        TypeError: `axes` or `channel_axis` are no integers, `init_lam` is no number, or a `solver`
+            that does not fit the number of axes.
+        ValueError: an unknown `mode`; repeated `axes`; an `init_lam` below 0, or not in (0, ∞) when
+            trainable; `per_channel` without `num_channels`; at the call, a `channel_axis` among the
+            `axes`, or not of size `num_channels`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxtv
+        >>> layer = jaxtv.nnx.TVLayer(per_channel=True, num_channels=3, init_lam=0.5)
+        >>> layer(jnp.ones((1, 8, 8, 3))).shape
+        (1, 8, 8, 3)
+        >>> layer.lam.round(3)
+        Array([0.5, 0.5, 0.5], dtype=float32)
     """
 
     def __init__(

@@ -29,6 +29,8 @@ from jax.typing import ArrayLike
 
 from jaxtv._arguments import float_array, image_axes, integer, resolve_axes
 
+__all__ = ["prox_tv1d", "prox_tv2d"]
+
 # ------------------------------------------------------------------ one signal: taut string
 
 
@@ -171,8 +173,8 @@ def _float32_or_64(x: ArrayLike, name: str) -> Array:
 def prox_tv1d(x: ArrayLike, lam: ArrayLike, *, axis: int = -1) -> Array:
     """Solve argmin_y 1/2 |y - x|^2 + sum_e lam_e |y_{e+1} - y_e| along one axis.
 
-    The derivative is the vector-Jacobian product of Eq. 8 and 9 of the paper, corrected as the
-    module's docstring says, and dense: O(n^3) per signal.
+    The derivative is the vector-Jacobian product of Eq. 8 and 9 of the paper (Yeh, Hu, Ren &
+    Schwing, CVPR 2022), corrected as the module's docstring says, and dense: O(n^3) per signal.
 
     Args:
         x: float32 or float64 array.
@@ -186,7 +188,13 @@ def prox_tv1d(x: ArrayLike, lam: ArrayLike, *, axis: int = -1) -> Array:
 
     Raises:
         TypeError: `x` is neither float32 nor float64.
-        ValueError: `lam` has another size along `axis`.
+        ValueError: `axis` is out of range, or `lam` has another size along it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxtv
+        >>> jaxtv.reference.prox_tv1d(jnp.array([0.0, 0.0, 4.0, 4.0]), 1.0)
+        Array([0.5, 0.5, 3.5, 3.5], dtype=float32)
     """
     x = _float32_or_64(x, "x")
     axis = resolve_axes((integer(axis, "axis"),), x.ndim, "axis")[0] - x.ndim
@@ -215,7 +223,7 @@ def prox_tv2d(
         X: float32 or float64 array.
         lam: one weight for both axes (size 1 along each), or a tuple with one entry for each of
             `axes`, as for `prox_tv1d`.
-        axes: the two axes, columns first.
+        axes: the two axes, columns first. None is for a matrix.
         iterations: K, the number of sweeps.
 
     Returns:
@@ -223,7 +231,16 @@ def prox_tv2d(
 
     Raises:
         TypeError: `X` is neither float32 nor float64.
-        ValueError: an entry of `lam` has a wrong size.
+        ValueError: X has more than two dimensions and `axes` is None; `axes` do not fit X, or an
+            entry of `lam` has a wrong size.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import jaxtv
+        >>> X = jnp.array([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 4.0]])
+        >>> jaxtv.reference.prox_tv2d(X, 1.0, iterations=4)
+        Array([[0.5, 0.5, 3.5, 3.5],
+               [0.5, 0.5, 3.5, 3.5]], dtype=float32)
     """
     X = _float32_or_64(X, "X")
     axes = image_axes(axes, X)
