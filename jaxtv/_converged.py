@@ -204,8 +204,8 @@ class _Problem(NamedTuple):
         return tv + self.total((self.x - y) ** 2) / 2 - gap
 
 
-def _choose(mask: Array, new, old):
-    return jax.tree.map(lambda a, b: jnp.where(mask, a, b), new, old)
+def _choose(condition: Array, new, old):
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
 def _best_of(problem: _Problem, state: _State, passes: Sequence[Pass], iterations: Array):

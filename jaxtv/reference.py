@@ -54,9 +54,9 @@ class _String(NamedTuple):
     last: Array  # (n,) bool, last samples of segments
 
 
-def _start(x: Array, w: Array, k: Array, pull: Array, value: Array, last: Array) -> _String:
-    """Begin a segment at sample k; `pull` is what the edge before it adds to x_k."""
-    middle = x[k] + pull
+def _start(x: Array, w: Array, k: Array, from_left: Array, value: Array, last: Array) -> _String:
+    """Begin a segment at sample k; `from_left` is what the edge before it adds to x_k."""
+    middle = x[k] + from_left
     return _String(k, k, k, k, middle - w[k], middle + w[k], w[k], -w[k], value, last)
 
 
@@ -64,8 +64,8 @@ def _close(x: Array, w: Array, s: _String, down: Array) -> _String:
     """End the segment where it last touched the bound and begin the next one."""
     end = jnp.where(down, s.kmin, s.kmax)
     value = s.value.at[end].set(jnp.where(down, s.vmin, s.vmax))
-    pull = jnp.where(down, w[end], -w[end])
-    return _start(x, w, end + 1, pull, value, s.last.at[end].set(True))
+    from_left = jnp.where(down, w[end], -w[end])
+    return _start(x, w, end + 1, from_left, value, s.last.at[end].set(True))
 
 
 def _extend(s: _String, w_next: Array, umin: Array, umax: Array) -> _String:
@@ -89,7 +89,7 @@ def _taut_string(x: Array, w: Array) -> Array:
     n = x.shape[0]
     w = jnp.append(w, jnp.zeros_like(x[:1]))  # nothing follows the last sample
 
-    def trip(s: _String) -> _String:
+    def step(s: _String) -> _String:
         x_next, w_next = x[s.k + 1], w[s.k + 1]
         umin, umax = s.umin + (x_next - s.vmin), s.umax + (x_next - s.vmax)
         down, up = umin < -w_next, umax > w_next
@@ -98,7 +98,7 @@ def _taut_string(x: Array, w: Array) -> Array:
 
     zero = jnp.int32(0)
     start = _start(x, w, zero, jnp.zeros_like(x[0]), x, jnp.zeros_like(x, bool))
-    s = jax.lax.while_loop(lambda s: s.k < n - 1, trip, start)
+    s = jax.lax.while_loop(lambda s: s.k < n - 1, step, start)
     value, last = s.value.at[-1].set(s.vmin), s.last.at[-1].set(True)
     index = jnp.where(last, jnp.arange(n), n)
     return value[jax.lax.cummin(index, reverse=True)]
