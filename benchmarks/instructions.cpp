@@ -6,7 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "prox.hpp"
+#include "dykstra.hpp"
+#include "prox1d.hpp"
 
 using namespace jaxtv::cpu;
 
@@ -30,8 +31,8 @@ std::vector<float> samples(std::int64_t rows, std::int64_t n) {
   return x;
 }
 
-Sweep<float> sweep_of(Shape shape, const float* x, const float* lam, float* y) {
-  Sweep<float> s{};
+Pass<float> pass_of(Shape shape, const float* x, const float* lam, float* y) {
+  Pass<float> s{};
   s.shape = shape, s.x = x, s.w = {lam, false}, s.y = y;
   return s;
 }
@@ -39,35 +40,35 @@ Sweep<float> sweep_of(Shape shape, const float* x, const float* lam, float* y) {
 }  // namespace
 
 // Callgrind counts inside of these only.
-extern "C" __attribute__((noinline)) void counted_prox(const Sweep<float>& s) {
+extern "C" __attribute__((noinline)) void counted_prox(const Pass<float>& s) {
   prox1d(kAlone, s, kDirect);
 }
-extern "C" __attribute__((noinline)) void counted_pull(const Pullback<float>& op) {
-  segment_pull(kAlone, op);
+extern "C" __attribute__((noinline)) void counted_vjp(const SegmentVjp<float>& op) {
+  segment_vjp(kAlone, op);
 }
 extern "C" __attribute__((noinline)) void counted_dykstra(const Iteration& it, const float* x,
                                                           const std::vector<Weights<float>>& w,
-                                                          float* y, std::uint8_t* mask) {
-  dykstra<float>(kAlone, it, kDirect, x, w, y, mask);
+                                                          float* y, std::uint8_t* codes) {
+  dykstra_in_range<float>(kAlone, it, kDirect, x, w, y, codes);
 }
-extern "C" __attribute__((noinline)) void counted_adjoint(const Iteration& it,
-                                                          const std::uint8_t* mask, const float* g,
-                                                          float* gx,
-                                                          const std::vector<float*>& gw) {
-  dykstra_pull<float>(kAlone, it, mask, g, gx, gw, {false, false});
+extern "C" __attribute__((noinline)) void counted_dykstra_vjp(const Iteration& it,
+                                                              const std::uint8_t* codes,
+                                                              const float* g, float* gx,
+                                                              const std::vector<float*>& gw) {
+  dykstra_vjp<float>(kAlone, it, codes, g, gx, gw, {false, false});
 }
 
 namespace {
 
-void run_dykstra(const Iteration& it, const float* x, float* y, bool masked, bool adjoint) {
-  const std::int64_t size = it.core_size();
+void run_dykstra(const Iteration& it, const float* x, float* y, bool with_codes, bool vjp) {
+  const std::int64_t size = it.size();
   const std::vector<float> lam(size, 0.1f);
   const std::vector<Weights<float>> w(2, {lam.data(), false});
-  std::vector<std::uint8_t> mask(it.planes() * size);
-  if (!adjoint) return counted_dykstra(it, x, w, y, masked ? mask.data() : nullptr);
-  dykstra<float>(kAlone, it, kDirect, x, w, y, mask.data());
+  std::vector<std::uint8_t> codes(it.code_arrays() * size);
+  if (!vjp) return counted_dykstra(it, x, w, y, with_codes ? codes.data() : nullptr);
+  dykstra_in_range<float>(kAlone, it, kDirect, x, w, y, codes.data());
   std::vector<float> gw(2 * size);
-  counted_adjoint(it, mask.data(), x, y, {gw.data(), gw.data() + size});
+  counted_dykstra_vjp(it, codes.data(), x, y, {gw.data(), gw.data() + size});
 }
 
 // The rows of a file, or the image that they are.
@@ -81,7 +82,7 @@ int run_file(char** arguments) {
     const std::vector<Weights<float>> w(2, {lam.data(), false});
     counted_dykstra({1, {rows, n}, {1, 0}, 4}, x.data(), w, y.data(), nullptr);
   } else {
-    counted_prox(sweep_of({rows, n, 1}, x.data(), lam.data(), y.data()));
+    counted_prox(pass_of({rows, n, 1}, x.data(), lam.data(), y.data()));
   }
   std::printf("%g\n", y[1]);
   return 0;
@@ -102,21 +103,21 @@ int main(int count, char** arguments) {
   if (strided)
     for (std::int64_t i = 0; i < rows * n; ++i) y[i % n * rows + i / n] = x[i];
   if (strided) x.swap(y);
-  const bool masked = name.find("masks") != name.npos, adjoint = name.find("adjoint") == 0;
+  const bool with_codes = name.find("codes") != name.npos, vjp = name.find("vjp") == 0;
   if (name == "image, 4 sweeps") {
     run_dykstra({1, {side, side}, {1, 0}, 4}, x.data(), y.data(), false, false);
-  } else if (masked || adjoint) {
+  } else if (with_codes || vjp) {
     const bool last = name.find("channels last") != name.npos;
     const Iteration it{1, {last ? 32 : 16, 32, last ? 16 : 32}, {last ? 1 : 2, last ? 0 : 1}, 4};
-    run_dykstra(it, x.data(), y.data(), masked, adjoint);
+    run_dykstra(it, x.data(), y.data(), with_codes, vjp);
   } else if (name == "backward") {
-    prox1d(kAlone, sweep_of(shape, x.data(), lam.data(), y.data()), kDirect);
+    prox1d(kAlone, pass_of(shape, x.data(), lam.data(), y.data()), kDirect);
     std::vector<float> g(x), gw(rows);
     const Segments<float> segments{shape, y.data(), {lam.data(), false}, nullptr, 0};
-    counted_pull({segments, g.data(), g.data(), gw.data(), false});
+    counted_vjp({segments, g.data(), g.data(), gw.data(), false});
     std::printf("%g\n", g[1]);
   } else {
-    counted_prox(sweep_of(shape, x.data(), lam.data(), y.data()));
+    counted_prox(pass_of(shape, x.data(), lam.data(), y.data()));
   }
   std::printf("%g\n", y[1]);
 }

@@ -32,10 +32,10 @@ CASES = (
     "single",
     "backward",
     "image, 4 sweeps",
-    "masks, channels last",
-    "masks, channels first",
-    "adjoint, channels last",
-    "adjoint, channels first",
+    "edge codes, channels last",
+    "edge codes, channels first",
+    "vjp, channels last",
+    "vjp, channels first",
 )
 
 
@@ -60,8 +60,8 @@ def build(
     text = (ROOT / "CMakeLists.txt").read_text()
     numerics = re.search(r"set\(numerics (.*)\)", text)[1].split()
     sources = re.search(r"set\(sources ([^)]*)\)", text)[1].split()
-    kernels = re.search(r"add_library\(lanes_\S+ OBJECT ([^)]*)\)", text)[1].split()
-    isas = re.findall(r"add_lanes\((\w+) (\d+) ?(.*)\)", text)
+    kernels = re.search(r"add_library\(simd_\S+ OBJECT ([^)]*)\)", text)[1].split()
+    isas = re.findall(r"add_simd\((\w+) (\d+) ?(.*)\)", text)
     command = [*compiler, "-std=c++20", "-O3", *numerics]
     command += [f"-I{ROOT / 'include'}", f"-I{ROOT / 'cpu'}", "-w"]
     objects = []

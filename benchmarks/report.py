@@ -321,7 +321,7 @@ def _bounds(chapters: dict) -> str:
     cases = json.loads(INSTRUCTIONS.read_text())["cases"]
     rows, long, masks, adjoint = (
         cases[name]["instructions"] / cases[name]["samples"]
-        for name in ("rows of 32", "rows of 512", "masks, channels last", "adjoint, channels last")
+        for name in ("rows of 32", "rows of 512", "edge codes, channels last", "vjp, channels last")
     )
     layers = IN_LAYERS * (masks + adjoint) / (2 * 3 * 3e9)
     peers = json.loads(PEERS.read_text())

@@ -1,34 +1,29 @@
-// Picks the kernels of the best instruction set at run time.
+#include "isa.hpp"
+
 #include <cstdlib>
 #include <cstring>
 
-#include "sweep.hpp"
-
 namespace jaxtv::cpu {
 
-namespace baseline {
-extern const Isa table;
-extern const Strings strings;
-}  // namespace baseline
+#define JAXTV_DECLARE_TABLES(isa)            \
+  namespace isa {                            \
+  extern const KernelTable kernels;          \
+  extern const TautStringTable taut_strings; \
+  }
+JAXTV_DECLARE_TABLES(baseline)
 #if defined(JAXTV_X86)
-namespace avx2 {
-extern const Isa table;
-extern const Strings strings;
-}  // namespace avx2
-namespace avx512 {
-extern const Isa table;
-extern const Strings strings;
-}  // namespace avx512
+JAXTV_DECLARE_TABLES(avx2)
+JAXTV_DECLARE_TABLES(avx512)
 #endif
 
 namespace {
 
-struct Choice {
-  const Isa& table;
-  const Strings& strings;
+struct Tables {
+  const KernelTable& kernels;
+  const TautStringTable& taut_strings;
 };
 
-Choice choose() {
+Tables choose() {
 #if defined(JAXTV_X86)
   const char* forced = std::getenv("JAXTV_ISA");
   const auto allowed = [&](const char* name) {
@@ -37,36 +32,36 @@ Choice choose() {
   if (allowed("avx512") && __builtin_cpu_supports("avx512f") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl"))
-    return {avx512::table, avx512::strings};
-  if (allowed("avx2") && __builtin_cpu_supports("avx2")) return {avx2::table, avx2::strings};
+    return {avx512::kernels, avx512::taut_strings};
+  if (allowed("avx2") && __builtin_cpu_supports("avx2")) return {avx2::kernels, avx2::taut_strings};
 #endif
-  return {baseline::table, baseline::strings};
+  return {baseline::kernels, baseline::taut_strings};
 }
 
-const Choice& chosen() {
-  static const Choice choice = choose();
-  return choice;
+const Tables& chosen() {
+  static const Tables tables = choose();
+  return tables;
 }
 
 }  // namespace
 
-const Isa& isa() { return chosen().table; }
+const char* isa_name() { return chosen().kernels.name; }
 
 template <>
-const LaneKernels<float>& lanes<float>() {
-  return isa().f32;
+const SimdKernels<float>& simd_kernels<float>() {
+  return chosen().kernels.f32;
 }
 template <>
-const LaneKernels<double>& lanes<double>() {
-  return isa().f64;
+const SimdKernels<double>& simd_kernels<double>() {
+  return chosen().kernels.f64;
 }
 template <>
-const StringKernel<float>& strings<float>() {
-  return chosen().strings.f32;
+const TautStringKernel<float>& taut_string_kernel<float>() {
+  return chosen().taut_strings.f32;
 }
 template <>
-const StringKernel<double>& strings<double>() {
-  return chosen().strings.f64;
+const TautStringKernel<double>& taut_string_kernel<double>() {
+  return chosen().taut_strings.f64;
 }
 
 }  // namespace jaxtv::cpu

@@ -8,19 +8,19 @@
 #include <string>
 #include <utility>
 
-#include "sweep.hpp"
-#include "windows.hpp"
+#include "isa.hpp"
+#include "long_signal/long_signal.hpp"
 
 NB_MODULE(_cpu, m) {
   m.doc() = "CPU kernels of jaxtv as XLA FFI handlers.";
   jaxtv::describe(m);
   m.def(
-      "isa", [] { return std::string(jaxtv::cpu::isa().name); }, "Vector instruction set in use.");
+      "isa", [] { return std::string(jaxtv::cpu::isa_name()); }, "Vector instruction set in use.");
   m.def(
       "long_signals",
       [] {
-        const jaxtv::cpu::LongSignals solved = jaxtv::cpu::long_signals();
-        return std::pair(solved.strings, solved.windows);
+        const jaxtv::cpu::LongSignalCounts solved = jaxtv::cpu::long_signal_counts();
+        return std::pair(solved.by_taut_strings, solved.by_windows);
       },
-      "Long signals this process has solved: by coupled taut strings, by joined windows.");
+      "Long signals this process has solved: by taut strings, by windows.");
 }

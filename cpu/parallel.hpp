@@ -21,10 +21,12 @@ struct Pool {
   std::function<void(std::function<void()>)> schedule;
 };
 
-// As much of the pool as `work` keeps busy, where `worth` of it is worth a thread: to wake one
-// takes up to tens of microseconds.
-inline Pool part_of(const Pool& pool, std::int64_t work, std::int64_t worth) {
-  return {std::clamp<std::int64_t>(work / worth, 1, pool.threads), pool.schedule};
+// As many threads of the pool as `work` samples are worth, at `per_thread` samples each. To wake a
+// thread takes up to tens of microseconds: kSamplesPerThread take as long to solve by SIMD, or a
+// few times as long.
+constexpr std::int64_t kSamplesPerThread = 4096;
+inline Pool part_of(const Pool& pool, std::int64_t work, std::int64_t per_thread) {
+  return {std::clamp<std::int64_t>(work / per_thread, 1, pool.threads), pool.schedule};
 }
 
 // Calls f(chunk) for every chunk in [0, chunks). An exception of any of them reaches the caller.

@@ -6,11 +6,12 @@
 
 #include "jaxtv/cuts.hpp"
 #include "jaxtv/decomposition.hpp"
+#include "jaxtv/edge_code.hpp"
 #include "jaxtv/gap.hpp"
 #include "jaxtv/newton.hpp"
 #include "jaxtv/overflow.hpp"
 #include "jaxtv/taut_string.hpp"
-#include "messages.hpp"
+#include "message_passing.hpp"
 #include "scratch.hpp"
 
 namespace jaxtv::cpu {
@@ -26,7 +27,7 @@ struct Workspace {
     for (auto* v : {&x, &w, &y}) v->resize(n);
     sign.resize(n);
   }
-  double* more(std::int64_t n) {
+  double* scratch_of(std::int64_t n) {
     if (std::int64_t(scratch.size()) < n) scratch.resize(n);
     return scratch.data();
   }
@@ -38,7 +39,7 @@ thread_local Workspace workspace;  // in a loop by pointers only: each access lo
 // solution: not finite, bad weight.
 struct Signal {
   std::int64_t n, first, last;
-  double scale = 0, range = 0;
+  double magnitude = 0, range = 0;
   double factor = 1;  // samples and weights in workspace are the signal's times this
   bool valid = true, weightless = false;  // weightless: some edge has weight 0
 };
@@ -57,7 +58,7 @@ Signal inspect(std::int64_t n, std::int64_t first, std::int64_t last) {
     s.valid &= w[e] >= 0;
     s.weightless |= w[e] == 0;
   }
-  s.scale = max_of(-low, high);
+  s.magnitude = max_of(-low, high);
   s.range = high - low;
   return s;
 }
@@ -65,7 +66,7 @@ Signal inspect(std::int64_t n, std::int64_t first, std::int64_t last) {
 // Calls f(cap) while the known duals at the two ends of [first, s.last) are in its end samples, so
 // that it is a signal of its own; no dual in it exceeds `cap`.
 template <class F>
-void with_ends(const Signal& s, std::int64_t first, F f) {
+void with_end_duals(const Signal& s, std::int64_t first, F f) {
   double *x = workspace.x.data(), *w = workspace.w.data();
   const signed char* sign = workspace.sign.data();
   double &head = x[first], &tail = x[s.last - 1];
@@ -90,13 +91,13 @@ void find_cuts(const Signal& s, bool decompose) {
   } else {
     // Messages take about as long as the taut string for three samples.
     const Patience<std::int64_t> patience{4096 + s.n / 16, 2};
-    with_ends(s, from, [&](double cap) {
+    with_end_duals(s, from, [&](double cap) {
       from += taut_string(s.last - from, x + from, w + from, sign + from, cap, patience);
     });
     if (from == s.last) return;
-    with_ends(s, from, [&](double cap) {
-      pass_messages(s.last - from, x + from, w + from, sign + from, cap, workspace.y.data(),
-                    workspace.more(s.last - from), workspace.knots);
+    with_end_duals(s, from, [&](double cap) {
+      message_passing(s.last - from, x + from, w + from, sign + from, cap, workspace.y.data(),
+                      workspace.scratch_of(s.last - from), workspace.knots);
     });
   }
   refine(from, s.last, s.n, x, w, sign);
@@ -107,34 +108,35 @@ NewtonReport solve(const Signal& s, const Solver& solver) {
   double* y = workspace.y.data();
   signed char* sign = workspace.sign.data();
   if (solver.method == Method::kProjectedNewton)
-    return projected_newton(s.n, x, w, sign, y, workspace.more(kNewtonScratch * s.n), s.scale,
+    return projected_newton(s.n, x, w, sign, y, workspace.scratch_of(kNewtonScratch * s.n),
+                            s.magnitude,
                             {solver.tol, solver.max_iterations, LineSearch(solver.line_search)});
   find_cuts(s, solver.method == Method::kDecomposition);
   if (s.weightless) cut_weightless(s.n, w, sign);
   do values_from_cuts(s.n, x, w, sign, y);
-  while (join_ties(s.last - s.first, w + s.first, sign + s.first, y + s.first, s.scale));
+  while (join_ties(s.last - s.first, w + s.first, sign + s.first, y + s.first, s.magnitude));
   return {1, true};
 }
 
 // Solves the signal, in its size or, beyond kSolverLimit, in a smaller one.
 NewtonReport solve_scaled(Signal& s, const Solver& solver) {
-  if (s.scale < kSolverLimit) return solve(s, solver);
+  if (s.magnitude < kSolverLimit) return solve(s, solver);
   double *x = workspace.x.data(), *w = workspace.w.data();
   for (std::int64_t k = 0; k < s.n; ++k) {
     x[k] *= kSolverScale;
     if (k + 1 < s.n) w[k] *= kSolverScale;
   }
-  const double scale = s.scale * kSolverScale;  // may be of more than these samples
+  const double magnitude = s.magnitude * kSolverScale;  // may be of more than these samples
   s = inspect(s.n, s.first, s.last);
-  s.scale = scale;
+  s.magnitude = magnitude;
   s.factor = kSolverScale;
   return solve(s, solver);
 }
 
 // The solution in the type of the data, from the cuts in workspace; bit for bit what the lanes
-// give. A sample between weights 0 is its own: raw(k), not the sum of an empty difference.
-template <class T, class Y, class Raw>
-void write_values(const Signal& s, Y y, Raw raw) {
+// give. A sample between weights 0 is its own: sample(k), not the sum of an empty difference.
+template <class T, class Y, class Sample>
+void write_values(const Signal& s, Y y, Sample sample) {
   const double *x = workspace.x.data(), *w = workspace.w.data();
   const signed char* sign = workspace.sign.data();
   for_segments<T>(s.n, x, w, sign, [&](std::int64_t a, std::int64_t b, T value) {
@@ -142,7 +144,7 @@ void write_values(const Signal& s, Y y, Raw raw) {
     value *= T(1 / s.factor);
     for (std::int64_t k = a; k <= b; ++k) {
       const double left = k > 0 ? w[k - 1] : 0, right = k + 1 < s.n ? w[k] : 0;
-      y[k] = left == 0 && right == 0 ? raw(k) : value;
+      y[k] = left == 0 && right == 0 ? sample(k) : value;
     }
   });
 }
@@ -153,29 +155,29 @@ void fill_nan(std::int64_t n, Y y) {
 }
 
 template <class T>
-struct SweepSignal {
-  const Sweep<T>& s;
+struct PassSignal {
+  const Pass<T>& pass;
   std::int64_t n, base, stride, w_base, w_stride;
-  SweepSignal(const Sweep<T>& sweep, std::int64_t signal)
-      : s(sweep),
-        n(sweep.shape.n),
-        base(sweep.shape.offset(signal, n)),
-        stride(sweep.shape.inner),
+  PassSignal(const Pass<T>& pass, std::int64_t signal)
+      : pass(pass),
+        n(pass.shape.n),
+        base(pass.shape.offset(signal, n)),
+        stride(pass.shape.inner),
         // One sample has no edge, and their array perhaps no address.
-        w_base(sweep.w.length(n) ? sweep.shape.offset(signal, sweep.w.length(n)) : 0),
-        w_stride(sweep.w.per_edge ? stride : 0) {}
+        w_base(pass.w.length(n) ? pass.shape.offset(signal, pass.w.length(n)) : 0),
+        w_stride(pass.w.per_edge ? stride : 0) {}
   T input(std::int64_t k) const {
-    T a = s.x[base + k * stride];
-    for (int j = 0; j < s.num_minus; ++j) a -= s.minus[j][base + k * stride];
+    T a = pass.x[base + k * stride];
+    for (int j = 0; j < pass.num_minus; ++j) a -= pass.minus[j][base + k * stride];
     return a;
   }
-  T weight(std::int64_t e) const { return s.w.data[w_base + e * w_stride]; }
+  T weight(std::int64_t e) const { return pass.w.data[w_base + e * w_stride]; }
 };
 
 }  // namespace
 
 template <class T>
-void solve_lane(const LaneProblem<T>& p) {
+void solve_strided(const StridedSignal<T>& p) {
   const std::int64_t n = p.n;
   workspace.reserve(n);
   double *x = workspace.x.data(), *w = workspace.w.data();
@@ -192,19 +194,18 @@ void solve_lane(const LaneProblem<T>& p) {
 }
 
 template <class T>
-void prox_serial(const Sweep<T>& sweep, const Solver& solver, std::int64_t begin,
-                 std::int64_t end) {
-  const std::int64_t n = sweep.shape.n;
+void prox_serial(const Pass<T>& pass, const Solver& solver, std::int64_t begin, std::int64_t end) {
+  const std::int64_t n = pass.shape.n;
   workspace.reserve(n);
   double *x = workspace.x.data(), *w = workspace.w.data();
   T* z = static_cast<T*>(thread_scratch(n * sizeof(T)));
   for (std::int64_t signal = begin; signal < end; ++signal) {
-    const SweepSignal<T> at(sweep, signal);
+    const PassSignal<T> at(pass, signal);
     for (std::int64_t k = 0; k < n; ++k) x[k] = double(at.input(k));
     for (std::int64_t e = 0; e + 1 < n; ++e) w[e] = double(at.weight(e));
     Signal s = inspect(n, 0, n);
     NewtonReport report{0, false};
-    const bool bad_weight = n == 1 && !sweep.w.per_edge && !(at.weight(0) >= 0);
+    const bool bad_weight = n == 1 && !pass.w.per_edge && !(at.weight(0) >= 0);
     if (!s.valid || bad_weight) {
       fill_nan<T>(n, z);
     } else {
@@ -214,35 +215,36 @@ void prox_serial(const Sweep<T>& sweep, const Solver& solver, std::int64_t begin
     for (std::int64_t k = 0; k < n; ++k) {
       const std::int64_t i = at.base + k * at.stride;
       const T input = at.input(k);  // before y, which may be the same memory as a state
-      if (sweep.residual) sweep.residual[i] = input - z[k];
-      if (sweep.y) sweep.y[i] = z[k];
-      if (sweep.mask) {
+      if (pass.residual) pass.residual[i] = input - z[k];
+      if (pass.y) pass.y[i] = z[k];
+      if (pass.codes) {
         const EdgeCode code =
             k + 1 < n ? edge_code(z[k], z[k + 1], [&] { return at.weight(k) > 0; }) : kSeparate;
-        sweep.mask[i] |= std::uint8_t(code << sweep.shift);
+        pass.codes[i] |= std::uint8_t(code << pass.code_shift);
       }
     }
-    if (sweep.iterations) {
-      sweep.iterations[signal] = std::int32_t(report.iterations);
-      sweep.converged[signal] = report.converged;
+    if (pass.iterations) {
+      pass.iterations[signal] = std::int32_t(report.iterations);
+      pass.converged[signal] = report.converged;
     }
   }
 }
 
 template <class T>
-bool prox_piece(const Sweep<T>& sweep, std::int64_t signal, const Piece& piece, T* z) {
-  const SweepSignal<T> at(sweep, signal);
-  const std::int64_t begin = piece.begin - (piece.left != 0), end = piece.end + (piece.right != 0);
+bool prox_piece(const Pass<T>& pass, std::int64_t signal, const Piece& piece, T* z) {
+  const PassSignal<T> at(pass, signal);
+  const std::int64_t begin = piece.begin - (piece.sign_before != 0),
+                     end = piece.end + (piece.sign_after != 0);
   const std::int64_t n = end - begin;
   workspace.reserve(n);
   double *x = workspace.x.data(), *w = workspace.w.data();
   for (std::int64_t k = 0; k < n; ++k) x[k] = double(at.input(begin + k));
   for (std::int64_t e = 0; e + 1 < n; ++e) w[e] = double(at.weight(begin + e));
-  if (piece.left) workspace.sign[0] = piece.left;
-  if (piece.right) workspace.sign[n - 2] = piece.right;
+  if (piece.sign_before) workspace.sign[0] = piece.sign_before;
+  if (piece.sign_after) workspace.sign[n - 2] = piece.sign_after;
   Signal s = inspect(n, piece.begin - begin, piece.end - begin);
   if (!s.valid) return false;
-  s.scale = max_of(s.scale, piece.scale);
+  s.magnitude = max_of(s.magnitude, piece.magnitude);
   solve_scaled(s, {Method::kDirect, 0, 0, 0});
   write_values<T>(s, Strided<T>{z + at.base + begin * at.stride, at.stride},
                   [&](std::int64_t k) { return at.input(begin + k); });
@@ -250,26 +252,26 @@ bool prox_piece(const Sweep<T>& sweep, std::int64_t signal, const Piece& piece, 
 }
 
 template <class T>
-void report_gap(const Sweep<T>& sweep, std::int64_t begin, std::int64_t end) {
-  const std::int64_t n = sweep.shape.n;
+void report_gap(const Pass<T>& pass, std::int64_t begin, std::int64_t end) {
+  const std::int64_t n = pass.shape.n;
   for (std::int64_t signal = begin; signal < end; ++signal) {
-    const SweepSignal<T> at(sweep, signal);
-    const Strided<const T> x{sweep.x + at.base, at.stride}, y{sweep.y + at.base, at.stride};
-    const Strided<const T> w{sweep.w.data + at.w_base, at.w_stride};
+    const PassSignal<T> at(pass, signal);
+    const Strided<const T> x{pass.x + at.base, at.stride}, y{pass.y + at.base, at.stride};
+    const Strided<const T> w{pass.w.data + at.w_base, at.w_stride};
     double gap = duality_gap(n, x, w, y);
     if (!is_finite(gap))  // else inf - inf
       gap = duality_gap(n, Scaled{x, kSolverScale}, Scaled{w, kSolverScale},
                         Scaled{y, kSolverScale}) /
             kSolverScale / kSolverScale;
-    sweep.gap[signal] = T(gap);
+    pass.gap[signal] = T(gap);
   }
 }
 
-#define JAXTV_INSTANTIATE(T)                                                             \
-  template void solve_lane(const LaneProblem<T>&);                                       \
-  template void prox_serial(const Sweep<T>&, const Solver&, std::int64_t, std::int64_t); \
-  template bool prox_piece(const Sweep<T>&, std::int64_t, const Piece&, T*);             \
-  template void report_gap(const Sweep<T>&, std::int64_t, std::int64_t);
+#define JAXTV_INSTANTIATE(T)                                                            \
+  template void solve_strided(const StridedSignal<T>&);                                 \
+  template void prox_serial(const Pass<T>&, const Solver&, std::int64_t, std::int64_t); \
+  template bool prox_piece(const Pass<T>&, std::int64_t, const Piece&, T*);             \
+  template void report_gap(const Pass<T>&, std::int64_t, std::int64_t);
 JAXTV_INSTANTIATE(float)
 JAXTV_INSTANTIATE(double)
 

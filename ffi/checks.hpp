@@ -1,5 +1,6 @@
-// What the FFI handlers of both native modules (cpu/, cuda/) share: checks that turn a wrong call
-// into an error of XLA, views of XLA's buffers, attributes.
+// What the FFI handlers of both native modules (cpu/, cuda/) share: the checks of operands and
+// attributes, which turn a wrong call into an error of XLA, and access to XLA's buffers. Every
+// operand and result of a handler passes one of these checks before its memory is touched.
 #pragma once
 
 #include <algorithm>
@@ -21,7 +22,7 @@ using Result = ffi::Result<Buffer>;
 using Dims = ffi::AnyBuffer::Dimensions;
 using Axes = ffi::Span<const std::int64_t>;
 
-constexpr std::int64_t kMostIterations = std::int64_t(1) << 31;  // their counts are int32
+constexpr std::int64_t kMostIterations = std::int64_t(1) << 31;  // results count them in int32
 
 // Thrown by the checks below, returned to XLA as an InvalidArgument error.
 struct Invalid {
@@ -31,6 +32,7 @@ inline void require(bool ok, const char* message) {
   if (!ok) throw Invalid{std::string("jaxtv: ") + message};
 }
 
+// Calls f and turns what it throws into an error.
 template <class F>
 ffi::Error guarded(F f) {
   try {
@@ -45,7 +47,7 @@ ffi::Error guarded(F f) {
   }
 }
 
-// Calls f(T{}) for the type.
+// Calls f(T{}) for the C++ type T of `type`, and turns what it throws into an error.
 template <class F>
 ffi::Error with_type(ffi::DataType type, F f) {
   return guarded([&] {
@@ -58,6 +60,7 @@ ffi::Error with_type(ffi::DataType type, F f) {
   });
 }
 
+// The memory of a result and of an operand.
 template <class T>
 T* out(Result r) {
   return static_cast<T*>(r->untyped_data());
@@ -69,7 +72,7 @@ const T* in(Buffer b) {
 
 // ---- shapes ----
 
-// Checks that `b` is shaped as `like`, except that the axis may have any size in `sizes`.
+// Checks that `b` is shaped as `like`, except that it has one of `sizes` along the axis (-1: none).
 inline void check_shape(Buffer b, Buffer like, std::int64_t axis,
                         std::initializer_list<std::int64_t> sizes) {
   const Dims d = b.dimensions(), e = like.dimensions();
@@ -80,12 +83,14 @@ inline void check_shape(Buffer b, Buffer like, std::int64_t axis,
   require(std::find(sizes.begin(), sizes.end(), d[axis]) != sizes.end(),
           "wrong size along the prox axis");
 }
+// Checks that `b` has the shape and type of `like`.
 inline void check_same(Buffer b, Buffer like) {
   require(b.element_type() == like.element_type(), "operands differ in dtype");
   check_shape(b, like, -1, {});
 }
 
-// The dims before the axis, its own, and those after it.
+// The product of the dims from `first` to the axis, the size of the axis, the product of the dims
+// after it.
 struct Extents {
   std::int64_t outer, n, inner;
 };
@@ -101,9 +106,9 @@ inline Extents extents_of(Buffer x, std::int64_t axis, std::int64_t first = 0) {
   return e;
 }
 
-// Weights have one value (λ per signal) or n - 1 (per edge) along the axis. Those of half types are
-// float32. Returns whether per edge.
-inline bool per_edge(Buffer w, Buffer like, std::int64_t axis) {
+// Checks weights for samples shaped as `like`: they have one value (λ per signal) or n - 1 (per
+// edge) along the axis. Those of half types are float32. Returns whether there is one per edge.
+inline bool check_weights(Buffer w, Buffer like, std::int64_t axis) {
   const ffi::DataType type = like.element_type();
   const bool half = type == ffi::DataType::BF16 || type == ffi::DataType::F16;
   require(w.element_type() == (half ? ffi::DataType::F32 : type), "operands differ in dtype");
@@ -111,7 +116,7 @@ inline bool per_edge(Buffer w, Buffer like, std::int64_t axis) {
   return w.dimensions()[axis] != 1;
 }
 
-// What return_info adds: one value per signal.
+// Checks the results that return_info adds: one value per signal.
 inline void check_info(Result gap, Result iterations, Result converged, Buffer x,
                        std::int64_t axis) {
   require(gap->element_type() == x.element_type(), "operands differ in dtype");
@@ -123,8 +128,9 @@ inline void check_info(Result gap, Result iterations, Result converged, Buffer x
 
 // ---- Dykstra ----
 
-// Checks the axes of an iteration. Returns the first in memory: the dims before it are the batch.
-inline std::int64_t lead_of(Buffer x, Axes axes, std::int64_t iterations) {
+// Checks the axes of an iteration. Returns the first of them in memory: all dims before it belong
+// to the batch.
+inline std::int64_t first_axis_of(Buffer x, Axes axes, std::int64_t iterations) {
   const std::int64_t rank = x.dimensions().size();
   require(axes.size() >= 1 && axes.size() <= std::size_t(kMaxAxes), "bad number of axes");
   require(iterations >= 1 && iterations < kMostIterations, "bad number of iterations");
@@ -137,9 +143,10 @@ inline std::int64_t lead_of(Buffer x, Axes axes, std::int64_t iterations) {
   return *std::min_element(axes.begin(), axes.end());
 }
 
-inline void check_masks(Buffer masks, std::int64_t size) {
-  require(masks.element_type() == ffi::DataType::U8, "masks must be uint8");
-  require(std::int64_t(masks.element_count()) == size, "wrong mask shape");
+// Edge codes (jaxtv/edge_code.hpp) of `size` bytes.
+inline void check_codes(Buffer codes, std::int64_t size) {
+  require(codes.element_type() == ffi::DataType::U8, "edge codes must be uint8");
+  require(std::int64_t(codes.element_count()) == size, "wrong shape of edge codes");
 }
 
 // ---- attributes ----

@@ -5,7 +5,8 @@
 #include <cstdlib>
 #include <vector>
 
-#include "prox.hpp"
+#include "dykstra.hpp"
+#include "prox1d.hpp"
 
 using namespace jaxtv::cpu;
 
@@ -66,11 +67,11 @@ void one_axis(Random& random, Hash& hash) {
   const auto w =
       weights<T>(random, shape.signals() * (per_edge ? n - 1 : 1), scales[random.below(3)]);
   std::vector<T> y(x.size()), gx(x.size()), gw(w.size());
-  Sweep<T> sweep{};
-  sweep.shape = shape, sweep.x = x.data(), sweep.w = {w.data(), per_edge}, sweep.y = y.data();
-  prox1d(kAlone, sweep, kDirect);
+  Pass<T> pass{};
+  pass.shape = shape, pass.x = x.data(), pass.w = {w.data(), per_edge}, pass.y = y.data();
+  prox1d(kAlone, pass, kDirect);
   const Segments<T> segments{shape, y.data(), {w.data(), per_edge}, nullptr, 0};
-  segment_pull<T>(kAlone, {segments, g.data(), gx.data(), gw.data(), per_edge});
+  segment_vjp<T>(kAlone, {segments, g.data(), gx.data(), gw.data(), per_edge});
   hash.add(y), hash.add(gx), hash.add(gw);
 }
 
@@ -82,11 +83,11 @@ void two_axes(Random& random, Hash& hash) {
   const auto w0 = weights<T>(random, batch * rows, 1), w1 = weights<T>(random, batch * columns, 1);
   const std::vector<Weights<T>> w{{w0.data(), false}, {w1.data(), false}};
   std::vector<T> y(x.size()), gx(x.size()), g0(w0.size()), g1(w1.size());
-  std::vector<std::uint8_t> mask(batch * it.planes() * it.core_size());
-  dykstra<T>(kAlone, it, kDirect, x.data(), w, y.data(), mask.data());
-  dykstra_pull<T>(kAlone, it, mask.data(), g.data(), gx.data(), {g0.data(), g1.data()},
-                  {false, false});
-  hash.add(y), hash.add(mask), hash.add(gx), hash.add(g0), hash.add(g1);
+  std::vector<std::uint8_t> codes(batch * it.code_arrays() * it.size());
+  dykstra_in_range<T>(kAlone, it, kDirect, x.data(), w, y.data(), codes.data());
+  dykstra_vjp<T>(kAlone, it, codes.data(), g.data(), gx.data(), {g0.data(), g1.data()},
+                 {false, false});
+  hash.add(y), hash.add(codes), hash.add(gx), hash.add(g0), hash.add(g1);
 }
 
 }  // namespace

@@ -7,7 +7,7 @@ namespace {
 
 Grid grid_of(Buffer x, Axes axes, Buffer masks) {
   require(axes.size() >= 2, "two axes at least");
-  const std::int64_t lead = lead_of(x, axes, 1);
+  const std::int64_t lead = first_axis_of(x, axes, 1);
   const Dims d = x.dimensions();
   Grid grid{1, 1, int(axes.size()), {}};
   for (std::int64_t i = 0; i < std::int64_t(d.size()); ++i)
@@ -16,7 +16,7 @@ Grid grid_of(Buffer x, Axes axes, Buffer masks) {
     const Extents e = extents_of(x, axes[a], lead);
     grid.along[a] = {1, e.outer, e.n, e.inner};
   }
-  check_masks(masks, grid.batch * grid.planes() * grid.size);
+  check_codes(masks, grid.batch * grid.planes() * grid.size);
   return grid;
 }
 
@@ -30,7 +30,7 @@ ffi::Error components_jvp(cudaStream_t stream, Buffer masks, Buffer tx, ffi::Rem
     GridWeights<const Compute<D>> tw{};
     for (int a = 0; a < grid.axes; ++a) {
       const Buffer b = tws.get<Buffer>(a).value();
-      tw.per_edge[a] = per_edge(b, tx, axes[a]);
+      tw.per_edge[a] = check_weights(b, tx, axes[a]);
       tw.data[a] = in<Compute<D>>(b);
     }
     void* space = workspace(scratch, components_workspace(grid, nullptr));
@@ -48,7 +48,7 @@ ffi::Error components_vjp(cudaStream_t stream, Buffer masks, Buffer g, Result gx
     GridWeights<Compute<D>> gw{};
     for (int a = 0; a < grid.axes; ++a) {
       Result r = rest.get<Buffer>(a).value();
-      gw.per_edge[a] = per_edge(*r, g, axes[a]);
+      gw.per_edge[a] = check_weights(*r, g, axes[a]);
       gw.data[a] = out<Compute<D>>(r);
     }
     void* space =

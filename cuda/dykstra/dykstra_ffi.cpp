@@ -7,7 +7,7 @@ namespace {
 
 Iteration iteration_of(Buffer x, Axes axes, std::int64_t iterations) {
   Iteration it{1, 1, iterations, int(axes.size()), {}};
-  std::int64_t lead = lead_of(x, axes, iterations);
+  std::int64_t lead = first_axis_of(x, axes, iterations);
   // All signals of a single axis are one element where their masks are one: a tile has many then.
   if (it.axes == 1 && it.planes() == 1) lead = 0;
   const Dims d = x.dimensions();
@@ -27,7 +27,7 @@ PerAxis<const T> weights_of(ffi::RemainingArgs ws, Buffer x, Axes axes) {
   for (std::size_t a = 0; a < axes.size(); ++a) {
     const Buffer b = ws.get<Buffer>(a).value();
     w.data[a] = in<T>(b);
-    w.per_edge[a] = per_edge(b, x, axes[a]);
+    w.per_edge[a] = check_weights(b, x, axes[a]);
   }
   return w;
 }
@@ -42,7 +42,7 @@ ffi::Error run(cudaStream_t stream, Buffer x, ffi::RemainingArgs ws, Result y, R
     const Iteration it = iteration_of(x, axes, iterations);
     const Solver inner = solver_of(method, tol, max_iterations, line_search);
     check_same(*y, x);
-    if (masks) check_masks(**masks, mask_size(it));
+    if (masks) check_codes(**masks, mask_size(it));
     const PerAxis<const T> w = weights_of<T>(ws, x, axes);
     void* space = workspace(scratch, dykstra_workspace<D>(it, inner, masks != nullptr));
     std::uint8_t* codes = masks ? out<std::uint8_t>(*masks) : nullptr;
@@ -71,7 +71,7 @@ ffi::Error dykstra_jvp(cudaStream_t stream, Buffer masks, Buffer tx, ffi::Remain
     using D = typename decltype(t)::type;
     using T = Compute<D>;
     const Iteration it = iteration_of(tx, axes, iterations);
-    check_masks(masks, mask_size(it));
+    check_codes(masks, mask_size(it));
     check_same(*ty, tx);
     const PerAxis<const T> tw = weights_of<T>(tws, tx, axes);
     void* space = workspace(scratch, dykstra_derivative_workspace<D>(it));
@@ -85,14 +85,14 @@ ffi::Error dykstra_vjp(cudaStream_t stream, Buffer masks, Buffer g, Result gx,
     using D = typename decltype(t)::type;
     using T = Compute<D>;
     const Iteration it = iteration_of(g, axes, iterations);
-    check_masks(masks, mask_size(it));
+    check_codes(masks, mask_size(it));
     check_same(*gx, g);
     require(rest.size() == axes.size() + 1, "one weight result per axis, and a workspace");
     PerAxis<T> gw{};
     for (std::size_t a = 0; a < axes.size(); ++a) {
       Result r = rest.get<Buffer>(a).value();
       gw.data[a] = out<T>(r);
-      gw.per_edge[a] = per_edge(*r, g, axes[a]);
+      gw.per_edge[a] = check_weights(*r, g, axes[a]);
     }
     void* space =
         workspace(rest.get<Buffer>(axes.size()).value(), dykstra_derivative_workspace<D>(it));

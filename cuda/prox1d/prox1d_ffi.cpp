@@ -8,7 +8,8 @@ namespace {
 template <class D>
 Prox<D> prox_of(Buffer x, Buffer w, Result y, std::int64_t axis) {
   check_same(*y, x);
-  return {in<D>(x), in<Compute<D>>(w), per_edge(w, x, axis), out<D>(y), nullptr, nullptr, nullptr};
+  return {in<D>(x), in<Compute<D>>(w), check_weights(w, x, axis), out<D>(y), nullptr, nullptr,
+          nullptr};
 }
 
 template <class D>

@@ -7,7 +7,7 @@ namespace {
 
 template <class T>
 Edges<T> edges_of(Buffer y, Buffer w, std::int64_t axis) {
-  return {in<T>(y), in<T>(w), per_edge(w, y, axis), nullptr, 0, 0};
+  return {in<T>(y), in<T>(w), check_weights(w, y, axis), nullptr, 0, 0};
 }
 
 ffi::Error segment_jvp(cudaStream_t stream, Buffer y, Buffer w, Buffer tx, Buffer tw, Result ty,

@@ -99,7 +99,7 @@ def test_wrong_dtype_and_results_are_errors():
     [
         ((0, 0), (2, 3, 6), "axes must differ"),
         ((0, 5), (2, 3, 6), "axis out of range"),
-        ((1, 0), (1, 3, 6), "wrong mask shape"),
+        ((1, 0), (1, 3, 6), "wrong shape of edge codes"),
     ],
 )
 def test_wrong_calls_of_the_dykstra_target_are_errors(axes, masks, message):

@@ -52,8 +52,8 @@ class Knots {
 
 // Finds all cuts. `low` and `high` (n) are working memory; `cap` bounds infinite weights as in
 // taut_string.hpp.
-inline void pass_messages(std::ptrdiff_t n, const double* x, const double* w, signed char* sign,
-                          double cap, double* low, double* high, Knots& knots) {
+inline void message_passing(std::ptrdiff_t n, const double* x, const double* w, signed char* sign,
+                            double cap, double* low, double* high, Knots& knots) {
   knots.clear();
   double before = 0;  // the bound of the edge on the left
   for (std::ptrdiff_t k = 0; k < n; ++k) {

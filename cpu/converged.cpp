@@ -1,11 +1,13 @@
-// The converged N-D prox, one element at a time. The method, the polish and the stop are those of
-// jaxtv/_converged.py, where they are explained; names are the same.
+// One element at a time. Names are those of jaxtv/_converged.py, which explains the method, the
+// polish (means of y over what the passes have joined) and the stop.
+#include "converged.hpp"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "components.hpp"
-#include "prox.hpp"
+#include "prox1d.hpp"
 
 namespace jaxtv::cpu {
 namespace {
@@ -75,12 +77,12 @@ Variation variation(const Pool& pool, const Shape& s, const Weights<T>& w, const
 template <class T>
 class Problem {
  public:
-  Problem(const Elements& elements, std::int64_t e, const Accelerated<T>& op)
+  Problem(const Elements& elements, std::int64_t e, const Converged<T>& op)
       : size_(elements.size()), axes_(elements.axes.size()), op_(op) {
     for (std::size_t a = 0; a < axes_; ++a) shapes_.push_back(elements.shape(a));
-    const Layout all = elements.layout(e);
-    gather(all, op.x, take(x_));
-    for (const T* start : op.start) gather(all, start, take(dual_.emplace_back()));
+    const ElementLayout all = elements.layout(e);
+    gather(all, op.x, resized(x_));
+    for (const T* start : op.start_duals) gather(all, start, resized(dual_.emplace_back()));
     for (std::size_t a = 0; a < axes_; ++a) {
       const std::int64_t length = op.w[a].length(shapes_[a].n);
       std::vector<T>& w = weights_.emplace_back(size_ / shapes_[a].n * length);
@@ -89,15 +91,15 @@ class Problem {
     normalise();
   }
 
-  bool bad() const { return bad_; }
+  bool no_solution() const { return no_solution_; }
 
-  void solve(const Pool& pool, const Stop& stop, const Solver& inner) {
+  void solve(const Pool& pool, const StopRule& stop, const Solver& inner) {
     point_ = dual_;
     new_.resize(axes_ - 1);
-    for (auto& v : new_) take(v);
+    for (auto& v : new_) resized(v);
     z_.resize(axes_);
-    for (auto& v : z_) take(v);
-    take(first_), take(a_), take(y_), take(smooth_);
+    for (auto& v : z_) resized(v);
+    resized(first_), resized(a_), resized(y_), resized(smooth_);
     double t = 1;
     for (iterations = 1;; ++iterations) {
       passes(pool, inner);
@@ -105,11 +107,11 @@ class Problem {
       const Variation tv = variations(pool, y_);
       const double gap_y = std::max(0.0, tv.excess - sums.slack);
       const double optimum = tv.tv + sums.square / 2 - gap_y;
-      const bool enough = gap_y <= stop.tol * optimum + roundoff_;
+      const bool within_tol = gap_y <= stop.tol * optimum + roundoff_;
       gap = gap_y;
-      if (enough || iterations == stop.max_iterations) {
+      if (within_tol || iterations == stop.max_iterations) {
         const double gap_smooth = polish(pool);
-        converged = enough && gap_smooth <= stop.tol * optimum;
+        converged = within_tol && gap_smooth <= stop.tol * optimum;
         if (converged || gap_smooth <= gap_y) {
           y_.swap(smooth_);
           gap = gap_smooth;
@@ -124,11 +126,11 @@ class Problem {
   }
 
   void write(const Elements& elements, std::int64_t e) {
-    const Layout all = elements.layout(e);
-    if (bad_) {
+    const ElementLayout all = elements.layout(e);
+    if (no_solution_) {
       y_.assign(size_, std::numeric_limits<T>::quiet_NaN());
       scatter(all, y_.data(), op_.y);
-    } else if (idle_) {
+    } else if (weightless_) {
       gather(all, op_.x, y_.data());
       scatter(all, y_.data(), op_.y);
     } else {
@@ -138,8 +140,8 @@ class Problem {
     }
     for (std::size_t a = 0; a + 1 < axes_; ++a) {
       std::vector<T>& dual = iterations ? new_[a] : dual_[a];
-      for (T& v : dual) v = bad_ ? T(0) : T(std::ldexp(v, exponent_));
-      scatter(all, dual.data(), op_.dual[a]);
+      for (T& v : dual) v = no_solution_ ? T(0) : T(std::ldexp(v, exponent_));
+      scatter(all, dual.data(), op_.duals[a]);
     }
     op_.gap[e] = T(std::ldexp(gap, 2 * exponent_));
     op_.iterations[e] = iterations;
@@ -156,7 +158,7 @@ class Problem {
     void operator+=(const Sums& o) { slack += o.slack, square += o.square, back += o.back; }
   };
 
-  T* take(std::vector<T>& v) {
+  T* resized(std::vector<T>& v) {
     v.resize(size_);
     return v.data();
   }
@@ -164,24 +166,24 @@ class Problem {
   const std::vector<T>& dual_of(std::size_t a) const { return a == 0 ? first_ : new_[a - 1]; }
 
   void normalise() {
-    double largest = 0, sum = 0, spread = 0, edges = 0;
-    for (T v : x_) bad_ |= !(v - v == 0), largest = std::max(largest, std::abs(double(v)));
-    idle_ = true;
+    double largest = 0, sum = 0, deviation = 0, edges = 0;
+    for (T v : x_) no_solution_ |= !(v - v == 0), largest = std::max(largest, std::abs(double(v)));
+    weightless_ = true;
     for (const auto& w : weights_)
-      for (T v : w) bad_ |= !(v >= 0), idle_ &= v == 0;
-    if (bad_) return;
+      for (T v : w) no_solution_ |= !(v >= 0), weightless_ &= v == 0;
+    if (no_solution_) return;
     std::frexp(largest, &exponent_);
     for (T& v : x_) sum += std::ldexp(double(v), -exponent_);
     mean_ = sum / double(size_);
     for (T& v : x_) {
       v = T(std::ldexp(double(v), -exponent_) - mean_);
-      spread += std::abs(double(v));
+      deviation += std::abs(double(v));
     }
     // No dual exceeds the sum of |x - mean|.
     for (std::size_t a = 0; a < axes_; ++a) {
       double total = 0;
       for (T& v : weights_[a]) {
-        v = T(std::min(std::ldexp(double(v), -exponent_), spread));
+        v = T(std::min(std::ldexp(double(v), -exponent_), deviation));
         total += v;
       }
       edges += total * (op_.w[a].per_edge ? 1.0 : double(shapes_[a].n - 1));
@@ -189,15 +191,16 @@ class Problem {
     // Nor does a state, the difference of two duals, exceed twice that: a start may be anything.
     for (auto& dual : dual_)
       for (T& v : dual)
-        v = v - v == 0 ? T(std::clamp(std::ldexp(double(v), -exponent_), -2 * spread, 2 * spread))
-                       : T(0);
-    roundoff_ = double(std::numeric_limits<T>::epsilon()) * spread / double(size_) * edges;
+        v = v - v == 0
+                ? T(std::clamp(std::ldexp(double(v), -exponent_), -2 * deviation, 2 * deviation))
+                : T(0);
+    roundoff_ = double(std::numeric_limits<T>::epsilon()) * deviation / double(size_) * edges;
   }
 
   // z_a = prox_a(a), p_a = a - z_a: the first axis from x less the other duals at `point`, the
   // others by a gradient step from there.
   void passes(const Pool& pool, const Solver& inner) {
-    Sweep<T> s{};
+    Pass<T> s{};
     s.shape = shapes_[0];
     s.x = x_.data();
     for (const auto& v : point_) s.minus[s.num_minus++] = v.data();
@@ -211,7 +214,7 @@ class Problem {
         for (std::int64_t i = begin; i < end; ++i) a_[i] = point_[a - 1][i] + z_[0][i] * step;
         return Variation{};
       });
-      Sweep<T> next{};
+      Pass<T> next{};
       next.shape = shapes_[a];
       next.x = a_.data();
       next.w = weights(a);
@@ -270,7 +273,7 @@ class Problem {
       const Shape& s = shapes_[a];
       const Weights<T> w = weights(a);
       const T* z = z_[a].data();
-      each_edge(s, w.per_edge, [&](std::int64_t i, std::int64_t j, std::int64_t k) {
+      for_edges(s, w.per_edge, [&](std::int64_t i, std::int64_t j, std::int64_t k) {
         if (z[i] == z[j] && w.data[k] > 0) components.join(i, j);
       });
     }
@@ -307,11 +310,11 @@ class Problem {
 
   std::int64_t size_;
   std::size_t axes_;
-  const Accelerated<T>& op_;
+  const Converged<T>& op_;
   std::vector<Shape> shapes_;
   std::vector<std::vector<T>> weights_, dual_, point_, new_, z_;
   std::vector<T> x_, first_, a_, y_, smooth_;
-  bool bad_ = false, idle_ = false;
+  bool no_solution_ = false, weightless_ = false;
   int exponent_ = 0;
   double mean_ = 0, roundoff_ = 0;
 };
@@ -319,19 +322,19 @@ class Problem {
 }  // namespace
 
 template <class T>
-void accelerated(const Pool& pool, const Elements& elements, const Stop& stop, const Solver& inner,
-                 const Accelerated<T>& op) {
+void converged(const Pool& pool, const Elements& elements, const StopRule& stop,
+               const Solver& inner, const Converged<T>& op) {
   for_elements(pool, elements.count(),
                [=, &elements, &stop, &inner, &op](std::int64_t e, const Pool& inside) {
                  Problem<T> problem(elements, e, op);
-                 if (!problem.bad()) problem.solve(inside, stop, inner);
+                 if (!problem.no_solution()) problem.solve(inside, stop, inner);
                  problem.write(elements, e);
                });
 }
 
-template void accelerated(const Pool&, const Elements&, const Stop&, const Solver&,
-                          const Accelerated<float>&);
-template void accelerated(const Pool&, const Elements&, const Stop&, const Solver&,
-                          const Accelerated<double>&);
+template void converged(const Pool&, const Elements&, const StopRule&, const Solver&,
+                        const Converged<float>&);
+template void converged(const Pool&, const Elements&, const StopRule&, const Solver&,
+                        const Converged<double>&);
 
 }  // namespace jaxtv::cpu

@@ -1,11 +1,14 @@
-// XLA's thread pool and weight buffers as the CPU kernels take them.
+// XLA's thread pool and buffers as the CPU kernels take them.
 #pragma once
 
+#include <limits>
 #include <utility>
 #include <vector>
 
 #include "checks.hpp"
-#include "prox.hpp"
+#include "elements.hpp"
+#include "parallel.hpp"
+#include "pass.hpp"
 
 namespace jaxtv::cpu {
 
@@ -15,9 +18,26 @@ inline Pool pool_of(ffi::ThreadPool& pool) {
           }};
 }
 
+inline Elements elements_of(Buffer x, Axes axes) {
+  require(axes.size() >= 2, "two axes at least");
+  first_axis_of(x, axes, 1);
+  const Dims d = x.dimensions();
+  Elements elements{{d.begin(), d.end()}, {axes.begin(), axes.end()}};
+  require(elements.size() <= std::numeric_limits<std::int32_t>::max(),  // labels are int32
+          "more than 2^31 - 1 samples along the prox axes");
+  return elements;
+}
+
+// A result of the shape and type of x.
+template <class T>
+T* shaped_as(Buffer x, Result r) {
+  check_same(*r, x);
+  return out<T>(r);
+}
+
 template <class T>
 Weights<T> weights_of(Buffer w, Buffer like, std::int64_t axis) {
-  return {in<T>(w), per_edge(w, like, axis)};
+  return {in<T>(w), check_weights(w, like, axis)};
 }
 
 template <class T>
@@ -37,7 +57,7 @@ std::pair<std::vector<T*>, std::vector<bool>> all_weight_results(ffi::RemainingR
   for (std::size_t a = 0; a < axes.size(); ++a) {
     Result r = rets.get<Buffer>(a).value();
     results.first.push_back(out<T>(r));
-    results.second.push_back(per_edge(*r, g, axes[a]));
+    results.second.push_back(check_weights(*r, g, axes[a]));
   }
   return results;
 }

@@ -1,0 +1,206 @@
+#include "dykstra.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "jaxtv/overflow.hpp"
+#include "prox1d.hpp"
+#include "scratch.hpp"
+
+namespace jaxtv::cpu {
+
+std::int64_t Iteration::size() const {
+  std::int64_t product = 1;
+  for (std::int64_t d : dims) product *= d;
+  return product;
+}
+
+Shape Iteration::shape(std::size_t a) const {
+  Shape s{1, dims[axes[a]], 1};
+  for (std::int64_t d = 0; d < std::int64_t(dims.size()); ++d) {
+    if (d < axes[a]) s.outer *= dims[d];
+    if (d > axes[a]) s.inner *= dims[d];
+  }
+  return s;
+}
+
+namespace {
+
+const Pool kNoPool{1, nullptr};
+
+// Runs f(batch element, pool for inside it): elements over threads where there are enough of them,
+// so that one element stays in one core's cache for all its sweeps; else threads inside the
+// element.
+template <class F>
+void for_batch(const Pool& pool, const Iteration& it, F f) {
+  const Pool part = part_of(pool, it.batch * it.size() * it.passes(), kSamplesPerThread);
+  if (it.batch >= part.threads)
+    parallel_for(part, it.batch, [=](std::int64_t b) { f(b, kNoPool); });
+  else
+    for (std::int64_t b = 0; b < it.batch; ++b) f(b, part);
+}
+
+template <class T>
+Weights<T> at_element(const Weights<T>& w, const Shape& s, std::int64_t b) {
+  return {w.data ? w.data + b * s.outer * w.length(s.n) * s.inner : nullptr, w.per_edge};
+}
+
+// The segments that a pass over batch element b left in the codes.
+template <class T>
+Segments<T> segments_of(const Iteration& it, const std::uint8_t* codes, std::int64_t b,
+                        std::int64_t pass) {
+  Segments<T> segments{};
+  segments.shape = it.shape(pass % it.axes.size());
+  segments.codes = codes + (b * it.code_arrays() + code_byte(pass)) * it.size();
+  segments.code_shift = code_shift(pass);
+  return segments;
+}
+
+// Which elements have samples beyond kDykstraLimit.
+template <class T>
+std::vector<char> beyond_limit(const Pool& pool, std::int64_t batch, std::int64_t size,
+                               const T* x) {
+  constexpr std::int64_t kBlock = 1 << 16;
+  const std::int64_t blocks = (size + kBlock - 1) / kBlock;
+  std::vector<char> block_beyond(batch * blocks), beyond(batch);
+  parallel_for(part_of(pool, batch * size, kBlock), batch * blocks, [&](std::int64_t k) {
+    const std::int64_t begin = k % blocks * kBlock, end = std::min(size, begin + kBlock);
+    const T* samples = x + k / blocks * size;
+    bool any = false;
+    for (std::int64_t i = begin; i < end; ++i) any |= std::abs(samples[i]) > kDykstraLimit<T>;
+    block_beyond[k] = any;
+  });
+  for (std::size_t k = 0; k < block_beyond.size(); ++k) beyond[k / blocks] |= block_beyond[k];
+  return beyond;
+}
+
+}  // namespace
+
+template <class T>
+void dykstra(const Pool& pool, const Iteration& it, const Solver& inner, const T* x,
+             std::vector<Weights<T>> w, T* y, std::uint8_t* codes) {
+  const std::int64_t size = it.size();
+  if (it.batch * size == 0) return;
+  const std::vector<char> beyond = beyond_limit(pool, it.batch, size, x);
+  if (std::none_of(beyond.begin(), beyond.end(), [](char v) { return v; }))
+    return dykstra_in_range(pool, it, inner, x, w, y, codes);
+  std::vector<std::vector<T>> scaled_weights;
+  for (std::size_t a = 0; a < w.size(); ++a) {
+    const std::int64_t length = size / it.shape(a).n * w[a].length(it.shape(a).n);
+    std::vector<T>& copy = scaled_weights.emplace_back(w[a].data, w[a].data + it.batch * length);
+    for (std::int64_t i = 0; i < it.batch * length; ++i)
+      copy[i] = DykstraScaling<T>(beyond[i / length]).weight(copy[i]);
+    w[a].data = copy.data();
+  }
+  std::vector<T> samples(x, x + it.batch * size);
+  for (std::int64_t i = 0; i < it.batch * size; ++i)
+    samples[i] = DykstraScaling<T>(beyond[i / size]).sample(samples[i]);
+  dykstra_in_range(pool, it, inner, samples.data(), w, y, codes);
+  for (std::int64_t i = 0; i < it.batch * size; ++i)
+    y[i] = DykstraScaling<T>(beyond[i / size]).result(y[i], x[i]);
+}
+
+// A NaN spreads by itself: one sweep takes it to all samples that its axes connect, and no others.
+template <class T>
+void dykstra_in_range(const Pool& pool, const Iteration& it, const Solver& inner, const T* x,
+                      const std::vector<Weights<T>>& w, T* y, std::uint8_t* codes) {
+  const std::int64_t size = it.size();
+  const int d = int(it.axes.size());
+  if (size == 0) return;
+  for_batch(pool, it, [=, &it, &inner, &w](std::int64_t b, const Pool& inside) {
+    const OperationScratch scratch(std::size_t(d) * size * sizeof(T));
+    T* states = scratch.as<T>();  // p_i of each axis: A_i - prox(A_i); 0 in its first sweep
+    std::uint8_t* element_codes = codes ? codes + b * it.code_arrays() * size : nullptr;
+    if (codes) std::memset(element_codes, 0, it.code_arrays() * size);
+    for (std::int64_t pass = 0; pass < it.passes(); ++pass) {
+      const int axis = int(pass % d);
+      Pass<T> p{};
+      p.shape = it.shape(axis);
+      p.x = x + b * size;
+      for (int j = 0; j < d; ++j)
+        if (j != axis && (pass >= d || j < axis)) p.minus[p.num_minus++] = states + j * size;
+      p.w = at_element(w[axis], p.shape, b);
+      const bool last = pass + 1 == it.passes();
+      p.y = last ? y + b * size : nullptr;
+      p.residual = last ? nullptr : states + axis * size;
+      p.codes = codes ? element_codes + code_byte(pass) * size : nullptr;
+      p.code_shift = code_shift(pass);
+      prox1d(inside, p, inner);
+    }
+  });
+}
+
+// With a_i = tx - sum_{j != i} p_j, each pass does z = P(a - D^T(s tw)), p_i = a - z.
+template <class T>
+void dykstra_jvp(const Pool& pool, const Iteration& it, const std::uint8_t* codes, const T* tx,
+                 const std::vector<Weights<T>>& tw, T* ty) {
+  const std::int64_t size = it.size();
+  const int d = int(it.axes.size());
+  if (size == 0) return;
+  for_batch(pool, it, [=, &it, &tw](std::int64_t b, const Pool& inside) {
+    const OperationScratch scratch(std::size_t(d + 1) * size * sizeof(T));
+    T *a = scratch.as<T>(), *states = a + size, *z = ty + b * size;
+    for (std::int64_t pass = 0; pass < it.passes(); ++pass) {
+      const int axis = int(pass % d);
+      std::copy(tx + b * size, tx + (b + 1) * size, a);
+      for (int j = 0; j < d; ++j)
+        if (j != axis && (pass >= d || j < axis))
+          for (std::int64_t i = 0; i < size; ++i) a[i] -= states[j * size + i];
+      segment_jvp<T>(inside, {.segments = segments_of<T>(it, codes, b, pass),
+                              .tx = a,
+                              .tw = at_element(tw[axis], it.shape(axis), b),
+                              .ty = z});
+      for (std::int64_t i = 0; i < size; ++i) states[axis * size + i] = a[i] - z[i];
+    }
+  });
+}
+
+// The passes in reverse. Of z = P(a - D^T(s tw)), p_i = a - z, a = tx - sum_{j != i} p_j:
+//   h = [last] g - gp_i;  c = P h;  gw -= s Dc;  ga = c + gp_i;  gp_i = 0;  gx += ga;  gp_j -= ga.
+// With two axes gp_j is 0 until then, so that one array holds whichever is not. docs/concepts.md
+// derives this.
+template <class T>
+void dykstra_vjp(const Pool& pool, const Iteration& it, const std::uint8_t* codes, const T* g,
+                 T* gx, const std::vector<T*>& gw, const std::vector<bool>& per_edge) {
+  const std::int64_t size = it.size();
+  const int d = int(it.axes.size()), num_states = d == 2 ? 1 : d;
+  if (size == 0) return;  // by a dim that is no axis: the weights are empty too
+  for_batch(pool, it, [=, &it, &gw, &per_edge](std::int64_t b, const Pool& inside) {
+    const OperationScratch scratch(std::size_t(num_states) * size * sizeof(T));
+    T* states = scratch.as<T>();
+    std::fill(states, states + num_states * size, T(0));
+    std::fill(gx + b * size, gx + (b + 1) * size, T(0));
+    for (std::int64_t pass = it.passes(); pass-- > 0;) {
+      const int axis = int(pass % d);
+      DykstraVjpPass<T> op{};
+      op.segments = segments_of<T>(it, codes, b, pass);
+      op.g = pass + 1 == it.passes() ? g + b * size : nullptr;
+      op.one_state = d == 2;
+      op.state = states + (op.one_state ? 0 : axis * size);
+      for (int j = 0; j < d && !op.one_state; ++j)
+        if (j != axis) op.other_states[op.num_other_states++] = states + j * size;
+      op.gx = gx + b * size;
+      op.per_edge = per_edge[axis];
+      const Shape& shape = op.segments.shape;
+      const std::int64_t weights = shape.signals() * (op.per_edge ? shape.n - 1 : 1);
+      op.gw = gw[axis] + b * weights;
+      if (pass >= it.passes() - d) std::fill(op.gw, op.gw + weights, T(0));
+      dykstra_vjp_pass(inside, op);
+    }
+  });
+}
+
+#define JAXTV_INSTANTIATE(T)                                                                  \
+  template void dykstra(const Pool&, const Iteration&, const Solver&, const T*,               \
+                        std::vector<Weights<T>>, T*, std::uint8_t*);                          \
+  template void dykstra_in_range(const Pool&, const Iteration&, const Solver&, const T*,      \
+                                 const std::vector<Weights<T>>&, T*, std::uint8_t*);          \
+  template void dykstra_jvp(const Pool&, const Iteration&, const std::uint8_t*, const T*,     \
+                            const std::vector<Weights<T>>&, T*);                              \
+  template void dykstra_vjp(const Pool&, const Iteration&, const std::uint8_t*, const T*, T*, \
+                            const std::vector<T*>&, const std::vector<bool>&);
+JAXTV_INSTANTIATE(float)
+JAXTV_INSTANTIATE(double)
+
+}  // namespace jaxtv::cpu

@@ -1,0 +1,16 @@
+// The kernels of the best instruction set that this machine has; the environment variable
+// JAXTV_ISA=baseline|avx2|avx512 forces one.
+#pragma once
+
+#include "simd/kernels.hpp"
+#include "simd/taut_strings.hpp"
+
+namespace jaxtv::cpu {
+
+const char* isa_name();
+template <class T>
+const SimdKernels<T>& simd_kernels();
+template <class T>
+const TautStringKernel<T>& taut_string_kernel();
+
+}  // namespace jaxtv::cpu

@@ -1,0 +1,135 @@
+// Certifies in double what T could not decide (write_solution), and repairs the cuts of signals
+// that fail.
+#pragma once
+
+#include <cstdint>
+
+#include "simd/values.hpp"
+
+namespace jaxtv::cpu::JAXTV_ISA {
+namespace {
+
+// One signal of a group, in double.
+template <class T, int kVectors, bool kPerEdge>
+struct SignalInDouble {
+  static constexpr int L = SignalGroup<T, kVectors>::kSignals;
+  static constexpr double kSlack = 8 * kUnit<double>;
+  struct Segment {
+    std::int64_t begin, end;
+    double value;
+  };
+  const SignalGroup<T, kVectors>& group;
+  const int lane;
+
+  double sample(std::int64_t k) const {
+    return double(group.samples[k * L + lane]) + double(group.offset[lane]);
+  }
+  double dual(std::int64_t k) const { return double(group.duals[k * L + lane]); }
+  double weight(std::int64_t e) const {
+    return double(group.weights[(kPerEdge ? e : 0) * L + lane]);
+  }
+
+  Segment segment_of(std::int64_t k) const {
+    std::int64_t begin = k, end = k + 1;
+    while (is_nan(dual(begin))) --begin;
+    while (is_nan(dual(end))) ++end;
+    const double ref = sample(end - 1);
+    double sum = 0;
+    for (std::int64_t i = end - 1; i >= begin; --i) sum += sample(i) - ref;
+    sum += dual(end) - dual(begin);
+    return {begin, end, ref + sum / double(end - begin)};
+  }
+
+  // As certify of jaxtv/certificate.hpp, for the segment of sample k and the jump before it.
+  bool certified(std::int64_t k) const {
+    const Segment s = segment_of(k);
+    const double magnitude = double(group.magnitude[lane]);
+    double u = dual(s.begin), length = 1;
+    for (std::int64_t e = s.begin; e + 1 < s.end; ++e) {
+      u += s.value - sample(e);
+      length += 1;
+      if ((u < 0 ? -u : u) > weight(e) + kSlack * length * (magnitude + weight(e))) return false;
+    }
+    if (s.begin == 0 || !(weight(s.begin - 1) > 0)) return true;
+    const double jump = s.value - segment_of(s.begin - 1).value;
+    return (dual(s.begin) < 0 ? -jump : jump) > kSlack * magnitude;
+  }
+};
+
+// Of the undecided signals of vector g, those with a segment that double does not certify.
+template <class T, int kVectors, bool kPerEdge>
+typename Vectors<T>::M uncertified(const SignalGroup<T, kVectors>& group, int g,
+                                   typename Vectors<T>::M undecided) {
+  using M = typename Vectors<T>::M;
+  const M* close = reinterpret_cast<const M*>(group.values) + g;  // from write_solution
+  M failed = {};
+  if (!any(undecided)) return failed;
+  for (std::int64_t k = 0; k < group.n; ++k) {
+    const M here = close[k * kVectors] & undecided & ~failed;
+    if (!any(here)) continue;
+    for (int l = 0; l < kLanes<T>; ++l) {
+      const int lane = g * kLanes<T> + l;
+      if (here[l] && !group.unsolved[lane] &&
+          !SignalInDouble<T, kVectors, kPerEdge>{group, lane}.certified(k))
+        failed[l] = -1;
+    }
+  }
+  return failed;
+}
+
+// As certify of jaxtv/certificate.hpp for the `pending` ones of kDoubleLanes signals, which it
+// returns where they fail. Repairs their cuts: a cut without a jump of its sign is joined, an edge
+// whose dual leaves its bounds is cut. `y` is scratch: the values at the first samples of segments.
+template <class T, int kVectors, bool kPerEdge>
+DoubleMask repair_cuts(SignalGroup<T, kVectors>& group, int lane, DoubleMask pending, Double* y) {
+  constexpr int L = SignalGroup<T, kVectors>::kSignals;
+  const auto wide = [&](const T* a, std::int64_t k) { return load_wide(a + k * L + lane); };
+  const Double zero = {}, one = zero + 1.0, slack = zero + 8 * kUnit<double>;
+  const Double none = (Double)(zero == zero);  // a NaN
+  const Double offset = wide(group.offset, 0), magnitude = wide(group.magnitude, 0);
+  for_means(
+      group, lane, [](Double ref, Double sum, Double count) { return ref + sum / count; },
+      [=](std::int64_t k, Double value) { y[k] = value; });
+  DoubleMask failed = {};
+  Double value = y[0], u = zero, length = one;
+  for (std::int64_t e = 0; e + 1 < group.n; ++e) {
+    const Double dual = wide(group.duals, e + 1), bound = wide(group.weights, kPerEdge ? e : 0);
+    const DoubleMask is_cut = dual == dual;
+    const DoubleMask flat = pending & is_cut & (bound > zero) &
+                            (times_sign(y[e + 1] - value, dual) <= slack * magnitude);
+    u += value - (wide(group.samples, e) + offset);
+    length += one;
+    const Double limit = bound + slack * length * (magnitude + bound);
+    const DoubleMask outside = pending & ~is_cut & (vabs(u) > limit);
+    failed |= flat | outside;
+    const Double side = u > zero ? bound : -bound;
+    u = outside ? side : (is_cut ? dual : u);
+    length = is_cut | outside ? one : length;
+    value = is_cut ? y[e + 1] : value;
+    store_half(group.duals + (e + 1) * L + lane, narrow<T>(outside ? side : (flat ? none : dual)));
+  }
+  return failed;
+}
+
+// Repairs the cuts of the signals of vector g that are not certified, together in double, and
+// writes their solution. Near ties, which float cannot decide, are many where samples and weights
+// are multiples of one number (8 bit images). Signals that a few repairs do not certify become
+// unsolved.
+template <class T, int kVectors, bool kPerEdge>
+void repair(SignalGroup<T, kVectors>& group, int g, typename Vectors<T>::M failed) {
+  constexpr int kMostRepairs = 6;
+  Double* y = reinterpret_cast<Double*>(group.values);  // which write_solution has read
+  const int begin = g * kLanes<T>, end = begin + kLanes<T>;
+  for (int lane = begin; lane < end; lane += kDoubleLanes) {
+    DoubleMask pending;
+    for (int l = 0; l < kDoubleLanes; ++l) pending[l] = failed[lane - begin + l];
+    for (int i = 0; i < kMostRepairs && any(pending); ++i)
+      pending = repair_cuts<T, kVectors, kPerEdge>(group, lane, pending, y);
+    for (int l = 0; l < kDoubleLanes; ++l) group.unsolved[lane + l] |= pending[l] != 0;
+  }
+  for (int lane = begin; lane < end; lane += kDoubleLanes) segment_values(group, lane);
+  write_solution<T, kVectors, kPerEdge>(group, g);
+}
+
+}  // namespace
+}  // namespace jaxtv::cpu::JAXTV_ISA

@@ -1,0 +1,84 @@
+// Edge codes (jaxtv/edge_code.hpp) of a group of signals, a byte per sample: made from a solution,
+// and copied between an array and rows (signals.hpp).
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#include "jaxtv/edge_code.hpp"
+#include "simd/group.hpp"
+#include "simd/signals.hpp"
+#include "simd/vectors.hpp"
+
+namespace jaxtv::cpu::JAXTV_ISA {
+namespace {
+
+// Calls f(k, l) for squares, of samples [k, k + kSquare) of the kSquare signals from l on, that
+// cover all samples, and returns n; 0 where the samples of a signal do not lie side by side or are
+// fewer. Squares may overlap.
+template <int kSignals, class F>
+JAXTV_INLINE std::int64_t for_squares(const SignalOffsets& offsets, std::int64_t n, F f) {
+  if (offsets.stride != 1 || offsets.by_rows || n < kSquare) return 0;
+  for (std::int64_t end = kSquare;; end = end + kSquare < n ? end + kSquare : n) {
+    for (int l = 0; l < kSignals; l += kSquare) f(end - kSquare, l);
+    if (end == n) return n;
+  }
+}
+
+// From an array into rows.
+template <int kSignals>
+void gather(const std::uint8_t* source, const SignalOffsets& offsets, std::int64_t n,
+            std::uint8_t* rows) {
+  constexpr int kWide = kSignals < kSquare ? kSignals : kSquare;
+  const std::int64_t done = for_squares<kSignals>(offsets, n, [&](std::int64_t k, int l) {
+    CodeVector v[kSquare] = {};
+    for (int i = 0; i < kWide; ++i) std::memcpy(&v[i], source + offsets.at[l + i] + k, kSquare);
+    transpose_codes(v);
+    for (int i = 0; i < kSquare; ++i) std::memcpy(rows + (k + i) * kSignals + l, &v[i], kWide);
+  });
+  for_ranges<kSignals>(offsets, done, n, [=](std::int64_t row, std::int64_t at, auto count) {
+    std::memcpy(rows + row, source + at, count);
+  });
+  repeat_last<kSignals>(offsets, done, n, rows);
+}
+
+// codes |= rows.
+template <int kSignals>
+void add_codes(const std::uint8_t* rows, const SignalOffsets& offsets, std::int64_t n,
+               std::uint8_t* codes) {
+  constexpr int kWide = kSignals < kSquare ? kSignals : kSquare;
+  const std::int64_t done = for_squares<kSignals>(offsets, n, [&](std::int64_t k, int l) {
+    CodeVector v[kSquare] = {};
+    for (int i = 0; i < kSquare; ++i) std::memcpy(&v[i], rows + (k + i) * kSignals + l, kWide);
+    transpose_codes(v);
+    for (int i = 0; i < kWide; ++i) {
+      const Location<std::uint8_t, CodeVector> location{offsets.at[l + i] + k};
+      location.store(codes, location.load(codes) | v[i]);
+    }
+  });
+  for_ranges<kSignals>(offsets, done, n, [=](std::int64_t row, std::int64_t at, auto count) {
+    each(count, [=](int l) { codes[at + l] |= rows[row + l]; });
+  });
+}
+
+// The codes of the edges from row k to row k + 1 of the solution of a group, as one row.
+template <class T, int kVectors>
+JAXTV_INLINE void row_codes(const SignalGroup<T, kVectors>& group, std::int64_t k, int code_shift,
+                            std::uint8_t* codes) {
+  using V = typename Vectors<T>::V;
+  const V *z = reinterpret_cast<const V*>(group.messages),
+          *w = reinterpret_cast<const V*>(group.weights);
+  for (int g = 0; g < kVectors; ++g) {
+    const V here = z[k * kVectors + g], next = z[(k + 1) * kVectors + g];
+    const auto inside = (here == next) & (w[(group.per_edge ? k : 0) * kVectors + g] > V{});
+    constexpr int kFlip[] = {kSeparate ^ kInside, kSeparate ^ kJumpUp, kSeparate ^ kJumpDown};
+    const auto code = int(kSeparate) ^ (inside & kFlip[0]) ^ ((next > here) & kFlip[1]) ^
+                      ((next < here) & kFlip[2]);
+    const auto bytes = low_bytes(code << code_shift, std::make_index_sequence<kLanes<T>>());
+    std::memcpy(codes + g * kLanes<T>, &bytes, sizeof bytes);
+  }
+}
+
+}  // namespace
+}  // namespace jaxtv::cpu::JAXTV_ISA

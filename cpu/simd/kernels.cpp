@@ -1,0 +1,28 @@
+// The kernel table of one instruction set.
+#include "simd/kernels.hpp"
+
+#include "simd/derivatives.hpp"
+#include "simd/prox.hpp"
+
+namespace jaxtv::cpu::JAXTV_ISA {
+namespace {
+
+template <class T>
+constexpr SimdKernels<T> kernels_of() {
+  return {.signals_per_group = signals_per_group<T>,
+          .prox_scratch_bytes = prox_scratch_bytes<T>,
+          .prox = prox<T>,
+          .derivative_scratch_bytes = derivative_scratch_bytes<T>,
+          .jvp = jvp<T>,
+          .vjp = vjp<T>,
+          .dykstra_vjp = dykstra_vjp<T>};
+}
+
+}  // namespace
+
+#define JAXTV_STRING_(s) #s
+#define JAXTV_STRING(s) JAXTV_STRING_(s)
+extern const KernelTable kernels;
+const KernelTable kernels = {JAXTV_STRING(JAXTV_ISA), kernels_of<float>(), kernels_of<double>()};
+
+}  // namespace jaxtv::cpu::JAXTV_ISA

@@ -1,0 +1,32 @@
+// The kernels that are compiled once per vector instruction set. Signals go into the lanes of
+// vectors, one signal per lane. cpu/isa.hpp picks an instruction set at run time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "pass.hpp"
+
+namespace jaxtv::cpu {
+
+// Each kernel works on the signals [begin, end) of its argument by the calling thread. `scratch`
+// has as many bytes as the function before says for signals of length n, aligned for vectors.
+template <class T>
+struct SimdKernels {
+  int (*signals_per_group)(std::int64_t n);  // that fill all lanes
+  std::size_t (*prox_scratch_bytes)(std::int64_t n);
+  void (*prox)(const Pass<T>& pass, std::int64_t begin, std::int64_t end, void* scratch);
+  std::size_t (*derivative_scratch_bytes)(std::int64_t n);
+  void (*jvp)(const SegmentJvp<T>& op, std::int64_t begin, std::int64_t end, void* scratch);
+  void (*vjp)(const SegmentVjp<T>& op, std::int64_t begin, std::int64_t end, void* scratch);
+  void (*dykstra_vjp)(const DykstraVjpPass<T>& op, std::int64_t begin, std::int64_t end,
+                      void* scratch);
+};
+
+struct KernelTable {
+  const char* name;  // of the instruction set
+  SimdKernels<float> f32;
+  SimdKernels<double> f64;
+};
+
+}  // namespace jaxtv::cpu

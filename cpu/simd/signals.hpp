@@ -1,0 +1,212 @@
+// Where signals lie in an array, and how they are copied into rows and back.
+//
+// Rows are the arrays that kernels work on: row k holds sample k of kSignals signals, that of
+// signal l at rows[k * kSignals + l]. So a vector holds samples of different signals.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "layout.hpp"
+#include "simd/transpose.hpp"
+
+namespace jaxtv::cpu::JAXTV_ISA {
+namespace {
+
+// The offsets in an array of the signals [begin, end) of a shape (with `length` for n). A range of
+// signals lies side by side in memory. Beyond the last signal, up to `width`, that one is repeated.
+struct SignalOffsets {
+  std::int64_t at[512];  // of the first sample of each signal
+  std::int64_t stride;   // from one sample to the next
+  int count, num_ranges = 0;
+  std::int16_t range[513];  // range r is the signals range[r] to range[r + 1]
+  bool by_rows;             // ranges are long enough to copy row by row
+  SignalOffsets(const Shape& s, std::int64_t length, std::int64_t begin, std::int64_t end,
+                int width)
+      : stride(s.inner), count(int(end - begin)) {
+    std::int64_t next = s.offset(begin, length);
+    const auto add = [&](int l) {
+      if (l == 0 || next != at[l - 1] + 1) range[num_ranges++] = std::int16_t(l);
+      at[l] = next;
+    };
+    if (s.inner == 1) {
+      for (int l = 0; l < count; ++l, next += length) add(l);
+    } else {
+      std::int64_t left = s.inner - begin % s.inner;
+      for (int l = 0; l < count; ++l, ++next) {  // no division per signal
+        add(l);
+        if (--left > 0) continue;
+        left = s.inner;
+        next += (length - 1) * s.inner;
+      }
+    }
+    range[num_ranges] = std::int16_t(count);
+    by_rows = count >= 8 * num_ranges;
+    for (int l = count; l < width; ++l) at[l] = at[count - 1];
+  }
+  bool contiguous() const { return num_ranges == 1; }
+};
+
+constexpr int kBlock = 16;  // rows that are copied together, so that they stay in L1
+
+// A vector of quads in memory: quad j lies at source + at[j * kQuadSamples].
+template <class T>
+struct Quads {
+  using V = typename Vectors<T>::V;
+  typedef T Q __attribute__((vector_size(16)));
+  static Q load_quad(const T* p) {
+    Q q;
+    std::memcpy(&q, p, sizeof q);
+    return q;
+  }
+  static auto load_pair(const T* source, const std::int64_t* at) {
+    return join(load_quad(source + at[0]), load_quad(source + at[kQuadSamples<T>]));
+  }
+  static V load(const T* source, const std::int64_t* at) {
+    if constexpr (kQuads == 1)
+      return load_quad(source + at[0]);
+    else if constexpr (kQuads == 2)
+      return load_pair(source, at);
+    else
+      return join(load_pair(source, at), load_pair(source, at + 2 * kQuadSamples<T>));
+  }
+  static void store(T* target, const std::int64_t* at, V v) {
+    for (int j = 0; j < kQuads; ++j)
+      std::memcpy(target + at[j * kQuadSamples<T>], reinterpret_cast<const char*>(&v) + 16 * j, 16);
+  }
+};
+
+template <int I>
+using Count = std::integral_constant<int, I>;
+
+// f(l) for all l < count, where no two of them touch the same memory.
+template <class N, class F>
+JAXTV_INLINE void each(N count, F f) {
+  if constexpr (std::is_same_v<N, int>) {
+    _Pragma("GCC ivdep") for (int l = 0; l < count; ++l) f(l);
+  } else {
+    for (int l = 0; l < count; ++l) f(l);
+  }
+}
+
+// Calls f(i, offset, count) for all samples from sample `first` on: `count` of them lie side by
+// side in rows, from rows[i] on, and in the array. Whole rows and single samples have a count that
+// the compiler knows.
+template <int kSignals, class F>
+JAXTV_INLINE void for_ranges(const SignalOffsets& offsets, std::int64_t first, std::int64_t n,
+                             F f) {
+  const std::int64_t stride = offsets.stride;  // the compiler thinks that f may write `offsets`
+  if (offsets.contiguous() && offsets.count == kSignals) {
+    std::int64_t at = offsets.at[0] + first * stride;
+    for (std::int64_t k = first; k < n; ++k, at += stride) f(k * kSignals, at, Count<kSignals>{});
+    return;
+  }
+  for (std::int64_t k0 = first; k0 < n; k0 += kBlock) {
+    const std::int64_t k1 = k0 + kBlock < n ? k0 + kBlock : n;
+    if (offsets.by_rows) {
+      for (int r = 0, ranges = offsets.num_ranges; r < ranges; ++r) {
+        const int l = offsets.range[r], count = offsets.range[r + 1] - l;
+        std::int64_t at = offsets.at[l] + k0 * stride;
+        for (std::int64_t k = k0; k < k1; ++k, at += stride) f(k * kSignals + l, at, count);
+      }
+    } else {
+      for (int l = 0, count = offsets.count; l < count; ++l) {
+        std::int64_t at = offsets.at[l] + k0 * stride;
+        for (std::int64_t k = k0; k < k1; ++k, at += stride) f(k * kSignals + l, at, Count<1>{});
+      }
+    }
+  }
+}
+
+// Calls f(k, l) for the parts of rows that quads can move: rows [k, k + kQuadSamples) of the vector
+// from signal l on. Returns how many samples of every signal these are.
+template <int kSignals, class T, class F>
+JAXTV_INLINE std::int64_t for_quads(const SignalOffsets& offsets, std::int64_t n, F f) {
+  if (offsets.stride != 1 || offsets.by_rows) return 0;
+  const std::int64_t end = n / kQuadSamples<T> * kQuadSamples<T>;
+  for (std::int64_t k = 0; k < end; k += kQuadSamples<T>)
+    for (int l = 0; l < kSignals; l += kLanes<T>) f(k, l);
+  return end;
+}
+
+// Fills rows beyond the last signal with that signal, from sample `first` on.
+template <int kSignals, class T>
+void repeat_last(const SignalOffsets& offsets, std::int64_t first, std::int64_t n, T* rows) {
+  for (std::int64_t k = first; k < n && offsets.count < kSignals; ++k)
+    for (int l = offsets.count; l < kSignals; ++l)
+      rows[k * kSignals + l] = rows[k * kSignals + offsets.count - 1];
+}
+
+// From an array into rows: op(row, value) for each sample, or for a vector of samples.
+template <int kSignals, class T, class Op>
+void gather(const T* source, const SignalOffsets& offsets, std::int64_t n, T* rows, Op op) {
+  using V = typename Vectors<T>::V;
+  const std::int64_t done = for_quads<kSignals, T>(offsets, n, [&](std::int64_t k, int l) {
+    V v[kQuadSamples<T>];
+    for (int i = 0; i < kQuadSamples<T>; ++i) v[i] = Quads<T>::load(source + k, offsets.at + l + i);
+    transpose_quads(v);
+    for (int i = 0; i < kQuadSamples<T>; ++i)
+      op(*reinterpret_cast<V*>(rows + (k + i) * kSignals + l), v[i]);
+  });
+  for_ranges<kSignals>(offsets, done, n, [=](std::int64_t row, std::int64_t at, auto count) {
+    each(count, [=](int l) { op(rows[row + l], source[at + l]); });
+  });
+  repeat_last<kSignals>(offsets, done, n, rows);
+}
+template <int kSignals, class T>
+void gather(const T* source, const SignalOffsets& offsets, std::int64_t n, T* rows) {
+  gather<kSignals>(source, offsets, n, rows, [](auto& row, auto value) { row = value; });
+}
+
+// The location in an array of a vector of quads; of a vector of samples side by side, or one
+// sample.
+template <class T>
+struct QuadLocation {
+  std::int64_t k;
+  const std::int64_t* at;
+  auto load(const T* p) const { return Quads<T>::load(p + k, at); }
+  void store(T* p, typename Vectors<T>::V v) const { Quads<T>::store(p + k, at, v); }
+};
+template <class T, class V>
+struct Location {
+  std::int64_t at;
+  V load(const T* p) const {
+    V v;
+    std::memcpy(&v, p + at, sizeof v);
+    return v;
+  }
+  void store(T* p, V v) const { std::memcpy(p + at, &v, sizeof v); }
+};
+
+// From rows to an array: f(value, location) for each sample, or for a vector of samples. With
+// kRepeats also for the repeated last signal, so more than once for its locations.
+template <int kSignals, bool kRepeats, class T, class F>
+void for_locations(const T* rows, const SignalOffsets& offsets, std::int64_t n, F f) {
+  using V = typename Vectors<T>::V;
+  const std::int64_t most = kRepeats || offsets.count == kSignals ? n : 0;
+  const std::int64_t done = for_quads<kSignals, T>(offsets, most, [&](std::int64_t k, int l) {
+    V v[kQuadSamples<T>];
+    for (int i = 0; i < kQuadSamples<T>; ++i)
+      v[i] = *reinterpret_cast<const V*>(rows + (k + i) * kSignals + l);
+    transpose_quads(v);
+    for (int i = 0; i < kQuadSamples<T>; ++i) f(v[i], QuadLocation<T>{k, offsets.at + l + i});
+  });
+  for_ranges<kSignals>(offsets, done, n, [=](std::int64_t row, std::int64_t at, auto count) {
+    if constexpr (std::is_same_v<decltype(count), Count<kSignals>>)
+      for (int l = 0; l < kSignals; l += kLanes<T>)
+        f(*reinterpret_cast<const V*>(rows + row + l), Location<T, V>{at + l});
+    else
+      each(count, [=](int l) { f(rows[row + l], Location<T, T>{at + l}); });
+  });
+}
+
+// The inverse of gather.
+template <int kSignals, class T>
+void scatter(const T* rows, const SignalOffsets& offsets, std::int64_t n, T* target) {
+  for_locations<kSignals, true>(rows, offsets, n,
+                                [=](auto value, auto location) { location.store(target, value); });
+}
+
+}  // namespace
+}  // namespace jaxtv::cpu::JAXTV_ISA

@@ -1,0 +1,97 @@
+// Tiles: kTileSignals signals side by side, for the derivatives (segment_means.hpp).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "pass.hpp"
+#include "simd/edge_codes.hpp"
+#include "simd/segment_means.hpp"
+#include "simd/signals.hpp"
+
+namespace jaxtv::cpu::JAXTV_ISA {
+namespace {
+
+constexpr std::size_t kAlignment = 64;
+
+// The signals [begin, end) of a shape, kTileSignals at most, in all arrays that a derivative reads
+// and writes. Where they lie side by side the kernel works in the arrays (`direct`). Else (the axis
+// is contiguous, there are few channels, or these are the last signals) it works on rows in
+// scratch. `rows` says of which kind an array is: n for samples, `weight_rows` for weights.
+template <class T>
+struct Tile {
+  const Shape& shape;
+  const std::int64_t first, weight_rows;
+  const SignalOffsets offsets;
+  const bool direct;
+  const SignalOffsets weight_offsets;  // of no signals, where direct
+  T* free_scratch;
+  Tile(const Shape& shape, bool per_edge, std::int64_t begin, std::int64_t end, void* scratch)
+      : shape(shape),
+        first(begin),
+        weight_rows(per_edge ? shape.n - 1 : 1),
+        offsets(shape, shape.n, begin, end, kTileSignals),
+        direct(offsets.contiguous() && offsets.count == kTileSignals),
+        weight_offsets(shape, weight_rows, begin, direct ? begin : end, direct ? 0 : kTileSignals),
+        free_scratch(static_cast<T*>(scratch)) {}
+  // From one row to the next.
+  std::int64_t stride() const { return direct ? shape.inner : kTileSignals; }
+  // Rows in scratch, aligned for vectors.
+  template <class U>
+  U* take(std::int64_t rows) {
+    U* here = reinterpret_cast<U*>(free_scratch);
+    const std::size_t bytes = rows * kTileSignals * sizeof(U);
+    free_scratch += (bytes + kAlignment - 1) / kAlignment * (kAlignment / sizeof(T));
+    return here;
+  }
+  // The rows of an array to read, and to write: `flush` has to follow.
+  template <class U>
+  const U* read(const U* source, std::int64_t rows) {
+    if (direct) return source + offset(rows);
+    U* copy = take<U>(rows);
+    gather<kTileSignals>(source, offsets_of(rows), rows, copy);
+    return copy;
+  }
+  T* output(T* target, std::int64_t rows) { return direct ? target + offset(rows) : take<T>(rows); }
+  void flush(T* target, const T* written, std::int64_t rows) {
+    if (direct) return;
+    scatter<kTileSignals>(written, offsets_of(rows), rows, target);
+  }
+
+ private:
+  // The weights of single samples have no rows, and their memory may be null.
+  std::int64_t offset(std::int64_t rows) const { return rows ? shape.offset(first, rows) : 0; }
+  const SignalOffsets& offsets_of(std::int64_t rows) const {
+    return rows == shape.n ? offsets : weight_offsets;
+  }
+};
+
+template <class T>
+std::size_t derivative_scratch_bytes(std::int64_t n) {
+  constexpr std::size_t kMostTakes = 6;  // of n rows at most
+  return kMostTakes * (n * kTileSignals * sizeof(T) + kAlignment);
+}
+
+// Calls f(tile, edges) for every tile of the signals [begin, end). `per_edge`: of the weights whose
+// tangents or gradients f reads or writes.
+template <class T, class F>
+void for_tiles(const Segments<T>& s, bool per_edge, std::int64_t begin, std::int64_t end,
+               void* scratch, F f) {
+  const std::int64_t n = s.shape.n;
+  for (std::int64_t first = begin; first < end; first += kTileSignals) {
+    const std::int64_t last = first + kTileSignals < end ? first + kTileSignals : end;
+    Tile<T> tile(s.shape, per_edge, first, last, scratch);
+    if (s.y) {
+      const T* y = tile.read(s.y, n);
+      const T* w = tile.read(s.w.data, tile.weight_rows);
+      f(tile,
+        EdgesFromValues<T>{
+            .y = y, .w = w, .stride = tile.stride(), .w_stride = s.w.per_edge ? tile.stride() : 0});
+    } else {
+      f(tile, EdgesFromCodes(tile.read(s.codes, n), tile.stride(), s.code_shift));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace jaxtv::cpu::JAXTV_ISA
