@@ -31,7 +31,7 @@ def total_variation(x: ArrayLike, lam: Lam = 1.0, *, axes: int | Sequence[int]) 
     Raises:
         TypeError, ValueError: as `prox_tv`.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> import jaxtv
         >>> x = jnp.array([[0.0, 0.0, 4.0], [0.0, 0.0, 4.0]])
@@ -68,7 +68,7 @@ def duality_gap(x: ArrayLike, y: ArrayLike, lam: Lam, *, axes: int | Sequence[in
     Raises:
         TypeError, ValueError: as `prox_tv`; ValueError where y is not shaped as x.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> import jaxtv
         >>> x = jnp.array([0.0, 0.0, 4.0, 4.0])
@@ -130,7 +130,7 @@ def max_lambda(x: ArrayLike, axes: int | Sequence[int]) -> Array:
     Raises:
         TypeError, ValueError: as `prox_tv`.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> import jaxtv
         >>> x = jnp.array([0.0, 0.0, 4.0, 4.0])

@@ -37,7 +37,7 @@ class Info(NamedTuple):
             objective. `Direct`: the result is finite. `Dykstra`, which makes a fixed number of
             sweeps: the gap is at most 1e-5 of the objective.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> import jaxtv
         >>> x = jnp.array([[0.0, 0.0, 4.0, 4.0], [1.0, 1.0, 1.0, 1.0]])
@@ -111,7 +111,7 @@ def prox_tv1d(
         TypeError: x or `lam` is not a float array, or `solver` is not a 1D solver.
         ValueError: `axis` is out of range, `lam` does not fit, or a concrete λ is negative or NaN.
 
-    Example:
+    Examples:
         >>> import jax
         >>> import jax.numpy as jnp
         >>> import jaxtv
@@ -189,7 +189,7 @@ def prox_tv2d(
         ValueError: X has more than two dimensions and `axes` is None; `axes` or `lam` do not fit
             X; a concrete λ is negative or NaN.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> import jaxtv
         >>> X = jnp.array([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 4.0]])
@@ -310,7 +310,7 @@ def prox_tv(
             dual was given to, or asked of, a solver without one.
         ValueError: `axes`, `lam` or `init_dual` do not fit x, or a concrete λ is negative or NaN.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> import jaxtv
         >>> x = jnp.array([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 4.0]])

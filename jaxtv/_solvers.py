@@ -33,7 +33,7 @@ class Direct:
     Raises:
         ValueError: an unknown `kernel`.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> import jaxtv
         >>> x = jnp.array([0.0, 0.0, 4.0, 4.0])
@@ -64,7 +64,7 @@ class ProjectedNewton:
         ValueError: `tol` is not a finite number >= 0, `max_iterations` not an integer >= 1, or
             `line_search` unknown.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> import jaxtv
         >>> x = jnp.array([0.0, 0.0, 4.0, 4.0])
@@ -102,7 +102,7 @@ class Dykstra:
         TypeError: `inner` is not a 1D solver.
         ValueError: `iterations` is not an integer >= 1.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> import jaxtv
         >>> X = jnp.array([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 4.0]])
@@ -141,7 +141,7 @@ class AcceleratedDykstra:
         TypeError: `inner` is not a 1D solver.
         ValueError: `tol` is not a finite number >= 0, or `max_iterations` not an integer >= 1.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> import jaxtv
         >>> X = jnp.array([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 4.0]])

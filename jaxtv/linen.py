@@ -44,7 +44,7 @@ class TVLayer(nn.Module):
         ValueError: an unknown `mode`; repeated `axes`; an `init_lam` below 0, or not in (0, ∞) when
             trainable; at the call, a `channel_axis` among the `axes`.
 
-    Example:
+    Examples:
         >>> import jax
         >>> import jax.numpy as jnp
         >>> import jaxtv

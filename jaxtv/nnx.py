@@ -45,7 +45,7 @@ class TVLayer(nnx.Module):
             trainable; `per_channel` without `num_channels`; at the call, a `channel_axis` among the
             `axes`, or not of size `num_channels`.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> import jaxtv
         >>> layer = jaxtv.nnx.TVLayer(per_channel=True, num_channels=3, init_lam=0.5)

@@ -190,7 +190,7 @@ def prox_tv1d(x: ArrayLike, lam: ArrayLike, *, axis: int = -1) -> Array:
         TypeError: `x` is neither float32 nor float64.
         ValueError: `axis` is out of range, or `lam` has another size along it.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> import jaxtv
         >>> jaxtv.reference.prox_tv1d(jnp.array([0.0, 0.0, 4.0, 4.0]), 1.0)
@@ -234,7 +234,7 @@ def prox_tv2d(
         ValueError: X has more than two dimensions and `axes` is None; `axes` do not fit X, or an
             entry of `lam` has a wrong size.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> import jaxtv
         >>> X = jnp.array([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 4.0]])
