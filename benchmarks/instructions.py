@@ -15,13 +15,12 @@ import os
 import pathlib
 import re
 import shutil
-import subprocess
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+from testing.programs import build, run
+
 COUNTS = pathlib.Path(__file__).with_name("instructions.json")
 DRIVER = pathlib.Path(__file__).with_suffix(".cpp")
-X86 = ("g++", "-DJAXTV_X86")
 TOLERANCE = 0.10
 SAMPLES = 16384  # of every case, see instructions.cpp
 CASES = (
@@ -37,44 +36,6 @@ CASES = (
     "vjp, channels last",
     "vjp, channels first",
 )
-
-
-def run(*command: object, **options) -> str:
-    done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, check=False, **options
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
-    return done.stdout + done.stderr
-
-
-def build(
-    folder: pathlib.Path,
-    source: pathlib.Path = DRIVER,
-    compiler: tuple[str, ...] = X86,
-) -> pathlib.Path:
-    """A program of `source` and the CPU kernels, with the flags of CMakeLists.txt.
-
-    For x86 with all instruction sets; another compiler's program has the baseline only.
-    """
-    text = (ROOT / "CMakeLists.txt").read_text()
-    numerics = re.search(r"set\(numerics (.*)\)", text)[1].split()
-    sources = re.search(r"set\(sources ([^)]*)\)", text)[1].split()
-    kernels = re.search(r"add_library\(simd_\S+ OBJECT ([^)]*)\)", text)[1].split()
-    isas = re.findall(r"add_simd\((\w+) (\d+) ?(.*)\)", text)
-    command = [*compiler, "-std=c++20", "-O3", *numerics]
-    command += [f"-I{ROOT / 'include'}", f"-I{ROOT / 'cpu'}", "-w"]
-    objects = []
-    for isa, size, flags in isas if compiler == X86 else isas[:1]:
-        macros = [f"-DJAXTV_ISA={isa}", f"-DJAXTV_VECTOR_BYTES={size}"]
-        for kernel in kernels:
-            objects.append(folder / f"{pathlib.Path(kernel).stem}_{isa}.o")
-            run(*command, *macros, *flags.split(), "-c", ROOT / kernel, "-o", objects[-1])
-    handlers = ("module.cpp", "_ffi.cpp")  # they need XLA's headers
-    rest = [ROOT / source for source in sources if not source.endswith(handlers)]
-    driver = folder / source.stem
-    run(*command, source, *rest, *objects, "-o", driver, "-pthread")
-    return driver
 
 
 def callgrind(functions: str, *command: object, **options) -> int:
@@ -111,7 +72,7 @@ def main() -> None:
         raise SystemExit("valgrind is not on PATH: apt-get install valgrind, or your system's way")
     compiler = run("g++", "--version").splitlines()[0]
     with tempfile.TemporaryDirectory() as folder:
-        driver = build(pathlib.Path(folder))
+        driver = build(pathlib.Path(folder), DRIVER)
         measured = {case: count(driver, case) for case in CASES}
     for case, instructions in measured.items():
         print(f"{case:24s} {instructions:12,d}  {instructions / SAMPLES:7.2f} per sample")

@@ -16,6 +16,7 @@ import tempfile
 import numpy as np
 
 from benchmarks import instructions, methods, problems, scalar
+from testing import ROOT, programs
 
 COUNTS = pathlib.Path(__file__).with_name("peers.json")
 SWEEPS = 4
@@ -42,11 +43,12 @@ def measure() -> dict[str, dict[str, float]]:
     """Name -> instructions per sample and pass: `ours`, `peer`."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        driver, file = instructions.build(pathlib.Path(folder)), pathlib.Path(folder, "x.npy")
+        driver = programs.build(pathlib.Path(folder), instructions.DRIVER)
+        file = pathlib.Path(folder, "x.npy")
         for name, (peer, x, lam, passes) in cases().items():
             np.save(file, x)
             module = (sys.executable, "-m", "benchmarks.peers", peer, file, lam)
-            theirs = instructions.callgrind(PEERS[peer], *module, cwd=instructions.ROOT)
+            theirs = instructions.callgrind(PEERS[peer], *module, cwd=ROOT)
             x.tofile(file)
             kind = "image" if passes > 1 else "signals"
             ours = instructions.count(driver, kind, *x.shape, lam, file)

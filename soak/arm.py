@@ -7,8 +7,8 @@ import pathlib
 import shutil
 import tempfile
 
-from benchmarks import instructions
 from soak.result import Result
+from testing import programs
 
 SOURCE = pathlib.Path(__file__).with_suffix(".cpp")
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
@@ -17,7 +17,7 @@ COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 def hashes(*command: object, isa: str = "") -> list[str]:
     """What the program prints, a line per case."""
     environment = os.environ | ({"JAXTV_ISA": isa} if isa else {})
-    return instructions.run(*command, env=environment).split()
+    return programs.run(*command, env=environment).split()
 
 
 def compare(expected: list[str], found: dict[str, list[str]]) -> list[str]:
@@ -43,10 +43,10 @@ def arm(cases: int) -> Result:
         x86, neon = (pathlib.Path(name, part) for part in ("x86", "neon"))
         x86.mkdir()
         neon.mkdir()
-        program = instructions.build(x86, SOURCE)
+        program = programs.build(x86, SOURCE)
         expected = hashes(program, cases, isa="baseline")
         found = {"avx2": hashes(program, cases, isa="avx2")}
-        emulated = instructions.build(neon, SOURCE, (COMPILER, "-static"))
+        emulated = programs.build(neon, SOURCE, (COMPILER, "-static"))
         found["neon"] = hashes(EMULATOR, emulated, cases)
     failures = compare(expected, found)
     return Result(

@@ -1,5 +1,6 @@
 """Every JAX transformation, alone and combined, against a plain loop or a dense Jacobian."""
 
+import functools
 from functools import partial
 
 import jax
@@ -36,13 +37,15 @@ PROXES = pytest.mark.parametrize("prox", [prox1d, prox2d, newton])
 LAM = jnp.float32(0.4)
 
 
-def jacobian(prox, x, lam):
-    """Dense Jacobians in x and λ from one JVP per basis vector, no transformation but jvp."""
-    basis = np.eye(x.size, dtype=np.float32)
-    zero = jnp.float32(0)
-    columns = [jax.jvp(prox, (x, lam), (jnp.asarray(b), zero))[1] for b in basis]
-    lam_column = jax.jvp(prox, (x, lam), (jnp.zeros_like(x), jnp.float32(1)))[1]
-    return np.stack(columns, 1), np.asarray(lam_column)
+@functools.cache
+def jacobian(prox):
+    """Dense Jacobians in x and λ at rows(N) and LAM, from one JVP per basis vector: no other
+    transformation.
+    """
+    x, zero = rows(N), jnp.float32(0)
+    tangent = jax.jit(lambda tx, tlam: jax.jvp(prox, (x, LAM), (tx, tlam))[1])
+    columns = [tangent(jnp.asarray(b), zero) for b in np.eye(N, dtype=np.float32)]
+    return np.stack(columns, 1), np.asarray(tangent(jnp.zeros_like(x), jnp.float32(1)))
 
 
 def close(a, b, tol=3e-6):
@@ -134,7 +137,7 @@ def test_grad_through_scan_and_remat(prox):
 @pytest.mark.parametrize("jac", [jax.jacfwd, jax.jacrev])
 def test_jacfwd_jacrev(prox, jac):
     x = rows(N)
-    want_x, want_lam = jacobian(prox, x, LAM)
+    want_x, want_lam = jacobian(prox)
     got_x, got_lam = jac(prox, (0, 1))(x, LAM)
     close(got_x, want_x)
     close(got_lam, want_lam)
@@ -144,7 +147,7 @@ def test_jacfwd_jacrev(prox, jac):
 @PROXES
 def test_linearize_vjp_linear_transpose(prox):
     x, t = rows(N), rows(N, seed=1)
-    want_x, want_lam = jacobian(prox, x, LAM)
+    want_x, want_lam = jacobian(prox)
     y, f = jax.linearize(prox, x, LAM)
     same(y, prox(x, LAM))
     close(f(t, jnp.float32(0.5)), want_x @ t + 0.5 * want_lam)
@@ -160,7 +163,7 @@ def test_linearize_vjp_linear_transpose(prox):
 @pytest.mark.parametrize("wrt", [0, 1])
 def test_derivative_in_one_argument_only(prox, wrt):
     x = rows(N)
-    want = jacobian(prox, x, LAM)[wrt]
+    want = jacobian(prox)[wrt]
     close(jax.jacrev(prox, wrt)(x, LAM), want)
     close(jax.jacfwd(prox, wrt)(x, LAM), want)
 
@@ -172,9 +175,9 @@ def test_hessians_in_all_orders(prox, outer, inner):
     x = rows(N)
     loss = lambda x, lam: jnp.sum(prox(x, lam) ** 3) / 3
     y = np.asarray(prox(x, LAM))
-    jac_x, jac_lam = jacobian(prox, x, LAM)
+    jac_x, jac_lam = jacobian(prox)
     # the prox is piecewise affine: H = Jᵀ diag(2 y) J
-    (xx, xl), (lx, ll) = outer(inner(loss, (0, 1)), (0, 1))(x, LAM)
+    (xx, xl), (lx, ll) = jax.jit(outer(inner(loss, (0, 1)), (0, 1)))(x, LAM)
     close(xx, jac_x.T @ np.diag(2 * y) @ jac_x, 2e-5)
     close(xl, jac_x.T @ (2 * y * jac_lam), 2e-5)
     close(lx, jac_x.T @ (2 * y * jac_lam), 2e-5)
@@ -184,7 +187,7 @@ def test_hessians_in_all_orders(prox, outer, inner):
 @PROXES
 def test_jvp_of_vjp_and_vjp_of_jvp(prox):
     x, t, g = rows(N), rows(N, seed=1), rows(N, seed=2)
-    jac, _ = jacobian(prox, x, LAM)
+    jac, _ = jacobian(prox)
     pull = lambda g: jax.vjp(lambda x: prox(x, LAM), x)[1](g)[0]
     close(jax.jvp(pull, (g,), (t,))[1], jac.T @ t)
     push = lambda t: jax.jvp(lambda x: prox(x, LAM), (x,), (t,))[1]
