@@ -28,17 +28,34 @@ Lam = ArrayLike | Sequence[ArrayLike]
 
 
 def float_array(x: ArrayLike, name: str) -> Array:
-    """`x` as an array of one of the supported float dtypes."""
+    """`x` as an array of one of the supported float dtypes, in any byte order and memory layout."""
+    x = _plain(x, name)
     dtype = getattr(x, "dtype", None)
     try:
         x = jnp.asarray(x)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"`{name}` must be an array, got {type(x).__name__}.") from error
+        what = type(x).__name__ if dtype is None else f"an array of {dtype}"
+        raise TypeError(f"`{name}` must be an array of floats, got {what}.") from error
     if x.dtype.name not in SAMPLES:
+        remedy = f"Convert it first, e.g. {name}.astype(jnp.float32)."
+        if jnp.issubdtype(x.dtype, jnp.complexfloating):
+            remedy = f"Use its parts: {name}.real and {name}.imag."
         raise TypeError(
             f"`{name}` must be float32, float64, bfloat16 or float16, got {dtype or x.dtype}. "
-            f"Convert it first, e.g. {name}.astype(jnp.float32)."
+            f"{remedy}"
         )
+    return x
+
+
+def _plain(x: Any, name: str) -> Any:
+    """`x`, a NumPy array in the byte order of this machine; a masked array is an error."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(
+            f"`{name}` must be an array without a mask, got a masked array. Use "
+            f"{name}.filled(value), or split the signal at its masked samples by weights of 0."
+        )
+    if isinstance(x, np.ndarray | np.generic) and not x.dtype.isnative:
+        return x.astype(x.dtype.newbyteorder("="))
     return x
 
 
@@ -66,7 +83,7 @@ def start_duals(init_dual: Sequence[ArrayLike] | None, x: Array, count: int) -> 
 
 
 def integer(value: Any, name: str) -> int:
-    """An integer, for example an axis."""
+    """An integer of Python, NumPy or JAX, for example an axis."""
     try:
         return operator.index(value)
     except TypeError:
@@ -84,13 +101,28 @@ def named_axes(axes: Any) -> tuple[int, ...]:
     return _distinct(tuple(integer(a, "axes") for a in axes))
 
 
-def resolve_axes(axes: Sequence[int], ndim: int, name: str = "axes") -> tuple[int, ...]:
-    """The axes of an array of `ndim` dimensions, counted from its first one."""
+def resolve_axes(axes: Sequence[int], x: Array, name: str = "axes") -> tuple[int, ...]:
+    """The axes of x counted from its first one; each must be whole on every device."""
     for a in axes:
-        if not -ndim <= a < ndim:
-            raise ValueError(f"`{name}` {a} is out of range for an array of {ndim} dimensions.")
-    _distinct(axes, [a % ndim for a in axes])
-    return tuple(a % ndim for a in axes)
+        if not -x.ndim <= a < x.ndim:
+            raise ValueError(f"`{name}` {a} is out of range for an array of {x.ndim} dimensions.")
+    resolved = tuple(a % x.ndim for a in axes)
+    _distinct(axes, resolved)
+    _unsharded(resolved, x, "x")
+    return resolved
+
+
+def _unsharded(axes: Sequence[int], x: Array, name: str) -> None:
+    """On a mesh with Explicit axes JAX gathers nothing by itself."""
+    spec = jax.typeof(x).sharding.spec  # names Explicit mesh axes only
+    sharded = [a for a in axes if a < len(spec) and spec[a] is not None]
+    if sharded:
+        whole = jax.P(*(None if a in axes else s for a, s in enumerate(spec)))
+        raise ValueError(
+            f"`{name}` must not be sharded along axis {sharded[0]}, which is one of the prox, got "
+            f"the sharding {spec}: every device solves whole signals. Gather that axis, for "
+            f"example by jax.sharding.reshard({name}, {whole}), and shard other axes."
+        )
 
 
 def _distinct(axes: Sequence[int], resolved: Sequence[int] | None = None) -> tuple[int, ...]:
@@ -113,12 +145,11 @@ def image_axes(axes: Any, X: Array) -> tuple[int, ...]:
     return axes or (-2, -1)
 
 
-def channel_axis(value: Any, x: Array, axes: Sequence[int]) -> int:
+def channel_axis(axis: int, x: Array, axes: Sequence[int]) -> int:
     """The axis of the channels, which is none of `axes`, counted from the first one of x."""
-    axis = integer(value, "channel_axis")
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(f"`channel_axis` {axis} is out of range for x of shape {x.shape}.")
-    if axis % x.ndim in resolve_axes(axes, x.ndim):
+    if axis % x.ndim in resolve_axes(axes, x):
         raise ValueError(
             f"`channel_axis` must not be one of `axes` when `per_channel=True`, got "
             f"channel_axis={axis} and axes={tuple(axes)} for x of shape {x.shape}."
@@ -156,13 +187,17 @@ def weights(lam: Lam, x: Array, axes: Sequence[int]) -> tuple[Array, ...]:
 
 
 def _as_lam(lam: Any, x: Array) -> Array:
-    """λ in the dtype that x is computed in; a number or a float array, >= 0 if concrete."""
-    lam = int(lam) if isinstance(lam, np.integer) else lam
+    """λ in the dtype that x is computed in; a number or a float array, >= 0 if concrete.
+
+    A number is one of Python, NumPy or JAX, an integer too.
+    """
+    lam = _plain(lam, "lam")
     dtype = getattr(lam, "dtype", None)
     number = isinstance(lam, int | float) and not isinstance(lam, bool)
     if dtype is None and not number:
         raise TypeError(f"`lam` must be a number or an array, got {type(lam).__name__}.")
-    if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
+    scalar = np.shape(lam) == () and dtype is not None and jnp.issubdtype(dtype, jnp.integer)
+    if dtype is not None and not scalar and not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(f"`lam` must be a float array, got {dtype}: use lam.astype(x.dtype).")
     # A traced λ is not known yet: a bad one then makes its signals NaN.
     if not isinstance(lam, Tracer):
@@ -195,7 +230,9 @@ def _broadcast(lam: Array, x: Array, axis: int, prox_axes: Sequence[int]) -> Arr
             f"x with size {along} along axis {', '.join(map(str, prox_axes))}.{hint}"
             f"{_reshape_hint(shape, x.shape, prox_axes)}"
         )
-    return jnp.reshape(lam, padded) + jnp.zeros_like(_template(x, axis, padded[axis]), lam.dtype)
+    lam = jnp.reshape(lam, padded)
+    _unsharded((axis,), lam, "lam")
+    return lam + jnp.zeros_like(_template(x, axis, padded[axis]), lam.dtype)
 
 
 def _reshape_hint(lam: Sequence[int], x: Sequence[int], prox_axes: Sequence[int]) -> str:
@@ -240,21 +277,29 @@ def choice(value: Any, name: str, choices: Sequence[str]) -> None:
         raise ValueError(f"`{name}` must be {', '.join(others)} or {last}, got {value!r}.")
 
 
-def count(value: Any, name: str) -> None:
+def count(value: Any, name: str) -> int:
     """An integer of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
         raise ValueError(f"`{name}` must be an integer >= 1, got {value!r}.")
+    return number
 
 
-def tolerance(value: Any, name: str) -> None:
+def tolerance(value: Any, name: str) -> float:
     """A finite number of at least 0."""
     number = _real(value)
     if number is None or not 0 <= number < math.inf:
         raise ValueError(f"`{name}` must be a finite number >= 0, got {value!r}.")
+    return number
 
 
 def _real(value: Any) -> float | None:
-    """The float that a real number is; None for everything else."""
+    """The float of a real number of Python, NumPy or JAX; None for everything else."""
+    if isinstance(value, np.generic | np.ndarray | jax.Array) and value.ndim == 0:
+        value = None if isinstance(value, Tracer) else value.item()
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return None
     return float(value)

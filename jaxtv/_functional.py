@@ -103,7 +103,8 @@ def _gap_1d(x: Array, y: Array, w: Array, axis: int) -> Array:
     edges = jax.lax.slice_in_dim(cumulative, 0, max(x.shape[axis] - 1, 0), axis=axis)
     u = jnp.clip(edges, -w, w) if edges.size else edges
     jump = jnp.diff(y, axis=axis)
-    variation = jnp.where(jump == 0, 0, (w - u * jnp.sign(jump)) * jnp.abs(jump))
+    # Without a jump no infinite weight is multiplied by it.
+    variation = jnp.where(jump == 0, 0, w - u * jnp.sign(jump)) * jnp.abs(jump)
     pad = [(0, 0)] * x.ndim
     before, after = list(pad), list(pad)
     before[axis], after[axis] = (1, 0), (0, 1)
@@ -181,6 +182,6 @@ def _climb_to_max_lambda(centred: Array, axes: tuple[int, ...]) -> Array:
 def _checked(x, lam, axes) -> tuple[Array, tuple[int, ...], tuple[Array, ...]]:
     """(x in the dtype that it is computed in, the axes counted from the first, weights)."""
     x = _arguments.float_array(x, "x")
-    resolved = _arguments.resolve_axes(_arguments.named_axes(axes), x.ndim)
+    resolved = _arguments.resolve_axes(_arguments.named_axes(axes), x)
     x = x.astype(compute_dtype(x.dtype))
     return x, resolved, _arguments.weights(lam, x, resolved)

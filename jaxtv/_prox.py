@@ -347,7 +347,7 @@ def _prox(
     return_info: bool,
 ) -> Array | tuple[Array, Info]:
     x = _arguments.float_array(x, "x")
-    axes = _arguments.resolve_axes(axes, x.ndim, axes_name)
+    axes = _arguments.resolve_axes(axes, x, axes_name)
     ws = _arguments.weights(lam, x, axes)
     # Info certifies the result before it is rounded to a half type.
     work = x.astype(compute_dtype(x.dtype)) if return_info else x
@@ -389,7 +389,7 @@ def _converged(
     init_dual: Sequence[ArrayLike] | None,
 ) -> tuple[Array, Info, Dual]:
     x = _arguments.float_array(x, "x")
-    axes = _arguments.resolve_axes(axes, x.ndim)
+    axes = _arguments.resolve_axes(axes, x)
     work = x.astype(compute_dtype(x.dtype))
     ws = _arguments.weights(lam, work, axes)
     dual = _arguments.start_duals(init_dual, work, len(axes) - 1)
@@ -419,11 +419,15 @@ def _feasible_gap(
 
 
 def weighted_variation(x: Array, ws: Sequence[Array], axes: tuple[int, ...]) -> Array:
-    """Σ w|Dx| over all edges of the given axes, per batch element; an edge without a jump is 0."""
+    """Σ w|Dx| over all edges of the given axes, per batch element; an edge without a jump is 0.
+
+    There the weight is replaced, and not the product: an infinite weight would make the derivative
+    of the product NaN.
+    """
     total = jnp.zeros((), x.dtype)
     for w, axis in zip(ws, axes):
         jump = jnp.abs(jnp.diff(x, axis=axis))
-        total = total + jnp.sum(jnp.where(jump == 0, 0, w * jump), axis=axes)
+        total = total + jnp.sum(jnp.where(jump == 0, 0, w) * jump, axis=axes)
     return total
 
 

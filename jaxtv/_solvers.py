@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, get_args
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 from jaxtv import _arguments
 
@@ -79,8 +80,8 @@ class ProjectedNewton:
     line_search: LineSearch = "backtracking"
 
     def __post_init__(self):
-        _arguments.tolerance(self.tol, "tol")
-        _arguments.count(self.max_iterations, "max_iterations")
+        _set(self, "tol", _arguments.tolerance)
+        _set(self, "max_iterations", _arguments.count)
         _arguments.choice(self.line_search, "line_search", get_args(LineSearch))
 
 
@@ -115,7 +116,7 @@ class Dykstra:
     inner: Solver1D = Direct()
 
     def __post_init__(self):
-        _arguments.count(self.iterations, "iterations")
+        _set(self, "iterations", _arguments.count)
         _check_inner(self.inner)
 
 
@@ -159,8 +160,8 @@ class AcceleratedDykstra:
     inner: Solver1D = Direct()
 
     def __post_init__(self):
-        _arguments.tolerance(self.tol, "tol")
-        _arguments.count(self.max_iterations, "max_iterations")
+        _set(self, "tol", _arguments.tolerance)
+        _set(self, "max_iterations", _arguments.count)
         _check_inner(self.inner)
 
 
@@ -196,6 +197,11 @@ def _fitting_nd(solver: object, num_axes: int) -> SolverND:
             f"A 1D solver goes inside it: Dykstra(inner={inner})."
         )
     return solver
+
+
+def _set(solver: object, field: str, check: Callable[[Any, str], int | float]) -> None:
+    """Replace a field by the number that its check returns, on a frozen dataclass."""
+    object.__setattr__(solver, field, check(getattr(solver, field), field))
 
 
 def _check_inner(inner: object) -> None:

@@ -69,8 +69,10 @@ class TVLayer(nn.Module):
 
     def __post_init__(self):
         _arguments.choice(self.mode, "mode", ("smooth", "sharp"))
-        _arguments.init_lam(self.init_lam, self.trainable)
-        fitting_solver(self.solver, len(_arguments.named_axes(self.axes)))
+        self.init_lam = _arguments.init_lam(self.init_lam, self.trainable)
+        self.channel_axis = _arguments.integer(self.channel_axis, "channel_axis")
+        self.axes = _arguments.named_axes(self.axes)
+        fitting_solver(self.solver, len(self.axes))
         super().__post_init__()
 
     @nn.compact

@@ -71,11 +71,11 @@ class TVLayer(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ):
         _arguments.choice(mode, "mode", ("smooth", "sharp"))
-        _arguments.init_lam(init_lam, trainable)
+        init_lam = _arguments.init_lam(init_lam, trainable)
         self.axes = _arguments.named_axes(axes)
         self.mode = mode
         self.per_channel = per_channel
-        self.channel_axis = channel_axis
+        self.channel_axis = _arguments.integer(channel_axis, "channel_axis")
         self.init_lam = init_lam
         self.trainable = trainable
         self.solver = fitting_solver(solver, len(self.axes))
@@ -111,4 +111,4 @@ def _parameter_shape(per_channel: bool, num_channels: int | None) -> tuple[int, 
         return ()
     if num_channels is None:
         raise ValueError("`num_channels` must be given when `per_channel=True`.")
-    return (num_channels,)
+    return (_arguments.count(num_channels, "num_channels"),)

@@ -197,7 +197,7 @@ def prox_tv1d(x: ArrayLike, lam: ArrayLike, *, axis: int = -1) -> Array:
         Array([0.5, 0.5, 3.5, 3.5], dtype=float32)
     """
     x = _float32_or_64(x, "x")
-    axis = resolve_axes((integer(axis, "axis"),), x.ndim, "axis")[0] - x.ndim
+    axis = resolve_axes((integer(axis, "axis"),), x, "axis")[0] - x.ndim
     w = _weights(lam, x, axis)
     signals = jnp.moveaxis(x, axis, -1)
     n = signals.shape[-1]

@@ -49,6 +49,66 @@ def test_total_variation_gradient():
     assert np.allclose(glam, np.abs(np.diff(x)).sum(), rtol=1e-5)
 
 
+INFINITE = np.where(np.isin(np.arange(7), [0, 3]), np.inf, 0.3)
+
+
+def with_ties():
+    """Signals that an infinite weight holds together."""
+    return jaxtv.prox_tv1d(jnp.asarray(rng().normal(size=(4, 8))), jnp.asarray(INFINITE))
+
+
+def test_gradient_of_variation_with_infinite_weights():
+    """The subgradient that JAX takes elsewhere: an edge without a jump adds nothing."""
+    y, w = with_ties(), jnp.asarray(INFINITE)
+    gx, gw = jax.grad(lambda y, w: jaxtv.total_variation(y, w, axes=-1).sum(), (0, 1))(y, w)
+    sign = np.sign(np.diff(y))
+    assert np.isfinite(jaxtv.total_variation(y, w, axes=-1)).all()
+    assert (sign[:, [0, 3]] == 0).all()
+    pad = np.pad(np.where(np.isinf(w), 0, w) * sign, ((0, 0), (1, 1)))
+    np.testing.assert_allclose(gx, pad[:, :-1] - pad[:, 1:], atol=1e-15)
+    np.testing.assert_allclose(gw, np.abs(np.diff(y)).sum(0), atol=1e-15)
+    both = jax.grad(lambda y: jaxtv.total_variation(y, jnp.inf, axes=(0, 1)))(jnp.ones((3, 4)))
+    np.testing.assert_array_equal(both, np.zeros((3, 4)))
+
+
+def test_finite_values_are_computed_without_a_nan():
+    """jax_debug_nans raises where any operation gives one."""
+    y, w = with_ties(), jnp.asarray(INFINITE)
+    x = jnp.asarray(rng(1).normal(size=y.shape))
+    x2 = jnp.ones((3, 4)) * jnp.arange(3.0)[:, None]
+    inf = jnp.asarray(jnp.inf)
+    functions = {
+        "variation": lambda: jaxtv.total_variation(y, w, axes=-1),
+        "its gradient": lambda: jax.grad(
+            lambda y, w: jaxtv.total_variation(y, w, axes=-1).sum(), (0, 1)
+        )(y, w),
+        "gap": lambda: jaxtv.duality_gap(x, y, w, axes=-1),
+        "gap of two axes": lambda: jaxtv.duality_gap(x2, x2, (0.1, inf), axes=(0, 1)),
+        "max_lambda": lambda: jaxtv.max_lambda(jnp.ones((3, 4)), 1),
+        "max_lambda of two axes": lambda: jaxtv.max_lambda(jnp.ones((3, 4)), (0, 1)),
+        "gradient of max_lambda": lambda: jax.grad(lambda x: jaxtv.max_lambda(x, 1).sum())(x),
+        "prox": lambda: jax.grad(
+            lambda x, w: (jaxtv.prox_tv1d(x, w, return_info=True)[0] ** 2).sum(), (0, 1)
+        )(x, w),
+        "Dykstra": lambda: jax.grad(
+            lambda x, lam: (jaxtv.prox_tv2d(x, lam, return_info=True)[0] ** 2).sum(), (0, 1)
+        )(x, inf),
+        "converged": lambda: jax.grad(
+            lambda x, lam: (
+                jaxtv.prox_tv2d(x, lam, solver=jaxtv.AcceleratedDykstra(), return_info=True)[0] ** 2
+            ).sum(),
+            (0, 1),
+        )(x, inf),
+        "layer": lambda: jaxtv.nnx.TVLayer(
+            axes=(0, 1), trainable=False, init_lam=jnp.inf, param_dtype=x.dtype
+        )(x),
+    }
+    with jax.debug_nans(True):
+        for name, function in functions.items():
+            for leaf in jax.tree.leaves(function()):
+                assert np.isfinite(leaf).all(), name
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_duality_gap_of_any_feasible_output(dtype):
     """Feasible but not optimal: y = x - D^T u for a random |u| <= w; the gap bounds the squared

@@ -103,3 +103,40 @@ def test_data_parallel_step_has_one_all_reduce(mesh, per_channel):
     assert collectives(step, placed, x) == ["all-reduce"]
     got = jax.jit(step)(placed, x)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, want)
+
+
+EXPLICIT = {
+    "prox_tv1d": lambda x: jaxtv.prox_tv1d(x, LAM, axis=1),
+    "prox_tv2d": TWO_D,
+    "converged": lambda x: jaxtv.prox_tv(
+        x, LAM, axes=(1, 2), solver=jaxtv.AcceleratedDykstra(max_iterations=2)
+    ),
+    "total_variation": lambda x: jaxtv.total_variation(x, axes=(1, 2)),
+    "max_lambda": lambda x: jaxtv.max_lambda(x, 1),
+    "layer": lambda x: jaxtv.nnx.TVLayer()(x),
+}
+
+
+@pytest.mark.parametrize("name", EXPLICIT)
+@pytest.mark.parametrize("traced", [False, True])
+def test_an_explicit_mesh_along_an_axis_of_the_prox(name, traced):
+    """JAX gathers nothing there by itself: our error says what to do, and that works."""
+    mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(AxisType.Explicit,) * 2)
+    f = jax.jit(EXPLICIT[name]) if traced else EXPLICIT[name]
+    with jax.set_mesh(mesh):
+        x = jax.device_put(images(), NamedSharding(mesh, P("a", "b")))
+        with pytest.raises(ValueError, match=r"`x` must not be sharded along axis 1.*reshard") as e:
+            f(x)
+        (remedy,) = re.findall(r"jax\.sharding\.reshard\(x, (P\(.*?\))\)", str(e.value))
+        assert remedy == "P('a', None, None, None)"
+        got = f(jax.sharding.reshard(x, P("a", None, None, None)))
+        assert jax.typeof(got).sharding.spec[0] == "a"
+    np.testing.assert_allclose(got, f(images()), rtol=1e-5, atol=1e-5)
+
+
+def test_an_explicit_mesh_along_the_edges_of_lam():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        lam = jax.device_put(jnp.ones(8, jnp.float32), NamedSharding(mesh, P("data")))
+        with pytest.raises(ValueError, match=r"`lam` must not be sharded along axis 0"):
+            jaxtv.prox_tv1d(jnp.ones(9, jnp.float32), lam)
