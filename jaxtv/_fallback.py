@@ -398,23 +398,23 @@ def dykstra_vjp(
 ) -> tuple[Array, ...]:
     """`jaxtv_dykstra_vjp`: (gx, gw_1, ..., gw_d), the transpose of `dykstra_jvp`.
 
-    docs/concepts.md derives it under "The adjoint of Dykstra's iteration", whose names these are:
-    q are the cotangents of the dual states.
+    docs/concepts.md derives it under "The adjoint of Dykstra's iteration". The names are the same:
+    gp are the cotangents of the dual states. It starts as "Two shortcuts" there says.
     """
     d = len(axes)
 
     def sweep(k, state):
-        gx, q, gws = state
+        gx, gp, gws = state
         for i in reversed(range(d)):
             index = (iterations - 1 - k) * d + i
             inside, sign = _load(edge_codes, index, axes, axes[i], g.dtype)
-            h = jnp.moveaxis(-q[i], axes[i], -1)
-            a, gw = _segment_vjp(inside, sign, h, edge=edge[i] and h.shape[-1] > 1)
-            b = q[i] + jnp.moveaxis(a, -1, axes[i])
+            h = jnp.moveaxis(-gp[i], axes[i], -1)
+            c, gw = _segment_vjp(inside, sign, h, edge=edge[i] and h.shape[-1] > 1)
+            b = gp[i] + jnp.moveaxis(c, -1, axes[i])
             gx = gx + b
-            q = tuple(jnp.zeros_like(b) if j == i else q[j] - b for j in range(d))
+            gp = tuple(jnp.zeros_like(b) if j == i else gp[j] - b for j in range(d))
             gws = (*gws[:i], gws[i] + jnp.moveaxis(gw, -1, axes[i]), *gws[i + 1 :])
-        return gx, q, gws
+        return gx, gp, gws
 
     def zeros(axis, per_edge):
         size = max(g.shape[axis] - 1, 1) if per_edge else 1
