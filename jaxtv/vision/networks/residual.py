@@ -66,7 +66,7 @@ class ResidualBlock(nnx.Module):
         )
         self.first, self.second = conv(), conv()
         # Batch statistics hurt the colours of a picture: a learned scale keeps 16 blocks stable.
-        self.scale = nnx.Param(jnp.full((), 0.1))
+        self.scale = nnx.Param(jnp.full((), 0.1, jnp.float32))
         self.tv = None if axis is None else TVLayer(axes=axis, mode="sharp", init_lam=0.05)
 
     def __call__(self, x: jax.Array) -> jax.Array:
