@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping
@@ -217,6 +218,8 @@ def task_names() -> list[str]:
 def get_task(name: str, argument: str = "task") -> Task:
     """The task of that name, which the user gave as `argument`; its module is imported here.
 
+    The same object for the same name: what is compiled for it is compiled once.
+
     Raises:
         ValueError: there is none.
     """
@@ -224,7 +227,12 @@ def get_task(name: str, argument: str = "task") -> Task:
         raise ValueError(f"`{argument}` must be one of {', '.join(task_names())}, got {name!r}.")
     module = importlib.import_module(f"{tasks.__name__}.{name}")
     classes = (c for c in vars(module).values() if isinstance(c, type) and issubclass(c, Task))
-    return next(c for c in classes if c.__module__ == module.__name__)()
+    return _instance(next(c for c in classes if c.__module__ == module.__name__))
+
+
+@functools.cache
+def _instance(task: type[Task]) -> Task:
+    return task()
 
 
 def settings_of(task: Task, preset: str, overrides: Mapping[str, Any] | None = None) -> Settings:

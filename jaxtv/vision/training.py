@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -164,8 +165,13 @@ def load(folder: Path) -> tuple[Task, Run, Any]:
 def create(task: Task, run: Run, steps: int) -> tuple[Any, nnx.Optimizer]:
     """Model and optimiser at the start, the same for the same seed."""
     model = task.build(run.variant, run.settings, nnx.Rngs(run.seed))
-    transformation = task.optimizer(run.settings, run.settings.epochs * steps)
-    return model, nnx.Optimizer(model, transformation, wrt=nnx.Param)
+    return model, nnx.Optimizer(model, transformation(task, run.settings, steps), wrt=nnx.Param)
+
+
+@functools.cache
+def transformation(task: Task, settings: Settings, steps: int) -> optax.GradientTransformation:
+    """The same object for the same run but for its seed: `step` is then compiled once."""
+    return task.optimizer(settings, settings.epochs * steps)
 
 
 @functools.partial(nnx.jit, static_argnums=3)

@@ -10,20 +10,13 @@ import scipy.ndimage as ndi
 from flax import nnx
 from PIL import Image
 
-from jaxtv.vision import commands, corruptions
+from jaxtv.vision import corruptions
 from jaxtv.vision.readers import augment, labelled, shapes
 from jaxtv.vision.readers import classification as reader
-from jaxtv.vision.task import DataError, get_task, settings_of
+from jaxtv.vision.task import DataError, apply, get_task, settings_of
 
 pytestmark = pytest.mark.float32
 TASK = get_task("classification")
-SMOKE = settings_of(TASK, "smoke")
-
-
-@pytest.fixture(autouse=True)
-def _flax_promotes():
-    with jax.numpy_dtype_promotion("standard"):
-        yield
 
 
 # ---------------------------------------------------------------------------- model
@@ -46,36 +39,35 @@ def test_the_papers_network_has_the_published_size():
     assert count["tv-smooth"] == count["tv-sharp"] == count["baseline"] + 3
 
 
-def test_the_variants_start_from_the_same_weights_and_are_the_baseline_at_lam_zero():
+def test_the_variants_start_from_the_same_weights_and_are_the_baseline_at_lam_zero(untrained):
     x = jnp.asarray(augment.normalise(shapes.random_shapes(4, 32, np.random.default_rng(0))[0]))
     outputs = {}
     for variant in TASK.variants:
-        model = TASK.build(variant, SMOKE, nnx.Rngs(0))
-        model.eval()
-        outputs[variant] = np.asarray(model(x))
+        model = untrained("classification", variant)
+        outputs[variant] = np.asarray(apply(model, x))
         for block in model.blocks:
             if block.tv is not None:
                 block.tv.raw_lam[...] = jnp.asarray(-1e4)  # softplus: 0
-        np.testing.assert_array_equal(model(x), outputs["baseline"])
+        np.testing.assert_allclose(apply(model, x), outputs["baseline"], atol=1e-6)
     assert np.abs(outputs["tv-smooth"] - outputs["baseline"]).max() > 1e-4
     assert np.abs(outputs["tv-sharp"] - outputs["tv-smooth"]).max() > 1e-4
 
 
 def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights():
     settings = settings_of(TASK, "smoke", {"precision": "bfloat16"})
-    model = TASK.build("tv-smooth", settings, nnx.Rngs(0))
+    build = lambda: TASK.build("tv-smooth", settings, nnx.Rngs(0))
     x = jnp.zeros((8, 32, 32, 3))
-    text = str(jax.make_jaxpr(lambda x: TASK.build("tv-smooth", settings, nnx.Rngs(0))(x))(x))
-    assert "bf16[8,32,32,8] = conv_general_dilated" in text
-    assert {p.dtype for p in jax.tree.leaves(nnx.state(model, nnx.Param))} == {jnp.dtype("float32")}
-    assert model(x).dtype == jnp.float32
+    program = jax.make_jaxpr(lambda x: build()(x))(x)
+    assert "bf16[8,32,32,8] = conv_general_dilated" in str(program)
+    assert [a.dtype for a in program.out_avals] == [jnp.float32]
+    weights = jax.tree.leaves(nnx.state(nnx.eval_shape(build), nnx.Param))
+    assert {w.dtype for w in weights} == {jnp.dtype("float32")}
 
 
-def test_a_network_learns_the_embedded_shapes(tmp_path, capsys):
-    commands.train("classification", "tv-smooth", "smoke", output=tmp_path)
-    out = capsys.readouterr().out
-    assert "corrupted/jpeg_compression" in out
-    rows = (tmp_path / "log.csv").read_text().splitlines()
+def test_a_network_learns_the_embedded_shapes(trained):
+    run = trained("classification")
+    assert "corrupted/jpeg_compression" in run.printed
+    rows = (run.folder / "log.csv").read_text().splitlines()
     assert rows[0].startswith("epoch,loss,accuracy,lam/blocks.0.tv")
 
 

@@ -12,11 +12,11 @@ from flax import nnx
 from PIL import Image
 
 import jaxtv
-from jaxtv.vision import commands, reproduce
+from jaxtv.vision import reproduce
 from jaxtv.vision.metrics.errors import psnr
 from jaxtv.vision.readers import denoising as reader
 from jaxtv.vision.readers import photos
-from jaxtv.vision.task import DataError, get_task, settings_of
+from jaxtv.vision.task import DataError, apply, get_task, settings_of
 from jaxtv.vision.tasks import denoising
 
 pytestmark = pytest.mark.float32
@@ -24,26 +24,17 @@ TASK = get_task("denoising")
 SMOKE = settings_of(TASK, "smoke")
 
 
-@pytest.fixture(autouse=True)
-def _flax_promotes():
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
-
 def random_photo(rng, height=40, width=56):
     return rng.integers(0, 256, size=(height, width, 3), dtype=np.uint8)
 
 
-def test_at_the_start_the_network_is_its_two_tv_layers():
+def test_at_the_start_the_network_is_its_two_tv_layers(untrained):
     """R ends in zeros, so y = prox(prox(x)); Eq. 14."""
     x = jax.random.uniform(jax.random.key(0), (2, 24, 24, 3))
-    model = TASK.build("tv", SMOKE, nnx.Rngs(0))
-    model.eval()
     once = jaxtv.prox_tv2d(x, 0.01, axes=(1, 2))
-    np.testing.assert_allclose(model(x), jaxtv.prox_tv2d(once, 0.01, axes=(1, 2)), atol=1e-6)
-    baseline = TASK.build("baseline", SMOKE, nnx.Rngs(0))
-    baseline.eval()
-    np.testing.assert_array_equal(baseline(x), x)
+    twice = jaxtv.prox_tv2d(once, 0.01, axes=(1, 2))
+    np.testing.assert_allclose(apply(untrained("denoising", "tv"), x), twice, atol=1e-6)
+    np.testing.assert_array_equal(apply(untrained("denoising", "baseline"), x), x)
 
 
 def test_the_papers_network_has_the_published_size():
@@ -111,11 +102,9 @@ def test_the_noise_of_a_test_picture_is_always_the_same_and_as_strong_as_asked()
     assert not np.array_equal(a, denoising.noisy(image, 25, 4))
 
 
-def test_a_model_that_does_nothing_scores_the_noise(tmp_path):
+def test_a_model_that_does_nothing_scores_the_noise(untrained):
     data = TASK.load(None, SMOKE)
-    model = TASK.build("baseline", SMOKE, nnx.Rngs(0))
-    model.eval()
-    found = TASK.evaluate(model, data, SMOKE)
+    found = TASK.evaluate(untrained("denoising", "baseline"), data, SMOKE)
     # Black and white pixels lose half of their noise by clipping.
     assert found["psnr/test"] == pytest.approx(20 * np.log10(255 / 25), abs=1)
     assert found["psnr"] == found["psnr/test"]
@@ -169,22 +158,20 @@ def test_photos_smaller_than_the_crops_are_named():
         TASK.load(None, settings_of(TASK, "smoke", {"size": 4096}))
 
 
-def test_a_network_learns_from_the_embedded_photos(tmp_path, capsys):
-    commands.train("denoising", "tv", "smoke", output=tmp_path)
-    assert "psnr/test" in capsys.readouterr().out
-    losses = [float(r.split(",")[1]) for r in (tmp_path / "log.csv").read_text().splitlines()[1:]]
+def test_a_network_learns_from_the_embedded_photos(trained):
+    run = trained("denoising")
+    assert "psnr/test" in run.printed
+    losses = [float(r.split(",")[1]) for r in (run.folder / "log.csv").read_text().splitlines()[1:]]
     assert losses[-1] < (25 / 255) ** 2  # better than the noise itself
 
 
 def test_loss_is_the_mean_squared_error():
-    model = TASK.build("baseline", SMOKE, nnx.Rngs(0))
     batch = {"noisy": jnp.zeros((1, 8, 8, 3)), "clean": jnp.full((1, 8, 8, 3), 0.5)}
-    assert float(TASK.loss(model, batch)) == 0.25
+    assert float(TASK.loss(lambda x: x, batch)) == 0.25
 
 
-def test_table_6_has_a_number_for_test_sets_that_the_paper_has_not():
-    model = TASK.build("baseline", SMOKE, nnx.Rngs(0))
-    model.eval()
+def test_table_6_has_a_number_for_test_sets_that_the_paper_has_not(untrained):
+    model = untrained("denoising", "baseline")
     metrics = TASK.evaluate(model, TASK.load(None, SMOKE), SMOKE)
     results = {"runs": {"σ=25": {"baseline": [{"metrics": metrics, "lambdas": {}}]}}}
     row, not_run = reproduce.rows_of(TASK.tables["table6"], results)

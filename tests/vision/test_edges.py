@@ -17,22 +17,15 @@ import skimage
 from flax import nnx
 from PIL import Image
 
-from jaxtv.vision import commands, images
+from jaxtv.vision import images
 from jaxtv.vision.metrics import boundaries
 from jaxtv.vision.readers import edges as reader
 from jaxtv.vision.readers.mosaics import mosaic
-from jaxtv.vision.task import DataError, get_task, settings_of
+from jaxtv.vision.task import DataError, apply, get_task, settings_of
 from jaxtv.vision.tasks import edges
 
-pytestmark = pytest.mark.float32
+pytestmark = [pytest.mark.float32, pytest.mark.usefixtures("flax_broadcasts")]
 TASK = get_task("edges")
-SMOKE = settings_of(TASK, "smoke")
-
-
-@pytest.fixture(autouse=True)
-def _flax_promotes():
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 # ---------------------------------------------------------------------------- metrics
@@ -186,16 +179,15 @@ def test_the_papers_network_has_about_35_million_parameters():
     assert count["tv"] == count["baseline"] + 5
 
 
-def test_without_lam_the_variants_are_one():
+def test_without_lam_the_variants_are_one(untrained):
     x = jax.random.normal(jax.random.key(0), (1, 32, 32, 3))
-    baseline, tv = (TASK.build(v, SMOKE, nnx.Rngs(0)) for v in TASK.variants)
-    baseline.eval()
-    tv.eval()
-    assert np.abs(tv(x)[-1] - baseline(x)[-1]).max() > 1e-6
+    baseline, tv = (untrained("edges", v) for v in TASK.variants)
+    right = apply(baseline, x)
+    assert np.abs(apply(tv, x)[-1] - right[-1]).max() > 1e-6
     for layer in (*tv.sharp, tv.smooth):
         layer.raw_lam[...] = jnp.asarray(-1e4)
-    for a, b in zip(tv(x), baseline(x)):
-        np.testing.assert_array_equal(a, b)
+    for a, b in zip(apply(tv, x), right):
+        np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 def test_the_loss_by_hand():
@@ -208,9 +200,8 @@ def test_the_loss_by_hand():
     assert float(loss) == pytest.approx(mean * sum(edges.LOSS_WEIGHTS), rel=1e-5)
 
 
-def test_pictures_of_any_size_are_detected():
-    model = TASK.build("tv", SMOKE, nnx.Rngs(0))
-    model.eval()
+def test_pictures_of_any_size_are_detected(untrained):
+    model = untrained("edges", "tv")
     picture = np.random.default_rng(0).integers(0, 256, (50, 41, 3), dtype=np.uint8)
     found = edges.detect(model, picture)
     assert found.shape == (50, 41)
@@ -218,9 +209,8 @@ def test_pictures_of_any_size_are_detected():
     assert found.max() <= 1
 
 
-def test_a_network_learns_mosaics(tmp_path, capsys):
-    commands.train("edges", "tv", "smoke", output=tmp_path)
-    printed = capsys.readouterr().out
+def test_a_network_learns_mosaics(trained):
+    printed = trained("edges").printed
     assert all(name in printed for name in ("ods", "ois", "ap"))
 
 

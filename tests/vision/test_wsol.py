@@ -10,21 +10,14 @@ from flax import nnx
 from PIL import Image
 
 import jaxtv
-from jaxtv.vision import commands
 from jaxtv.vision.metrics import wsol as metrics
 from jaxtv.vision.readers import composed, pascal_voc
-from jaxtv.vision.task import DataError, get_task, settings_of
+from jaxtv.vision.task import DataError, apply, get_task, settings_of
 from jaxtv.vision.tasks import wsol
 
-pytestmark = pytest.mark.float32
+pytestmark = [pytest.mark.float32, pytest.mark.usefixtures("flax_broadcasts")]
 TASK = get_task("wsol")
 SMOKE = settings_of(TASK, "smoke")
-
-
-@pytest.fixture(autouse=True)
-def _flax_promotes():
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 # ---------------------------------------------------------------------------- models
@@ -55,20 +48,17 @@ def test_backbones_have_the_published_sizes_and_maps_at_an_eighth(backbone, feat
         assert count == pytest.approx(8.97e6 + 768 * 1024 * 9 + 1024 * 1024 * 9, rel=0.01)
 
 
-def test_the_decision_is_the_mean_of_maps_that_come_from_smoothed_features():
-    settings = SMOKE
+def test_the_decision_is_the_mean_of_maps_that_come_from_smoothed_features(untrained):
     x = jax.random.normal(jax.random.key(0), (2, 48, 48, 3))
-    model = TASK.build("tv", settings, nnx.Rngs(0))
-    model.eval()
+    model = untrained("wsol", "tv")
     features = nnx.jit(lambda model, x: model.backbone(x))(model, x)
     smoothed = jaxtv.prox_tv2d(features, 1.0, axes=(1, 2))
     maps = wsol.apply(model, x)
     np.testing.assert_allclose(maps, model.classify(smoothed), rtol=1e-5, atol=1e-5)
-    logits = nnx.jit(lambda model, x: model(x))(model, x)
+    logits = apply(model, x)
     np.testing.assert_allclose(logits, maps.mean(axis=(1, 2)), rtol=1e-5, atol=1e-5)
     assert not [k for k in map(str, jax.tree.leaves(nnx.state(model, nnx.Param))) if "raw_lam" in k]
-    baseline = TASK.build("baseline", settings, nnx.Rngs(0))
-    baseline.eval()
+    baseline = untrained("wsol", "baseline")
     np.testing.assert_allclose(
         wsol.apply(baseline, x), baseline.classify(features), rtol=1e-5, atol=1e-5
     )
@@ -240,7 +230,6 @@ def test_another_layout_and_too_many_classes_are_named(tmp_path):
         TASK.load(None, settings_of(TASK, "smoke", {"classes": 5}))
 
 
-def test_a_network_learns_to_locate(tmp_path, capsys):
-    commands.train("wsol", "tv", "smoke", output=tmp_path)
-    printed = capsys.readouterr().out
+def test_a_network_learns_to_locate(trained):
+    printed = trained("wsol").printed
     assert all(name in printed for name in ("max_box_acc", "pxap", "accuracy"))

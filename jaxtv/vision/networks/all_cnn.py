@@ -10,6 +10,7 @@ from flax import nnx
 
 from jaxtv._solvers import Dykstra
 from jaxtv.nnx import TVLayer
+from jaxtv.vision.networks.blocks import HE
 from jaxtv.vision.task import Settings
 
 TV_BLOCKS = 3  # the first blocks get a TV layer before their batch norm
@@ -65,9 +66,9 @@ class Block(nnx.Module):
         rngs: nnx.Rngs,
     ):
         dtype = settings.dtype
-        strides, he = (stride, stride), nnx.initializers.he_normal()
+        strides = (stride, stride)
         self.conv = nnx.Conv(
-            channels, features, (kernel, kernel), strides, dtype=dtype, kernel_init=he, rngs=rngs
+            channels, features, (kernel, kernel), strides, dtype=dtype, kernel_init=HE, rngs=rngs
         )
         tv = {"init_lam": settings.init_lam or 0.05, "solver": Dykstra(settings.sweeps)}
         self.tv = None if mode is None else TVLayer(mode=mode, **tv)

@@ -7,6 +7,9 @@ from typing import Any
 import jax
 from flax import nnx
 
+# One object: two builds of a network are then the same program, and compile once.
+HE = nnx.initializers.he_normal()
+
 
 class ConvNorm(nnx.Module):
     """Convolution and batch norm, then ReLU unless told otherwise.
@@ -35,7 +38,7 @@ class ConvNorm(nnx.Module):
         **options: Any,
     ):
         kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
-        options = {"use_bias": False, "kernel_init": nnx.initializers.he_normal()} | options
+        options = {"use_bias": False, "kernel_init": HE} | options
         strides = (stride, stride)
         self.conv = nnx.Conv(i, o, kernel, strides, dtype=dtype, rngs=rngs, **options)
         self.norm = nnx.BatchNorm(o, momentum=0.9, dtype=dtype, rngs=rngs)

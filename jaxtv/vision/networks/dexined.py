@@ -13,14 +13,14 @@ from jaxtv.nnx import TVLayer
 from jaxtv.vision.networks.blocks import ConvNorm
 from jaxtv.vision.task import Settings
 
+XAVIER, MEAN = nnx.initializers.xavier_normal(), nnx.initializers.constant(1 / 6)
 SHARP_OUTPUTS = (0, 1, 2, 3)  # side outputs at 2x, 2x, 4x and 8x
 
 
 def conv_norm(i: int, o: int, kernel: int, stride: int, dtype: Any, *, rngs: nnx.Rngs) -> ConvNorm:
     """Convolution with bias and batch norm."""
-    init = nnx.initializers.xavier_normal()
     return ConvNorm(
-        i, o, kernel, stride, False, use_bias=True, kernel_init=init, dtype=dtype, rngs=rngs
+        i, o, kernel, stride, False, use_bias=True, kernel_init=XAVIER, dtype=dtype, rngs=rngs
     )
 
 
@@ -89,7 +89,7 @@ class DexiNed(nnx.Module):
         self.skip6 = conv(16 * c, 8 * c, 1)
         scales = ((2, 1), (4, 1), (8, 2), (16, 3), (16, 4), (8, 4))
         self.up = nnx.List([UpBlock(k * c, scale, dtype, rngs=rngs) for k, scale in scales])
-        self.fuse = nnx.Conv(6, 1, (1, 1), kernel_init=nnx.initializers.constant(1 / 6), rngs=rngs)
+        self.fuse = nnx.Conv(6, 1, (1, 1), kernel_init=MEAN, rngs=rngs)
         layer = {"init_lam": settings.init_lam or 0.05, "solver": Dykstra(settings.sweeps)}
         self.sharp = nnx.List([TVLayer(mode="sharp", **layer) for _ in SHARP_OUTPUTS] if tv else [])
         self.smooth = TVLayer(**layer) if tv else None

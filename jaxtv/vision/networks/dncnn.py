@@ -8,6 +8,7 @@ from flax import nnx
 
 from jaxtv._solvers import Dykstra
 from jaxtv.nnx import TVLayer
+from jaxtv.vision.networks.blocks import HE
 from jaxtv.vision.task import Settings
 
 
@@ -24,8 +25,7 @@ class DnCNN(nnx.Module):
 
     def __init__(self, tv: bool, settings: Settings, *, rngs: nnx.Rngs):
         w, dtype = settings.width, settings.dtype
-        he = nnx.initializers.he_normal()
-        conv = lambda i, o: nnx.Conv(i, o, (3, 3), dtype=dtype, kernel_init=he, rngs=rngs)
+        conv = lambda i, o: nnx.Conv(i, o, (3, 3), dtype=dtype, kernel_init=HE, rngs=rngs)
         norm = lambda: nnx.BatchNorm(w, momentum=0.95, dtype=dtype, rngs=rngs)
         self.first = conv(3, w)
         self.hidden = nnx.List([conv(w, w) for _ in range(settings.depth - 2)])

@@ -8,6 +8,7 @@ from flax import nnx
 
 from jaxtv._solvers import Dykstra
 from jaxtv.nnx import TVLayer
+from jaxtv.vision.networks.blocks import HE
 from jaxtv.vision.task import Settings
 
 
@@ -26,8 +27,7 @@ class ResNet(nnx.Module):
 
     def __init__(self, tv: bool, settings: Settings, *, rngs: nnx.Rngs):
         w, depth, dtype = settings.width, settings.depth, settings.dtype
-        he = nnx.initializers.he_normal()
-        conv = lambda i, o, init=he: nnx.Conv(
+        conv = lambda i, o, init=HE: nnx.Conv(
             i, o, (3, 3), dtype=dtype, kernel_init=init, rngs=rngs
         )
         self.first = conv(3, w)
@@ -60,9 +60,8 @@ class ResidualBlock(nnx.Module):
     """x + conv(relu(conv(x))), and a 1D TV-sharp layer on what is added if `axis` is given."""
 
     def __init__(self, width: int, axis: int | None, settings: Settings, *, rngs: nnx.Rngs):
-        he = nnx.initializers.he_normal()
         conv = lambda: nnx.Conv(
-            width, width, (3, 3), dtype=settings.dtype, kernel_init=he, rngs=rngs
+            width, width, (3, 3), dtype=settings.dtype, kernel_init=HE, rngs=rngs
         )
         self.first, self.second = conv(), conv()
         # Batch statistics hurt the colours of a picture: a learned scale keeps 16 blocks stable.
