@@ -34,17 +34,21 @@ def float_array(x: ArrayLike, name: str) -> Array:
     try:
         x = jnp.asarray(x)
     except (TypeError, ValueError) as error:
-        what = type(x).__name__ if dtype is None else f"an array of {dtype}"
-        raise TypeError(f"`{name}` must be an array of floats, got {what}.") from error
+        if dtype is None:
+            raise TypeError(f"`{name}` must be an array, got {type(x).__name__}.") from error
+        raise _not_floats(dtype, name) from error
     if x.dtype.name not in SAMPLES:
-        remedy = f"Convert it first, e.g. {name}.astype(jnp.float32)."
-        if jnp.issubdtype(x.dtype, jnp.complexfloating):
-            remedy = f"Use its parts: {name}.real and {name}.imag."
-        raise TypeError(
-            f"`{name}` must be float32, float64, bfloat16 or float16, got {dtype or x.dtype}. "
-            f"{remedy}"
-        )
+        raise _not_floats(dtype or x.dtype, name)
     return x
+
+
+def _not_floats(dtype: Any, name: str) -> TypeError:
+    remedy = f"Convert it first, e.g. {name}.astype(jnp.float32)."
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        remedy = f"Use its parts: {name}.real and {name}.imag."
+    return TypeError(
+        f"`{name}` must be float32, float64, bfloat16 or float16, got {dtype}. {remedy}"
+    )
 
 
 def _plain(x: Any, name: str) -> Any:
@@ -93,9 +97,10 @@ def integer(value: Any, name: str) -> int:
 
 def named_axes(axes: Any) -> tuple[int, ...]:
     """One axis or several as a tuple, at least one, none twice."""
-    if isinstance(axes, str) or not (isinstance(axes, Sequence) or hasattr(axes, "__index__")):
+    one = hasattr(axes, "__index__") and np.ndim(axes) == 0
+    if isinstance(axes, str) or not (isinstance(axes, Sequence) or one):
         raise TypeError(f"`axes` must be an integer or a sequence of integers, got {axes!r}.")
-    axes = axes if isinstance(axes, Sequence) else (axes,)
+    axes = (axes,) if one else axes
     if not axes:
         raise ValueError("`axes` must name at least one axis, got ().")
     return _distinct(tuple(integer(a, "axes") for a in axes))
@@ -193,16 +198,20 @@ def _as_lam(lam: Any, x: Array) -> Array:
     """
     lam = _plain(lam, "lam")
     dtype = getattr(lam, "dtype", None)
-    number = isinstance(lam, int | float) and not isinstance(lam, bool)
-    if dtype is None and not number:
+    if dtype is None and (not isinstance(lam, int | float) or isinstance(lam, bool)):
         raise TypeError(f"`lam` must be a number or an array, got {type(lam).__name__}.")
-    scalar = np.shape(lam) == () and dtype is not None and jnp.issubdtype(dtype, jnp.integer)
-    if dtype is not None and not scalar and not jnp.issubdtype(dtype, jnp.floating):
+    whole_number = np.shape(lam) == () and getattr(dtype, "kind", None) in ("i", "u")
+    if dtype is not None and not whole_number and not _is_float(dtype):
         raise TypeError(f"`lam` must be a float array, got {dtype}: use lam.astype(x.dtype).")
     # A traced λ is not known yet: a bad one then makes its signals NaN.
     if not isinstance(lam, Tracer):
         _not_negative(lam, "lam")
     return jnp.asarray(lam).astype(compute_dtype(x.dtype))
+
+
+def _is_float(dtype: Any) -> bool:
+    """Whether it is a float type that JAX knows; NumPy's long double is none."""
+    return jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize <= 8
 
 
 def _not_negative(lam: Any, name: str) -> None:

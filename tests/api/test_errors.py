@@ -31,7 +31,8 @@ WRONG = {
     "complex parts": (prox1d(X.astype(np.complex64)), TypeError, r"x\.real and x\.imag"),
     "masked": (prox1d(np.ma.array(X, mask=X == 0)), TypeError, r"`x`.*masked.*x\.filled"),
     "masked lam": (prox1d(lam=np.ma.array([1.0, 2.0])), TypeError, r"`lam`.*lam\.filled"),
-    "objects": (prox1d(np.array([1.0, None])), TypeError, "`x`.*array of object"),
+    "objects": (prox1d(np.array([1.0, None])), TypeError, "`x`.*float32.*got object"),
+    "ragged": (prox1d([[1.0], [1.0, 2.0]]), TypeError, "`x` must be an array, got list"),
     "text": (prox1d("signal"), TypeError, "`x`"),
     "none": (prox1d(None), TypeError, "`x`"),
     "eight bits": (prox1d(jnp.zeros(4, jnp.float8_e4m3fn)), TypeError, "`x`.*float8_e4m3fn"),
@@ -83,6 +84,8 @@ WRONG = {
     "lam none": (prox1d(lam=None), TypeError, "`lam`.*None"),
     "lam true": (prox1d(lam=True), TypeError, "`lam`.*bool"),
     "lam complex": (prox1d(lam=np.complex64(1)), TypeError, "`lam`.*complex64"),
+    "lam a time": (prox1d(lam=np.timedelta64(1)), TypeError, "`lam`.*timedelta64"),
+    "axes as an array": (prox(axes=np.array([0, 1])), TypeError, "`axes`.*sequence of integers"),
     "lam integers": (prox1d(lam=np.ones(5, np.int32)), TypeError, "`lam`.*int32.*astype"),
     "lam per sample": (prox1d(lam=np.ones(5, np.float32)), ValueError, r"`lam`.*\(5,\).*1 or 4"),
     "lam per row": (
@@ -154,6 +157,10 @@ WRONG = {
     ),
     "max_lambda along axis -5": (lambda: jaxtv.max_lambda(X, -5), ValueError, "`axes` -5"),
 }
+
+if np.dtype(np.longdouble).itemsize > 8:  # elsewhere it is float64
+    WRONG["long double"] = (prox1d(X.astype(np.longdouble)), TypeError, "`x`.*float128.*astype")
+    WRONG["lam long double"] = (prox1d(lam=np.longdouble(1)), TypeError, "`lam`.*float128.*astype")
 
 
 @pytest.mark.parametrize("case", WRONG)
