@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxtv
-from testing import ROOT, emulator
+from testing import emulator
 
 BATCHES = 10  # of a kind
 SOLVERS = (
@@ -217,9 +217,7 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     emulated, platform = options.platform == "emulator", contextlib.nullcontext()
     if emulated:
-        folder = ROOT / "build" / "emulator"
-        folder.mkdir(parents=True, exist_ok=True)
-        platform = emulator.using(emulator.load(folder))
+        platform = emulator.using()
     small = emulated or "JAXTV_FALLBACK" in os.environ
     with platform:
         found = digests(options.kinds, small)

@@ -12,7 +12,7 @@ import numpy as np
 
 from soak.accuracy import SOLVERS
 from soak.result import Result
-from testing import ROOT, emulator
+from testing import emulator
 from testing.random_batches import DTYPES, Batch, batch, solve
 
 MOST_ULPS = {"float32": 1, "float64": 32, "bfloat16": 1, "float16": 1}
@@ -35,9 +35,6 @@ def ulps(b: Batch, y: np.ndarray, z: np.ndarray) -> float:
 
 def platforms(cases: int, seed: int = 0) -> Result:
     """Batches of `random`, by every exact solver in turn."""
-    folder = ROOT / "build" / "simt"
-    folder.mkdir(parents=True, exist_ok=True)
-    cuda = emulator.load(folder)
     worst, failures = dict.fromkeys(DTYPES, 0.0), []
     for first in range(seed, seed + cases, TOGETHER):
         seeds = range(first, min(first + TOGETHER, seed + cases))
@@ -45,7 +42,7 @@ def platforms(cases: int, seed: int = 0) -> Result:
         solvers = [SOLVERS[s % len(SOLVERS)] for s in seeds]
         with jax.default_device(jax.devices("cpu")[0]):
             expected = [solve(b, solver) for b, solver in zip(batches, solvers, strict=True)]
-        with emulator.using(cuda):
+        with emulator.using():
             found = [solve(b, solver) for b, solver in zip(batches, solvers, strict=True)]
         for s, b, y, z in zip(seeds, batches, expected, found, strict=True):
             off = ulps(b, y, z)

@@ -109,9 +109,9 @@ def prox_tv(request):
 
 
 @pytest.fixture(scope="session")
-def simt(request):
+def simt():
     """CPU target -> target of the SIMT build of its CUDA kernel."""
-    return emulator.load(request.config.cache.mkdir("simt"))
+    return emulator.register()
 
 
 @pytest.fixture(autouse=emulator.on_gpu())
@@ -125,5 +125,5 @@ def cpu_beside_the_gpu(request):
 @pytest.fixture(scope="session", autouse=os.environ.get("JAXTV_TEST_PLATFORM") == "simt")
 def whole_suite_on_simt(simt):
     """JAXTV_TEST_PLATFORM=simt: every test runs on the CUDA kernels, where they are written."""
-    with emulator.using(simt):
+    with emulator.using():
         yield

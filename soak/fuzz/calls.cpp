@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <limits>
 
+#include "allocations.hpp"
 #include "jaxtv/solver.hpp"
 #include "targets.hpp"
 
@@ -12,7 +14,7 @@ namespace jaxtv::fuzz {
 
 constexpr std::int64_t kMostSamples = 1 << 16;
 
-std::int64_t Array::count() const {
+std::int64_t OwnedArray::count() const {
   if (std::find(dims.begin(), dims.end(), 0) != dims.end()) return 0;
   std::int64_t n = 1;
   for (std::int64_t d : dims)
@@ -41,7 +43,7 @@ std::size_t size_of(XLA_FFI_DataType type) {
 
 }  // namespace
 
-void Array::allocate(char fill) {
+void OwnedArray::allocate(char fill) {
   if (count() < 0) throw TooLarge{};
   data = std::vector<char>(count() * size_of(dtype), fill);
 }
@@ -102,7 +104,7 @@ class Values {
 };
 
 template <class T, class F>
-void fill(Array& a, F f) {
+void fill(OwnedArray& a, F f) {
   T* p = reinterpret_cast<T*>(a.data.data());
   for (std::size_t i = 0; i < a.data.size() / sizeof(T); ++i) p[i] = T(f());
 }
@@ -144,7 +146,7 @@ struct Drawing {
     attribute("axes", axes);
   }
 
-  void attribute(const char* name, Attribute value) { call.attributes.push_back({name, value}); }
+  void attribute(const char* name, Attribute value) { call.attributes[name] = value; }
   void solver() {
     attribute("method", bytes.below(4));
     attribute("tol", bytes.pick({1e-6, 0.0, 1e-12, 1.0, 1e300}));
@@ -157,14 +159,14 @@ struct Drawing {
     return n;
   }
 
-  Array& in(std::vector<std::int64_t> shape, XLA_FFI_DataType dtype) {
-    Array& a = call.ins.emplace_back(Array{dtype, std::move(shape), {}});
+  OwnedArray& in(std::vector<std::int64_t> shape, XLA_FFI_DataType dtype) {
+    OwnedArray& a = call.ins.emplace_back(OwnedArray{dtype, std::move(shape), {}});
     a.allocate(0);
     return a;
   }
   void samples() {
     Values values(bytes, call.tame);
-    Array& a = in(dims, type);
+    OwnedArray& a = in(dims, type);
     const auto f = [&] { return values.sample(); };
     type == XLA_FFI_DataType_F32 ? fill<float>(a, f) : fill<double>(a, f);
   }
@@ -173,7 +175,7 @@ struct Drawing {
   }
   void weights(const std::vector<std::int64_t>& shape, bool tangent = false) {
     Values values(bytes, call.tame);
-    Array& a = in(shape, type);
+    OwnedArray& a = in(shape, type);
     const auto f = [&] { return tangent ? values.sample() : values.weight(); };
     type == XLA_FFI_DataType_F32 ? fill<float>(a, f) : fill<double>(a, f);
   }
@@ -293,7 +295,7 @@ std::int64_t some_size(Bytes& bytes, bool huge) {
   return huge ? size : size % 301;
 }
 
-void spoil_array(Bytes& bytes, std::vector<Array>& arrays, bool huge) {
+void spoil_array(Bytes& bytes, std::vector<OwnedArray>& arrays, bool huge) {
   if (arrays.empty()) return;
   const auto at = arrays.begin() + bytes.below(std::int64_t(arrays.size()));
   switch (bytes.below(5)) {
@@ -341,7 +343,8 @@ Attribute some_value(Bytes& bytes) {
 }
 
 void spoil_attribute(Bytes& bytes, Call& call) {
-  const auto at = call.attributes.begin() + bytes.below(std::int64_t(call.attributes.size()));
+  const auto at =
+      std::next(call.attributes.begin(), bytes.below(std::int64_t(call.attributes.size())));
   if (bytes.below(7) == 0)
     call.attributes.erase(at);
   else
@@ -350,19 +353,8 @@ void spoil_attribute(Bytes& bytes, Call& call) {
 
 }  // namespace
 
-// XLA asks each handler for this when it is registered; it is when the handler makes itself.
 void register_handlers() {
-  for (const Target& target : kTargets) {
-    XLA_FFI_Metadata metadata{};
-    metadata.struct_size = XLA_FFI_Metadata_STRUCT_SIZE;
-    XLA_FFI_Metadata_Extension extension{
-        {XLA_FFI_Metadata_Extension_STRUCT_SIZE, XLA_FFI_Extension_Metadata, nullptr}, &metadata};
-    XLA_FFI_CallFrame frame{};
-    frame.struct_size = XLA_FFI_CallFrame_STRUCT_SIZE;
-    frame.extension_start = &extension.extension_base;
-    frame.api = &host_api();
-    take(target.handler(&frame));
-  }
+  for (const Target& target : kTargets) callframe::traits(target.handler);
 }
 
 Call draw(Bytes& bytes) {
@@ -386,84 +378,20 @@ void spoil(Bytes& bytes, Call& call, bool only) {
   }
 }
 
-// ---- the frame ----
-
-namespace {
-
-XLA_FFI_Buffer buffer_of(Array& a) {
-  return {XLA_FFI_Buffer_STRUCT_SIZE,  nullptr,      a.dtype, a.data.data(),
-          std::int64_t(a.dims.size()), a.dims.data()};
-}
-
-// The C structures of attributes, which point into `call`.
-struct Attributes {
-  std::vector<XLA_FFI_AttrType> types;
-  std::vector<XLA_FFI_ByteSpan> names;
-  std::vector<std::variant<XLA_FFI_Scalar, XLA_FFI_Array, XLA_FFI_ByteSpan>> values;
-  std::vector<XLA_FFI_ByteSpan*> name_pointers;
-  std::vector<void*> value_pointers;
-
-  explicit Attributes(Call& call) {
-    std::sort(call.attributes.begin(), call.attributes.end(),
-              [](const auto& a, const auto& b) { return a.first < b.first; });
-    for (auto& [name, value] : call.attributes) {
-      names.push_back({name.data(), name.size()});
-      std::visit([&](auto& v) { add(v); }, value);
-    }
-    for (auto& name : names) name_pointers.push_back(&name);
-    for (auto& value : values)
-      value_pointers.push_back(std::visit([](auto& v) { return static_cast<void*>(&v); }, value));
-  }
-  void add(std::int64_t& v) { scalar(XLA_FFI_DataType_S64, &v); }
-  void add(double& v) { scalar(XLA_FFI_DataType_F64, &v); }
-  void scalar(XLA_FFI_DataType type, void* value) {
-    types.push_back(XLA_FFI_AttrType_SCALAR);
-    values.push_back(XLA_FFI_Scalar{type, value});
-  }
-  void add(std::vector<std::int64_t>& v) {
-    types.push_back(XLA_FFI_AttrType_ARRAY);
-    values.push_back(XLA_FFI_Array{XLA_FFI_DataType_S64, v.size(), v.data()});
-  }
-  void add(std::string& v) {
-    types.push_back(XLA_FFI_AttrType_STRING);
-    values.push_back(XLA_FFI_ByteSpan{v.data(), v.size()});
-  }
-};
-
-struct Buffers {
-  std::vector<XLA_FFI_Buffer> all;
-  std::vector<void*> pointers;
-  explicit Buffers(std::vector<Array>& arrays) {
-    for (Array& a : arrays) all.push_back(buffer_of(a));
-    for (XLA_FFI_Buffer& b : all) pointers.push_back(&b);
-  }
-};
-
-}  // namespace
-
 Status Call::run(std::int64_t allocations) {
-  for (Array& out : outs)
+  for (OwnedArray& out : outs)
     if (out.count() >= 0) out.allocate(char(0xff));
-  Buffers arguments(ins), results(outs);
-  std::vector<XLA_FFI_ArgType> argument_types(ins.size(), XLA_FFI_ArgType_BUFFER);
-  std::vector<XLA_FFI_RetType> result_types(outs.size(), XLA_FFI_RetType_BUFFER);
-  Attributes a(*this);
-  XLA_FFI_CallFrame frame{};
-  frame.struct_size = XLA_FFI_CallFrame_STRUCT_SIZE;
-  frame.api = &host_api();
-  frame.stage = XLA_FFI_ExecutionStage_EXECUTE;
-  frame.args = {XLA_FFI_Args_STRUCT_SIZE, nullptr, std::int64_t(ins.size()), argument_types.data(),
-                arguments.pointers.data()};
-  frame.rets = {XLA_FFI_Rets_STRUCT_SIZE, nullptr, std::int64_t(outs.size()), result_types.data(),
-                results.pointers.data()};
-  frame.attrs = {XLA_FFI_Attrs_STRUCT_SIZE,    nullptr,
-                 std::int64_t(a.types.size()), a.types.data(),
-                 a.name_pointers.data(),       a.value_pointers.data()};
+  const auto views = [](std::vector<OwnedArray>& arrays) {
+    std::vector<callframe::Array> all;
+    for (OwnedArray& a : arrays)
+      all.push_back({a.dtype, std::int64_t(a.dims.size()), a.dims.data(), a.data.data()});
+    return all;
+  };
+  const std::vector<callframe::Array> operands = views(ins), results = views(outs);
   fail_allocation(allocations);
-  XLA_FFI_Error* error = handler(&frame);
+  Status status = callframe::call(handler, operands, results, attributes);
   fail_allocation(-1);
-  drain();
-  return take(error);
+  return status;
 }
 
 }  // namespace jaxtv::fuzz

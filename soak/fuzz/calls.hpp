@@ -3,11 +3,9 @@
 
 #include <cstdint>
 #include <initializer_list>
-#include <string>
-#include <variant>
 #include <vector>
 
-#include "host.hpp"
+#include "frame.hpp"
 
 namespace jaxtv::fuzz {
 
@@ -31,7 +29,7 @@ class Bytes {
 struct TooLarge {};
 
 // An operand or result. Its memory has exactly the bytes of its shape.
-struct Array {
+struct OwnedArray {
   XLA_FFI_DataType dtype;
   std::vector<std::int64_t> dims;
   std::vector<char> data;
@@ -40,13 +38,14 @@ struct Array {
   void allocate(char fill);
 };
 
-using Attribute = std::variant<std::int64_t, double, std::vector<std::int64_t>, std::string>;
+using callframe::Attribute;
+using callframe::Status;
 
 struct Call {
   XLA_FFI_Handler* handler;
   const char* name;
-  std::vector<Array> ins, outs;
-  std::vector<std::pair<std::string, Attribute>> attributes;
+  std::vector<OwnedArray> ins, outs;
+  callframe::Attributes attributes;
   bool valid = true;  // as the library itself would call
   bool tame = true;   // finite samples of moderate size and weights that have a solution
 

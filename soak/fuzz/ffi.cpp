@@ -12,8 +12,8 @@ namespace {
 
 [[noreturn]] void fail(const Call& call, const char* what, const std::string& detail = "") {
   std::fprintf(stderr, "%s: %s %s\n", call.name, what, detail.c_str());
-  const auto shapes = [](const std::vector<Array>& arrays) {
-    for (const Array& a : arrays) {
+  const auto shapes = [](const std::vector<OwnedArray>& arrays) {
+    for (const OwnedArray& a : arrays) {
       std::fprintf(stderr, " %d(", int(a.dtype));
       for (std::int64_t d : a.dims) std::fprintf(stderr, "%lld,", static_cast<long long>(d));
       std::fprintf(stderr, ")");
@@ -28,7 +28,7 @@ namespace {
 
 // Bits, but any NaN for a NaN.
 template <class T>
-bool same_floats(const Array& a, const Array& b) {
+bool same_floats(const OwnedArray& a, const OwnedArray& b) {
   const T *p = reinterpret_cast<const T*>(a.data.data()),
           *q = reinterpret_cast<const T*>(b.data.data());
   for (std::size_t i = 0; i < a.data.size() / sizeof(T); ++i)
@@ -36,14 +36,14 @@ bool same_floats(const Array& a, const Array& b) {
       return false;
   return true;
 }
-bool same(const Array& a, const Array& b) {
+bool same(const OwnedArray& a, const OwnedArray& b) {
   if (a.dtype == XLA_FFI_DataType_F32) return same_floats<float>(a, b);
   if (a.dtype == XLA_FFI_DataType_F64) return same_floats<double>(a, b);
   return a.data == b.data;
 }
 
 template <class T>
-bool all_finite(const Array& a) {
+bool all_finite(const OwnedArray& a) {
   const T* p = reinterpret_cast<const T*>(a.data.data());
   for (std::size_t i = 0; i < a.data.size() / sizeof(T); ++i)
     if (!std::isfinite(p[i])) return false;
@@ -52,7 +52,7 @@ bool all_finite(const Array& a) {
 
 // Results start as bytes 0xff: a NaN, -1, no bool.
 void check_written(const Call& call) {
-  for (const Array& out : call.outs) {
+  for (const OwnedArray& out : call.outs) {
     if (out.dtype == XLA_FFI_DataType_F32 && call.tame && !all_finite<float>(out))
       fail(call, "a float32 result that is not finite, or not written");
     if (out.dtype == XLA_FFI_DataType_F64 && call.tame && !all_finite<double>(out))
@@ -64,10 +64,10 @@ void check_written(const Call& call) {
 }
 
 void check_threads(Call& call) {
-  const std::vector<Array> before = call.outs;
-  set_threads(1);
+  const std::vector<OwnedArray> before = call.outs;
+  callframe::set_threads(1);
   if (call.run().code != XLA_FFI_Error_Code_OK) fail(call, "an error with one thread only");
-  set_threads(3);
+  callframe::set_threads(3);
   for (std::size_t i = 0; i < before.size(); ++i)
     if (!same(before[i], call.outs[i])) fail(call, "other bits with one thread");
 }
@@ -77,7 +77,7 @@ void run(Bytes& bytes) {
   const int wrong = bytes.pick({0, 0, 0, 1, 1, 2});
   for (int i = 0; i < wrong; ++i) spoil(bytes, call, wrong == 1);
   const bool starve = call.valid && bytes.below(4) == 0;
-  set_threads(3);
+  callframe::set_threads(3);
   const Status status = call.run(starve ? bytes.below(64) : -1);
   if (!call.valid) return;
   if (status.code == XLA_FFI_Error_Code_OK) {

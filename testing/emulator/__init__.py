@@ -1,80 +1,103 @@
 """The third platform: the CUDA kernels compiled as C++ against testing/emulator and run on the CPU.
 
-`JAXTV_TEST_PLATFORM=simt python -m pytest` runs the whole suite on it, `JAXTV_SIMT_SANITIZE=1`
-with AddressSanitizer and UBSan (preload libasan then). `using()` switches it on for one test. Where
-JAX sees a GPU nothing is emulated: `using()` switches to that device.
+`testing.callframe` calls them on NumPy arrays; `using()` runs the library's functions on them
+through XLA. JAXTV_EMULATOR_SANITIZE=1 builds them with AddressSanitizer and UBSan (preload libasan
+then), without half types. Where JAX sees a GPU nothing is emulated: `using()` switches to that
+device. `python -m testing.emulator` builds what the tests need.
 """
+
+from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
+import functools
 import os
-import pathlib
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 
 from jaxtv import _lowering, _native
-from testing import ROOT
+from testing import ROOT, native
 
-CXX = os.environ.get("CXX", "g++")
-WARNINGS = ["-Wall", "-Wextra", "-Wno-unknown-pragmas"]
-INCLUDES = [f"-I{ROOT / d}" for d in ("include", "ffi", "cuda", "testing/emulator")]
-HEADERS = (".hpp", ".cuh")
-FLAGS = ["-std=c++20", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"]
-SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+SANITIZED = bool(os.environ.get("JAXTV_EMULATOR_SANITIZE"))
+SANITIZE = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+FLAGS = [*(SANITIZE if SANITIZED else ["-O2"]), "-DJAXTV_SIMT"]
+NAME = "emulator-sanitized" if SANITIZED else "emulator"
 
 
-def sources():
-    """Translation units of the library."""
-    units = [f for ends in ("*.cu", "*_ffi.cpp") for f in sorted((ROOT / "cuda").rglob(ends))]
-    return [*units, ROOT / "testing/emulator/library.cpp"]
+def _build(name: str, sources: list[str]) -> ctypes.CDLL:
+    includes = ["include", "ffi", "cuda", "testing/emulator"]
+    return ctypes.CDLL(str(native.Library(name, sources, includes, FLAGS).build()))
 
 
-def _headers() -> bytes:
-    folders = ("include/jaxtv", "ffi", "cuda", "testing/emulator")
-    files = [f for d in folders for f in sorted((ROOT / d).rglob("*.[hc]*")) if f.suffix in HEADERS]
-    return b"".join(f.read_bytes() for f in files)
+@functools.cache
+def library() -> ctypes.CDLL:
+    """The kernels with their handlers, and what testing/emulator/library.cpp offers."""
+    kernels = [p for end in ("*.cu", "*_ffi.cpp") for p in (ROOT / "cuda").rglob(end)]
+    sources = sorted(str(path.relative_to(ROOT)) for path in kernels)
+    built = _build(NAME, [*sources, "testing/emulator/library.cpp"])
+    int64 = ctypes.c_int64
+    built.emulator_name.argtypes = built.emulator_handler.argtypes = [ctypes.c_size_t]
+    built.emulator_name.restype = built.emulator_recorded.restype = ctypes.c_char_p
+    built.emulator_handler.restype = ctypes.c_void_p
+    built.emulator_workspace.argtypes = [ctypes.c_int, int64, int64]
+    built.emulator_workspace.restype = int64
+    built.emulator_reverse.argtypes = [ctypes.c_bool]
+    built.emulator_huge.argtypes = built.emulator_huge_dykstra.argtypes = [
+        ctypes.c_int,
+        *[int64] * 3,
+    ]
+    built.emulator_huge_components.argtypes = [int64] * 3
+    for huge in (built.emulator_huge, built.emulator_huge_dykstra, built.emulator_huge_components):
+        huge.restype = ctypes.c_char_p
+    return built
 
 
-def _run(command):
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stderr}")
+@functools.cache
+def selftest() -> ctypes.CDLL:
+    """Kernels that are right and kernels that are wrong (testing/emulator/selftest.cu)."""
+    return _build(f"{NAME}-selftest", ["testing/emulator/selftest.cu"])
 
 
-def compile_cached(folder: pathlib.Path, units, link=(), flags=()) -> pathlib.Path:
-    """Compile and link `units`; what did not change since the last time is taken from `folder`."""
-    if os.environ.get("JAXTV_SIMT_SANITIZE"):
-        flags = [*flags, *SANITIZE]
-    xla = ["-isystem", jax.ffi.include_dir()]
-    flags = [*FLAGS, *WARNINGS, *INCLUDES, "-DJAXTV_SIMT", *xla, *flags]
-    common = hashlib.sha256(_headers() + repr((CXX, flags)).encode())
-
-    def build(target, command):
-        if not target.exists():  # renamed into place: several processes may build at once
-            partial = target.with_suffix(f".{os.getpid()}")
-            _run([*command, "-o", partial])
-            partial.rename(target)
-        return target
-
-    def compile_one(unit):
-        key = common.copy()
-        key.update(unit.read_bytes())
-        target = folder / f"{unit.stem}-{key.hexdigest()[:16]}.o"
-        return build(target, [CXX, *flags, "-x", "c++", "-c", unit])
-
-    with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(compile_one, units))
-    key = hashlib.sha256(repr((sorted(map(str, objects)), link)).encode()).hexdigest()[:16]
-    sanitize = [f for f in flags if f.startswith("-fsanitize")]
-    return build(folder / f"linked-{key}.so", [CXX, *link, *sanitize, *objects])
+def handlers() -> dict[str, int]:
+    """Target -> address of its emulated handler."""
+    found, i = {}, 0
+    while (name := library().emulator_name(i)) is not None:
+        found[name.decode()] = library().emulator_handler(i)
+        i += 1
+    return found
 
 
-def library(folder: pathlib.Path) -> ctypes.CDLL:
-    """The kernels, compiled."""
-    return ctypes.CDLL(str(compile_cached(folder, sources(), ("-shared",))))
+class Launch(NamedTuple):
+    """A kernel and how it was launched; `shared` is bytes of shared memory per block."""
+
+    kernel: str
+    blocks: int
+    threads: int
+    shared: int
+
+
+@contextlib.contextmanager
+def launches() -> Iterator[list[Launch]]:
+    """The launches inside of the context; the list is filled as it ends."""
+    found: list[Launch] = []
+    library().emulator_record()
+    try:
+        yield found
+    finally:
+        lines = library().emulator_recorded().decode().splitlines()
+        found += [Launch(name, *map(int, sizes)) for name, *sizes in map(str.split, lines)]
+
+
+@contextlib.contextmanager
+def reversed_order() -> Iterator[None]:
+    """Blocks, warps and lanes run from the last to the first."""
+    library().emulator_reverse(True)
+    try:
+        yield
+    finally:
+        library().emulator_reverse(False)
 
 
 def on_gpu() -> bool:
@@ -82,38 +105,31 @@ def on_gpu() -> bool:
     return jax.default_backend() == "gpu"
 
 
-_loaded: dict[str, str] = {}  # a process registers a target once
+@functools.cache
+def register() -> dict[str, str]:
+    """Hand the emulated handlers to XLA; CPU target -> target of its emulated CUDA kernel.
 
-
-def load(folder: pathlib.Path) -> dict[str, str]:
-    """Build, register under jaxtv_simt_*; returns CPU target -> SIMT target (on a GPU: itself)."""
+    On a GPU these are the same.
+    """
     if on_gpu():
         return {target: target for target in _native.REGISTERED["cuda"]}
-    if _loaded:
-        return _loaded
-    kernels = library(folder)
-    kernels.jaxtv_simt_name.restype = ctypes.c_char_p
-    kernels.jaxtv_simt_name.argtypes = kernels.jaxtv_simt_handler.argtypes = [ctypes.c_size_t]
-    kernels.jaxtv_simt_handler.restype = ctypes.c_void_p
-    i = 0
-    while (name := kernels.jaxtv_simt_name(i)) is not None:
-        target = name.decode()
-        simt = target.replace("jaxtv_", "jaxtv_simt_")
-        handler = jax.ffi.pycapsule(kernels.jaxtv_simt_handler(i))
-        jax.ffi.register_ffi_target(simt, handler, platform="cpu")
-        jax.ffi.register_ffi_target_as_batch_partitionable(simt)
-        _loaded[target] = simt
-        i += 1
-    return _loaded
+    targets = {}
+    for target, address in handlers().items():
+        targets[target] = target.replace("jaxtv_", "jaxtv_emulated_")
+        capsule = jax.ffi.pycapsule(address)
+        jax.ffi.register_ffi_target(targets[target], capsule, platform="cpu")
+        jax.ffi.register_ffi_target_as_batch_partitionable(targets[target])
+    return targets
 
 
 @contextlib.contextmanager
-def using(targets: dict[str, str]):
-    """Run the primitives on the SIMT kernels, or on the GPU."""
+def using() -> Iterator[None]:
+    """Run the primitives on the CUDA kernels: on the GPU, where there is one, or emulated."""
     if on_gpu():
         with jax.default_device(jax.devices()[0]):
             yield
         return
+    targets = register()
     jax.clear_caches()
     before = dict(_lowering.EMULATED)
     _lowering.EMULATED.update(targets)

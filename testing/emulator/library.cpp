@@ -19,47 +19,32 @@ struct Entry {
 const Entry entries[] = {JAXTV_HANDLERS(JAXTV_ENTRY)};
 }  // namespace
 
-extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_name(std::size_t i) {
+extern "C" __attribute__((visibility("default"))) const char* emulator_name(std::size_t i) {
   return i < sizeof entries / sizeof *entries ? entries[i].name : nullptr;
 }
-extern "C" __attribute__((visibility("default"))) void* jaxtv_simt_handler(std::size_t i) {
+extern "C" __attribute__((visibility("default"))) void* emulator_handler(std::size_t i) {
   return entries[i].handler;
 }
 
 // Scratch of the 1D prox, for sizes that no test can run.
-extern "C" __attribute__((visibility("default"))) std::int64_t jaxtv_simt_workspace(
+extern "C" __attribute__((visibility("default"))) std::int64_t emulator_workspace(
     int method, std::int64_t signals, std::int64_t n) {
   return jaxtv::cuda::prox_workspace({1, signals, n, 1}, jaxtv::Method(method));
 }
 
-// Whether XLA may record a handler into a command buffer, by what the handler says of itself.
-extern "C" __attribute__((visibility("default"))) bool jaxtv_simt_recordable(std::size_t i) {
-  XLA_FFI_Metadata metadata{};
-  metadata.struct_size = XLA_FFI_Metadata_STRUCT_SIZE;
-  XLA_FFI_Metadata_Extension extension{};
-  extension.extension_base = {XLA_FFI_Metadata_Extension_STRUCT_SIZE, XLA_FFI_Extension_Metadata,
-                              nullptr};
-  extension.metadata = &metadata;
-  XLA_FFI_CallFrame frame{};
-  frame.struct_size = XLA_FFI_CallFrame_STRUCT_SIZE;
-  frame.extension_start = &extension.extension_base;
-  reinterpret_cast<XLA_FFI_Handler*>(entries[i].handler)(&frame);
-  return metadata.traits & XLA_FFI_HANDLER_TRAITS_COMMAND_BUFFER_COMPATIBLE;
-}
-
 // Starts to record launches; what was recorded since.
-extern "C" __attribute__((visibility("default"))) void jaxtv_simt_record() {
+extern "C" __attribute__((visibility("default"))) void emulator_record() {
   const std::lock_guard<std::mutex> lock(simt::record().mutex);
   simt::record().on = true;
   simt::record().lines.clear();
 }
-extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_recorded() {
+extern "C" __attribute__((visibility("default"))) const char* emulator_recorded() {
   simt::record().on = false;
   return simt::record().lines.c_str();
 }
 
 // Runs blocks, warps and lanes from the last to the first, or as usual.
-extern "C" __attribute__((visibility("default"))) void jaxtv_simt_reverse(bool on) {
+extern "C" __attribute__((visibility("default"))) void emulator_reverse(bool on) {
   simt::reversed() = on;
 }
 
@@ -82,10 +67,10 @@ struct Sparse {
 
 // The 1D prox and its adjoint on a huge array of zeros, of which only the first and the last block
 // run. The first and the last signal are a step from 0 to 4 with λ = 1. Returns what is wrong.
-extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_huge(int method,
-                                                                              std::int64_t outer,
-                                                                              std::int64_t n,
-                                                                              std::int64_t inner) {
+extern "C" __attribute__((visibility("default"))) const char* emulator_huge(int method,
+                                                                            std::int64_t outer,
+                                                                            std::int64_t n,
+                                                                            std::int64_t inner) {
   using namespace jaxtv::cuda;
   const Shape s{1, outer, n, inner};
   const std::int64_t signals = s.signals(), size = signals * n;
@@ -127,7 +112,7 @@ extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_huge(in
 // with two also inner. The first and the last signal along n, with two axes all of the first and of
 // the last array, are a step from 0 to 4 with λ = 1, which stays as it is along inner. Returns what
 // is wrong.
-extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_huge_dykstra(
+extern "C" __attribute__((visibility("default"))) const char* emulator_huge_dykstra(
     int axes, std::int64_t batch, std::int64_t n, std::int64_t inner) {
   using namespace jaxtv::cuda;
   const std::int64_t size = batch * n * inner, across = axes == 2 ? inner : 1;
@@ -179,7 +164,7 @@ extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_huge_dy
 // image are joined, but in the last the first lies below both of its neighbours. Looked at are the
 // first image, the last of the first part, and the last of all; only the first and the last block
 // of each launch run. Returns what is wrong.
-extern "C" __attribute__((visibility("default"))) const char* jaxtv_simt_huge_components(
+extern "C" __attribute__((visibility("default"))) const char* emulator_huge_components(
     std::int64_t batch, std::int64_t rows, std::int64_t columns) {
   using namespace jaxtv::cuda;
   const std::int64_t size = rows * columns, samples = batch * size, last = batch - 1;

@@ -59,7 +59,7 @@ def test_long_strided_signals_with_weights_are_the_float32_result_rounded(simt, 
     """The kernels that read samples from global memory again and again."""
     x = data(dtype, (3, 1500)).T
     lam = jnp.asarray(np.random.default_rng(3).uniform(0, 0.7, size=(1499, 3)), jnp.float32)
-    with emulator.using(simt):
+    with emulator.using():
         y = jaxtv.prox_tv1d(x, lam, axis=0, solver=solver)
         full = jaxtv.prox_tv1d(x.astype(jnp.float32), lam, axis=0, solver=solver)
     np.testing.assert_array_equal(bits(y), bits(full.astype(dtype)))
@@ -68,7 +68,7 @@ def test_long_strided_signals_with_weights_are_the_float32_result_rounded(simt, 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_one_long_signal_is_the_float32_result_rounded(simt, dtype):
     x = data(dtype, (1, 33001))
-    with emulator.using(simt):
+    with emulator.using():
         y = jaxtv.prox_tv1d(x, 0.37)
     full = jaxtv.prox_tv1d(x.astype(jnp.float32), 0.37)
     np.testing.assert_array_equal(bits(y), bits(full.astype(dtype)))

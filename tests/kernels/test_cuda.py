@@ -13,7 +13,7 @@ import pytest
 
 import jaxtv
 from jaxtv import _lowering, _native, _primitive
-from testing import emulator
+from testing import callframe, emulator
 from testing.generators import EXACT, NEWTON, rng
 
 ROOT = emulator.ROOT
@@ -23,10 +23,8 @@ ROOT = emulator.ROOT
 
 
 @pytest.fixture(scope="session")
-def selftest(request):
-    unit = ROOT / "testing/emulator/selftest.cu"
-    folder = request.config.cache.mkdir("simt")
-    library = ctypes.CDLL(str(emulator.compile_cached(folder, [unit], ("-shared",))))
+def selftest():
+    library = emulator.selftest()
     library.selftest.restype = ctypes.c_char_p
     return library
 
@@ -77,22 +75,14 @@ def test_division_by_multiplication(selftest):
 
 
 @pytest.fixture(scope="session")
-def kernels(request):
+def kernels():
     """The emulated kernels as a library, for what does not go through XLA."""
-    library = emulator.library(request.config.cache.mkdir("simt"))
-    library.jaxtv_simt_recordable.restype = ctypes.c_bool
-    library.jaxtv_simt_recordable.argtypes = [ctypes.c_size_t]
-    library.jaxtv_simt_recorded.restype = library.jaxtv_simt_huge.restype = ctypes.c_char_p
-    library.jaxtv_simt_huge.argtypes = [ctypes.c_int, *[ctypes.c_int64] * 3]
-    library.jaxtv_simt_huge_dykstra.restype = ctypes.c_char_p
-    library.jaxtv_simt_huge_dykstra.argtypes = library.jaxtv_simt_huge.argtypes
-    library.jaxtv_simt_reverse.argtypes = [ctypes.c_bool]
-    return library
+    return emulator.library()
 
 
 @pytest.mark.cpu_only
-def test_cuda_graphs_may_record_every_handler(simt, kernels):
-    assert all(kernels.jaxtv_simt_recordable(i) for i in range(len(simt)))
+def test_cuda_graphs_may_record_every_handler():
+    assert all(callframe.recordable(target, "cuda") for target in emulator.handlers())
 
 
 def test_no_kernel_waits_or_allocates():
@@ -118,8 +108,8 @@ def component_means(x):
 
 
 def launched(kernels):
-    """The kernels since jaxtv_simt_record, by name: blocks, threads of a block."""
-    lines = kernels.jaxtv_simt_recorded().decode().splitlines()
+    """The kernels since emulator_record, by name: blocks, threads of a block."""
+    lines = kernels.emulator_recorded().decode().splitlines()
     return {name: tuple(map(int, sizes[:2])) for name, *sizes in map(str.split, lines)}
 
 
@@ -162,12 +152,12 @@ def test_launches_depend_on_shapes_only(simt, kernels, plan):
     ramp = np.arange(noise.size, dtype="float32").reshape(shape)
     bad = np.where(np.arange(noise.size).reshape(shape) % 7, noise, np.nan).astype("float32")
     launches = set()
-    with emulator.using(simt):
+    with emulator.using():
         f = jax.jit(jax.value_and_grad(lambda x: jnp.sum(prox(x) ** 2)))
         for x in (noise, ramp, 0 * noise, bad):
-            kernels.jaxtv_simt_record()
+            kernels.emulator_record()
             jax.block_until_ready(f(x))
-            launches.add(kernels.jaxtv_simt_recorded())
+            launches.add(kernels.emulator_recorded())
     assert len(launches) == 1
     assert launches.pop()
 
@@ -177,8 +167,8 @@ def test_launches_depend_on_shapes_only(simt, kernels, plan):
 def test_signals_of_half_types_share_blocks(simt, kernels, shape, axis):
     """Their 1D prox with a derivative is a masked pass of Dykstra, whose batch is every signal."""
     x = jnp.asarray(rng().normal(size=shape), jnp.bfloat16)
-    with emulator.using(simt):
-        kernels.jaxtv_simt_record()
+    with emulator.using():
+        kernels.emulator_record()
         jax.block_until_ready(jax.vjp(lambda x: jaxtv.prox_tv1d(x, 0.5, axis=axis), x)[1](x))
     ran = launched(kernels)
     assert ran["sweep"][0] <= 64 // 16
@@ -197,13 +187,13 @@ def test_bits_do_not_depend_on_the_order_of_threads(simt, kernels, plan):
         y, pull = jax.vjp(prox, x)
         return y, pull(x), jax.jvp(prox, (x,), (x,))
 
-    with emulator.using(simt):
+    with emulator.using():
         usual = jax.block_until_ready(everything(x))
-        kernels.jaxtv_simt_reverse(True)
+        kernels.emulator_reverse(True)
         try:
             reverse = jax.block_until_ready(everything(x))
         finally:
-            kernels.jaxtv_simt_reverse(False)
+            kernels.emulator_reverse(False)
     for a, b in zip(jax.tree.leaves(usual), jax.tree.leaves(reverse), strict=True):
         assert np.array_equal(a, b, equal_nan=True)
 
@@ -242,8 +232,8 @@ ROUTES = [  # n, signals: either side of every crossover
 @pytest.mark.cpu_only
 @pytest.mark.parametrize(("n", "signals"), ROUTES)
 def test_direct_picks_the_documented_kernel(kernels, n, signals):
-    kernels.jaxtv_simt_record()
-    kernels.jaxtv_simt_huge(METHODS["direct"], signals, n, 1)  # two blocks of each launch
+    kernels.emulator_record()
+    kernels.emulator_huge(METHODS["direct"], signals, n, 1)  # two blocks of each launch
     check_route(launched(kernels), n, signals, "float32")
 
 
@@ -255,8 +245,8 @@ def test_direct_picks_the_documented_kernel(kernels, n, signals):
 def test_direct_picks_the_documented_kernel_for_types_and_the_grid(
     simt, kernels, n, signals, dtype
 ):
-    with emulator.using(simt):
-        kernels.jaxtv_simt_record()
+    with emulator.using():
+        kernels.emulator_record()
         jax.block_until_ready(jaxtv.prox_tv1d(jnp.zeros((signals, n), dtype), 1))
     check_route(launched(kernels), n, signals, dtype)
 
@@ -297,9 +287,9 @@ def test_every_call_asks_the_device_that_it_runs_on(simt, kernels):
     x = rng().normal(size=(1, 110, 111)).astype(np.float32)
     f = jax.jit(jax.value_and_grad(lambda x: jnp.sum(jaxtv.prox_tv2d(x, 0.3, axes=(1, 2)) ** 2)))
     expected = f(x)
-    with emulator.using(simt):
+    with emulator.using():
         for device in (0, 1, 2, 0, 3):
-            kernels.jaxtv_simt_record()
+            kernels.emulator_record()
             got = jax.block_until_ready(f(jax.device_put(x, jax.devices("cpu")[device])))
             ran = launched(kernels)
             assert ("image_dykstra" in ran) == (device % 2 == 0)
@@ -331,7 +321,7 @@ HUGE = 1 << 31
 )
 def test_first_and_last_block_of_more_than_2_31_samples(kernels, method, outer, n, inner):
     assert outer * n * inner > HUGE
-    assert kernels.jaxtv_simt_huge(METHODS[method], outer, n, inner) == b""
+    assert kernels.emulator_huge(METHODS[method], outer, n, inner) == b""
 
 
 @pytest.mark.cpu_only
@@ -346,8 +336,8 @@ def test_first_and_last_block_of_more_than_2_31_samples(kernels, method, outer, 
 )
 def test_dykstra_of_more_than_2_31_samples(kernels, kernel, axes, batch, n, inner):
     assert batch * n * inner > HUGE
-    kernels.jaxtv_simt_record()
-    assert kernels.jaxtv_simt_huge_dykstra(axes, batch, n, inner) == b""
+    kernels.emulator_record()
+    assert kernels.emulator_huge_dykstra(axes, batch, n, inner) == b""
     assert kernel in launched(kernels)
 
 
@@ -465,7 +455,7 @@ def test_segment_kernels_are_those_of_the_cpu(simt, shape, axis, jumps, edge, dt
         return ty + _primitive._segment_vjp_p.bind(y, w, tx, axis=axis)
 
     expected = jax.jit(both)(y, w, tx, tw)
-    with emulator.using(simt):
+    with emulator.using():
         lowered = jax.jit(lambda *a: both(*a)).lower(y, w, tx, tw)
         assert simt["jaxtv_segment_vjp"] in lowered.as_text()
         got = lowered.compile()(y, w, tx, tw)
@@ -480,7 +470,7 @@ def test_segment_kernels_see_nan_and_zero_weights(simt):
     y = jnp.zeros((2, 6), jnp.float32)
     w = jnp.asarray([[1.0, 1, 0, 1, 1], [1, 1, 1, 1, 1]], jnp.float32)
     g = jnp.asarray([[1.0, 2, 3, np.nan, 5, 6], [1, 2, 3, 4, 5, 6]], jnp.float32)
-    with emulator.using(simt):
+    with emulator.using():
         gx, gw = _primitive._segment_vjp_p.bind(y, w, g, axis=1)
     assert np.array_equal(gx[0, :3], [2, 2, 2])
     assert np.all(np.isnan(gx[0, 3:]))
@@ -517,7 +507,7 @@ def test_public_gradients_under_jit_vmap_and_remat(simt):
         return jax.jit(f)(x, lam)
 
     expected = gradients(x, jnp.float32(0.3))
-    with emulator.using(simt):
+    with emulator.using():
         got = gradients(x, jnp.float32(0.3))
     for a, b in zip(got, expected):
         assert np.allclose(a, b, atol=1e-5)
@@ -580,7 +570,7 @@ def check_dykstra_derivatives(simt, shape, axes, iterations, edge, dtype):
         return ty + _primitive._dykstra_vjp_p.bind(masks, tx, edge=per_edge, **params)
 
     expected = jax.jit(both)(masks, tx, *tws)
-    with emulator.using(simt):
+    with emulator.using():
         lowered = jax.jit(lambda *a: both(*a)).lower(masks, tx, *tws)
         assert simt["jaxtv_dykstra_vjp"] in lowered.as_text()
         got = lowered.compile()(masks, tx, *tws)
@@ -636,7 +626,7 @@ def test_dykstra_of_ties_and_ramps(simt, kernel, edge):
     ]
     params = {"axes": axes, "iterations": 2, "inner": jaxtv.Direct()}
     expected, expected_masks = _primitive._dykstra_with_codes_p.bind(x, *ws, **params)
-    with emulator.using(simt):
+    with emulator.using():
         y, masks = _primitive._dykstra_with_codes_p.bind(x, *ws, **params)
     assert np.array_equal(y, expected)
     assert np.array_equal(masks, expected_masks)
@@ -656,7 +646,7 @@ def test_bad_elements_poison_only_themselves(simt, kernel, edge, bad):
         x[at] = float(bad)
     params = {"axes": axes, "iterations": 2, "inner": jaxtv.Direct()}
     y_cpu, _ = _primitive._dykstra_with_codes_p.bind(x, *ws, **params)
-    with emulator.using(simt):
+    with emulator.using():
         y, masks = _primitive._dykstra_with_codes_p.bind(x, *ws, **params)
         x[2], ws[-1][2] = 0, 0
         clean, clean_masks = _primitive._dykstra_with_codes_p.bind(x, *ws, **params)
@@ -686,7 +676,7 @@ def test_large_elements_are_those_of_the_cpu_and_stay_alone(simt, kernel, edge, 
         w[3] = 0
     params = {"axes": axes, "iterations": 3, "inner": jaxtv.Direct()}
     y_cpu, masks_cpu = _primitive._dykstra_with_codes_p.bind(x, *ws, **params)
-    with emulator.using(simt):
+    with emulator.using():
         y, masks = _primitive._dykstra_with_codes_p.bind(x, *ws, **params)
         small = x.copy()
         small[1] = usual
@@ -706,7 +696,7 @@ def test_dykstra_of_more_blocks_than_65535(simt):
     params = {"axes": (2, 1), "iterations": 1, "inner": jaxtv.Direct()}
     ws = [jnp.broadcast_to(lam, (66_000, 2, 1)), jnp.broadcast_to(lam, (66_000, 1, 2))]
     (expected,) = _primitive._dykstra_p.bind(x, *ws, **params)
-    with emulator.using(simt):
+    with emulator.using():
         (y,) = _primitive._dykstra_p.bind(x, *ws, **params)
     assert np.array_equal(y, expected)
 
@@ -721,7 +711,7 @@ def check_dykstra(simt, shape, axes, iterations, edge, dtype, inner):
         )
 
     expected, _, masks = jax.jit(both)(*operands)
-    with emulator.using(simt):
+    with emulator.using():
         lowered = jax.jit(lambda *a: both(*a)).lower(*operands)
         assert simt["jaxtv_dykstra_with_codes"] in lowered.as_text()
         y, y_masked, masks_simt = lowered.compile()(*operands)

@@ -1,6 +1,5 @@
 """Means over connected components by the CUDA kernels, in the emulation, against the CPU's."""
 
-import ctypes
 import fractions
 
 import jax
@@ -100,7 +99,7 @@ def check(simt, joined, shape, axes, edge, dtype):
     masks = packed(codes_of(joined, r), shape, axes)
     tx, tws = tangents(shape, axes, edge, dtype, r)
     expected = derivatives(masks, tx, tws, axes)
-    with emulator.using(simt):
+    with emulator.using():
         got = derivatives(masks, tx, tws, axes)
     summed = [1, 1] + [1 if edge else max(1, shape[a]) for a in axes]
     for a, b, n in zip(got, expected, summed, strict=True):
@@ -130,7 +129,7 @@ def test_half_types_are_float32_rounded(simt, dtype):
     masks = packed(codes_of(PATTERNS["half"](shape, axes, r), r), shape, axes)
     tx, tws = tangents(shape, axes, True, "float32", r)
     half = jnp.asarray(tx, dtype)
-    with emulator.using(simt):
+    with emulator.using():
         got = derivatives(masks, half, tws, axes)
         want = derivatives(masks, half.astype(jnp.float32), tws, axes)
     assert [a.dtype for a in got] == [dtype, dtype, "float32", "float32"]
@@ -144,7 +143,7 @@ def means(simt, v, joined=None):
     joined = joined or [np.ones(v.shape, bool)] * 2
     masks = packed(codes_of(joined, rng(5)), v.shape, axes)
     zeros = [jnp.zeros([1 if i == a else n for i, n in enumerate(v.shape)], v.dtype) for a in axes]
-    with emulator.using(simt):
+    with emulator.using():
         return np.asarray(_primitive._components_jvp_p.bind(masks, v, *zeros, axes=axes)[0])
 
 
@@ -179,7 +178,7 @@ def test_bits_do_not_depend_on_where_in_the_batch(simt):
     shape, axes, r = (5, 13, 11), (1, 2), rng(8)
     masks = packed(codes_of(PATTERNS["mostly joined"](shape, axes, r), r), shape, axes)
     tx, tws = tangents(shape, axes, False, "float64", r)
-    with emulator.using(simt):
+    with emulator.using():
         batch = derivatives(masks, tx, tws, axes)
         for b in range(5):
             one = slice(b, b + 1)
@@ -192,18 +191,16 @@ def test_an_empty_axis_is_refused(simt):
     """prox_tv does not call the kernels for it."""
     shape, axes = (2, 0, 3), (1, 2)
     masks, g = np.zeros((2, 1, 0, 3), np.uint8), np.zeros(shape)
-    with emulator.using(simt), pytest.raises(Exception, match="axis is empty"):
+    with emulator.using(), pytest.raises(Exception, match="axis is empty"):
         _primitive._components_vjp_p.bind(masks, g, axes=axes, edge=(False, False))
 
 
 @pytest.mark.cpu_only
-def test_more_than_2_31_samples(simt, request):
+def test_more_than_2_31_samples():
     """A batch of them is done in parts; one array of them is refused."""
-    kernels = emulator.library(request.config.cache.mkdir("simt"))
-    kernels.jaxtv_simt_huge_components.restype = ctypes.c_char_p
-    kernels.jaxtv_simt_huge_components.argtypes = [ctypes.c_int64] * 3
-    assert kernels.jaxtv_simt_huge_components(2**26 + 20, 4, 8) == b""
-    refused = kernels.jaxtv_simt_huge_components(1, 2**16, 2**15)
+    kernels = emulator.library()
+    assert kernels.emulator_huge_components(2**26 + 20, 4, 8) == b""
+    refused = kernels.emulator_huge_components(1, 2**16, 2**15)
     assert b"more than 2^31 - 1 samples" in refused
 
 

@@ -1,6 +1,5 @@
 """The CUDA kernels of the 1D prox, run without a GPU (testing/emulator) beside the CPU's, and lowered."""
 
-import ctypes
 import re
 
 import jax
@@ -53,7 +52,7 @@ def solve_both(simt, x, w, axis, solver):
         return _primitive.prox1d_info(x, w, axis=axis, solver=solver)
 
     expected = jax.jit(f)(x, w)
-    with emulator.using(simt):
+    with emulator.using():
         lowered = jax.jit(lambda *a: f(*a)).lower(x, w)
         assert simt["jaxtv_prox1d_info"] in lowered.as_text()
         return expected, lowered.compile()(x, w)
@@ -197,7 +196,7 @@ def test_more_tiles_and_chunks_than_a_scan_has_threads(simt):
         return y, *_primitive._segment_vjp_p.bind(y, w, g, axis=1)
 
     expected = both(x, w, g)
-    with emulator.using(simt):
+    with emulator.using():
         got = both(x, w, g)
     assert np.array_equal(got[0], expected[0])
     assert np.unique(got[0]).size == 3
@@ -208,13 +207,11 @@ def test_more_tiles_and_chunks_than_a_scan_has_threads(simt):
 @pytest.mark.cpu_only
 @pytest.mark.parametrize("n", [1000, 1025, 32_768, 10**8, 2**31 + 5, 10**10])
 @pytest.mark.parametrize("signals", [1, 64, 65])
-def test_workspaces_of_sizes_that_no_test_can_run(request, signals, n):
+def test_workspaces_of_sizes_that_no_test_can_run(signals, n):
     """The kernels' 64-bit formulas do not overflow, and Python asks for at least as much."""
-    library = emulator.library(request.config.cache.mkdir("simt"))
-    library.jaxtv_simt_workspace.restype = ctypes.c_int64
-    library.jaxtv_simt_workspace.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    library = emulator.library()
     for method, name in enumerate(["direct", "taut string", "decomposition", "newton"]):
-        needed = library.jaxtv_simt_workspace(method, signals, n)
+        needed = library.emulator_workspace(method, signals, n)
         given = _lowering.WORKSPACES["jaxtv_prox1d"](
             [(n, signals)], axis=0, solver=SOLVERS[name], itemsize=4
         )

@@ -1,63 +1,21 @@
 #include "host.hpp"
 
-#include <atomic>
+#include <algorithm>
 #include <condition_variable>
-#include <cstdlib>
 #include <deque>
 #include <mutex>
-#include <new>
 #include <thread>
 #include <vector>
 
-// ---- allocation that can fail ----
-
-namespace {
-
-std::atomic<std::int64_t> countdown{-1};
-thread_local bool exempt = false;  // the host's own allocations
-
-struct Exempt {
-  bool before = exempt;
-  Exempt() { exempt = true; }
-  ~Exempt() { exempt = before; }
-};
-
-void* checked(void* p) {
-  if (p == nullptr) throw std::bad_alloc();
-  return p;
-}
-void maybe_fail() {
-  if (!exempt && countdown.load() >= 0 && countdown.fetch_sub(1) == 0) throw std::bad_alloc();
-}
-
-}  // namespace
-
-void* operator new(std::size_t bytes) {
-  maybe_fail();
-  return checked(std::malloc(bytes));
-}
-void* operator new(std::size_t bytes, std::align_val_t align) {
-  maybe_fail();
-  const std::size_t a = std::size_t(align);
-  return checked(std::aligned_alloc(a, (bytes + a - 1) / a * a));
-}
-void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept { return std::malloc(bytes); }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
-
-// ---- XLA ----
-
 struct XLA_FFI_Error {
-  jaxtv::fuzz::Status status;
+  jaxtv::callframe::Status status;
 };
 
-namespace jaxtv::fuzz {
+namespace jaxtv::callframe {
 namespace {
 
 XLA_FFI_Error* create(XLA_FFI_Error_Create_Args* args) {
-  Exempt now;
+  const Scope host(false);
   return new XLA_FFI_Error{{args->errc, args->message}};
 }
 void message(XLA_FFI_Error_GetMessage_Args* args) {
@@ -81,7 +39,7 @@ class ThreadPool {
     for (std::thread& t : threads_) t.join();
   }
   void schedule(XLA_FFI_Task* task, void* data) {
-    Exempt now;
+    const Scope host(false);
     {
       std::lock_guard<std::mutex> lock(mutex_);
       tasks_.push_back({task, data});
@@ -109,7 +67,10 @@ class ThreadPool {
       const Task task = tasks_.front();
       tasks_.pop_front();
       lock.unlock();
-      task.run(task.data);
+      {
+        const Scope handler(true);
+        task.run(task.data);
+      }
       lock.lock();
       if (--open_ == 0) idle_.notify_all();
     }
@@ -124,7 +85,7 @@ class ThreadPool {
 };
 
 ThreadPool& pool() {
-  Exempt now;
+  const Scope host(false);
   static ThreadPool instance;
   return instance;
 }
@@ -138,6 +99,12 @@ XLA_FFI_Error* num_threads(XLA_FFI_ThreadPool_NumThreads_Args* args) {
   return nullptr;
 }
 
+thread_local std::int32_t device = 0;
+XLA_FFI_Error* device_ordinal(XLA_FFI_DeviceOrdinal_Get_Args* args) {
+  args->device_ordinal = device;
+  return nullptr;
+}
+
 XLA_FFI_Api made_api() {
   XLA_FFI_Api api{};
   api.struct_size = XLA_FFI_Api_STRUCT_SIZE;
@@ -148,6 +115,7 @@ XLA_FFI_Api made_api() {
   api.XLA_FFI_Error_Destroy = destroy;
   api.XLA_FFI_ThreadPool_Schedule = schedule;
   api.XLA_FFI_ThreadPool_NumThreads = num_threads;
+  api.XLA_FFI_DeviceOrdinal_Get = device_ordinal;
   return api;
 }
 
@@ -167,6 +135,6 @@ Status take(XLA_FFI_Error* error) {
 
 void set_threads(std::int64_t threads) { pool().visible = std::min(threads, ThreadPool::kThreads); }
 void drain() { pool().drain(); }
-void fail_allocation(std::int64_t number) { countdown = number; }
+void set_device(std::int32_t ordinal) { device = ordinal; }
 
-}  // namespace jaxtv::fuzz
+}  // namespace jaxtv::callframe

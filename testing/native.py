@@ -1,0 +1,95 @@
+"""Shared libraries of C++ for the tests. Whichever process comes first builds one; all others wait for it and load it.
+
+What was built is kept in build/ under a name that contains the hash of its sources, headers and flags.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import os
+import pathlib
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+
+from testing import ROOT
+
+CXX = os.environ.get("CXX", "g++")
+WARNINGS = ("-Wall", "-Wextra", "-Wno-unknown-pragmas")
+FLAGS = ("-std=c++20", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", *WARNINGS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Library:
+    """A shared library: the name of its folder in build/, its sources, and what these include.
+
+    Attributes:
+        name: the folder under build/. A new build removes what is left there of older ones.
+        sources: translation units, relative to the checkout.
+        includes: include directories, relative to the checkout. Every header below them counts as
+            included: a change of any one rebuilds all.
+        flags: of the compiler, for all units.
+    """
+
+    name: str
+    sources: Sequence[str]
+    includes: Sequence[str]
+    flags: Sequence[str]
+
+    def build(self) -> pathlib.Path:
+        """Compile and link, unless that is done already; the path of the library."""
+        folder = ROOT / "build" / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return self._build(folder)
+
+    def _build(self, folder: pathlib.Path) -> pathlib.Path:
+        command = [CXX, *FLAGS, *self.flags, "-isystem", jax.ffi.include_dir()]
+        command += [f"-I{ROOT / directory}" for directory in self.includes]
+        common = hashlib.sha256(repr(command).encode() + self._headers())
+        keys = {}
+        for unit in self.sources:
+            key = common.copy()
+            key.update((ROOT / unit).read_bytes())
+            keys[unit] = key.hexdigest()[:16]
+        name = hashlib.sha256(repr(sorted(keys.items())).encode()).hexdigest()[:16]
+        library = folder / f"{name}.so"
+        if library.exists():
+            return library
+        objects = {u: folder / f"{pathlib.Path(u).stem}-{keys[u]}.o" for u in self.sources}
+
+        def compile_unit(unit: str) -> None:
+            if not objects[unit].exists():
+                _run([*command, "-x", "c++", "-c", ROOT / unit], objects[unit])
+
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            list(pool.map(compile_unit, self.sources))
+        _run([*command, "-shared", *objects.values()], library)
+        for file in {*folder.iterdir()} - {library, folder / "lock", *objects.values()}:
+            file.unlink()
+        return library
+
+    def _headers(self) -> bytes:
+        files = {
+            file
+            for directory in self.includes
+            for file in (ROOT / directory).rglob("*")
+            if file.suffix in (".hpp", ".cuh")
+        }
+        return b"".join(file.read_bytes() for file in sorted(files))
+
+
+def _run(command: list, output: pathlib.Path) -> None:
+    """Run a compiler; what it was told to write appears whole or not at all."""
+    partial = output.with_suffix(".partial")
+    done = subprocess.run(
+        [*map(str, command), "-o", str(partial)], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stderr}")
+    partial.rename(output)
