@@ -1,6 +1,4 @@
-"""The nasty inputs: named cases of (x, w) in float64, x (batch, n), w (batch, 1) or (batch,
-n-1).
-"""
+"""What the tests run on: every solver, the shapes that reach every kernel, and named nasty signals."""
 
 from typing import NamedTuple
 
@@ -20,9 +18,95 @@ NEWTON = {
     "backtracking": jaxtv.ProjectedNewton(),
     "parallel": jaxtv.ProjectedNewton(line_search="parallel"),
 }
+SOLVERS = EXACT | NEWTON
+
+
+class Signals(NamedTuple):
+    """Signals along one axis of an array."""
+
+    shape: tuple[int, ...]
+    axis: int
+
+
+# What decides which code solves a signal: n, how many there are, and their stride. CUDA (docs/gpu.md):
+# up to 64 samples tiles of signals in shared memory, one thread each; up to 256 a warp per signal;
+# up to 1,024 windows of 65 samples (float32) or a block; beyond that a block in global memory, and
+# for few signals of 32,768 the whole device. Its derivatives: tiles of up to 1,024 samples, then
+# chunks of a signal. CPU: vectors of 4 to 16 signals, strided or transposed; single long signals.
+SIGNALS = {
+    "no signal": Signals((0, 5), 1),
+    "one sample": Signals((5, 1), 1),
+    "one edge": Signals((7, 2), 1),
+    "two samples, two signals": Signals((2, 2), 1),  # fewer than a vector has lanes
+    "tiles, last axis": Signals((150, 33), 1),  # several, the last one hangs over
+    "full tiles": Signals((300, 32), 1),  # of a power of two
+    "tiles, strided": Signals((3, 20, 9), 1),
+    "tiles, first axis": Signals((6, 7, 4), 0),
+    "tile wider than a row": Signals((2, 30, 33), 1),
+    "three in a tile": Signals((3, 45, 2), 1),
+    "warps, strided": Signals((2, 100, 3), 1),
+    "warps, first axis": Signals((70, 2, 40), 0),
+    "windows or a block": Signals((3, 300), 1),  # float32, float64
+    "block": Signals((2, 700), 1),
+    "block, strided": Signals((700, 2), 0),
+    "wide block": Signals((3, 1500), 1),
+    "wide block, strided": Signals((1500, 9), 0),  # 9: no multiple of a warp or of a vector
+}
+LONG_SIGNALS = {  # for derivatives, in several chunks
+    "chunks, last axis": Signals((3, 3000), 1),
+    "chunks, strided": Signals((2, 700, 9), 1),
+    "chunks, few signals": Signals((1300, 3), 0),
+    "chunks, many signals": Signals((1300, 20), 0),
+    "one signal": Signals((20_000,), 0),
+}
+
+
+class Arrays(NamedTuple):
+    """Arrays along several axes, in the order of the sweep."""
+
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+
+
+# CUDA keeps an image with all its states in shared memory where it fits, about 150 x 150 samples;
+# else it goes axis by axis: tiles of up to 64 samples in one launch, longer signals by the 1D
+# kernels. More than four passes need a second plane of edge codes.
+ARRAYS = {
+    "images": Arrays((3, 7, 9), (2, 1)),
+    "images, columns first": Arrays((2, 17, 40), (1, 2)),
+    "channels last": Arrays((2, 6, 5, 3), (2, 1)),
+    "axes apart": Arrays((9, 4, 5), (0, 2)),
+    "volumes": Arrays((2, 4, 5, 6), (3, 1, 2)),
+    "one axis": Arrays((2, 30), (1,)),
+    "one row": Arrays((2, 1, 6), (2, 1)),
+    "one column": Arrays((2, 40, 1), (1, 2)),
+    "two by two": Arrays((1, 2, 2), (2, 1)),
+    "five axes": Arrays((2, 2, 3, 2, 3, 2), (1, 2, 3, 4, 5)),
+    "no image": Arrays((0, 4, 3), (2, 1)),
+}
+KERNELS_OF_DYKSTRA = {
+    "in shared memory": Arrays((3, 9, 8), (2, 1)),
+    "channels last": Arrays((2, 9, 8, 5), (1, 2)),
+    "tiles": Arrays((2, 5, 6, 4), (3, 1, 2)),
+    "a pass by the 1D kernels": Arrays((2, 90, 2, 3), (1, 2, 3)),
+}
+LARGE_ARRAYS = {
+    "beyond shared memory": Arrays((1, 160, 170), (2, 1)),
+    "beyond a tile": Arrays((2, 1500, 3, 2), (3, 2, 1)),
+    "chunks": Arrays((2, 3, 700, 2), (2, 1)),
+    "long and strided": Arrays((3, 9000), (1, 0)),
+}
+
+
+def weight_shape(shape, axis, per_edge):
+    """The shape of the weights along an axis: one per edge, or one per signal."""
+    size = max(1, shape[axis] - 1) if per_edge else 1
+    return tuple(size if i == axis else d for i, d in enumerate(shape))
 
 
 class Case(NamedTuple):
+    """A named problem in float64: x (batch, n), w (batch, 1) or (batch, n-1)."""
+
     x: np.ndarray
     w: np.ndarray
     exact: bool = False  # solve the oracle in rational numbers: near-ties are the point of the case

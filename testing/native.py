@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import pathlib
+import shlex
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ import jax
 
 from testing import ROOT
 
-CXX = os.environ.get("CXX", "g++")
+CXX = shlex.split(os.environ.get("CXX", "g++"))
 WARNINGS = ("-Wall", "-Wextra", "-Wno-unknown-pragmas")
 FLAGS = ("-std=c++20", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", *WARNINGS)
 
@@ -49,7 +50,7 @@ class Library:
             return self._build(folder)
 
     def _build(self, folder: pathlib.Path) -> pathlib.Path:
-        command = [CXX, *FLAGS, *self.flags, "-isystem", jax.ffi.include_dir()]
+        command = [*CXX, *FLAGS, *self.flags, "-isystem", jax.ffi.include_dir()]
         command += [f"-I{ROOT / directory}" for directory in self.includes]
         common = hashlib.sha256(repr(command).encode() + self._headers())
         keys = {}

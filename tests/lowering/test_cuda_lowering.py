@@ -1,22 +1,203 @@
-"""What the CUDA path lowers to, on a machine without a GPU."""
+"""What the CUDA path lowers to, on a machine without a GPU: targets, workspaces, sharding, missing kernels."""
 
+import importlib.util
+import os
 import re
+import types
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 import jaxtv
-from jaxtv import _native, _primitive
+from jaxtv import _lowering, _native, _primitive
+from testing import ROOT
+from testing.generators import HALF, SOLVERS, weight_shape
 
 
-@pytest.mark.cpu_only
-def test_the_converged_solver_lowers_to_jax_around_kernels(monkeypatch):
+@pytest.fixture
+def cuda(monkeypatch):
+    """As if the CUDA module were built; nothing runs."""
     monkeypatch.setitem(_native.REGISTERED, "cuda", _native.REGISTERED["cpu"])
-    x, ws = jnp.ones((3, 4)), (jnp.ones((1, 4)), jnp.ones((3, 1)))
+
+
+def lowered(f, *args):
+    return jax.jit(f).trace(*args).lower(lowering_platforms=("cuda",)).as_text()
+
+
+def zeros(*shape, dtype=jnp.float32):
+    return jnp.zeros(shape, dtype)
+
+
+def weights(shape, axes, per_edge=False):
+    return [zeros(*weight_shape(shape, a, per_edge)) for a in axes]
+
+
+# ---------------------------------------------------------------------------- targets
+
+
+def every_primitive():
+    """Target -> (parameters, operands): a batch dimension of 4, then core axes."""
+    x, (w,), images, axes = zeros(4, 9), weights((4, 9), (1,)), zeros(4, 9, 7), (2, 1)
+    ws, codes = weights(images.shape, axes), zeros(4, 1, 9, 7, dtype=jnp.uint8)
+    exact, sweeps = {"axis": 1, "solver": jaxtv.Direct()}, {"axes": axes, "iterations": 2}
+    dykstra = {**sweeps, "inner": jaxtv.Direct()}
+    edge = {"edge": (False, False)}
+    return {
+        "prox1d": (exact, (x, w)),
+        "prox1d_info": (exact, (x, w)),
+        "segment_jvp": ({"axis": 1}, (x, w, x, w)),
+        "segment_vjp": ({"axis": 1}, (x, w, x)),
+        "dykstra": (dykstra, (images, *ws)),
+        "dykstra_with_codes": (dykstra, (images, *ws)),
+        "dykstra_jvp": (sweeps, (codes, images, *ws)),
+        "dykstra_vjp": ({**sweeps, **edge}, (codes, images)),
+        "components_jvp": ({"axes": axes}, (codes, images, *ws)),
+        "components_vjp": ({"axes": axes, **edge}, (codes, images)),
+    }
+
+
+HANDLERS = re.findall(
+    r"X\(jaxtv_(\w+)\)", (ROOT / "ffi/targets.hpp").read_text().split("CPU_HANDLERS")[0]
+)
+
+
+@pytest.mark.parametrize("how", ["plain", "vmap", "sharded"])
+@pytest.mark.parametrize("target", HANDLERS)
+def test_every_primitive_lowers_to_its_kernel(cuda, target, how):
+    """With a workspace, and what keeps XLA from gathering a sharded batch."""
+    params, args = every_primitive()[target]
+    bind = getattr(_primitive, f"_{target}_p").bind
+    f = lambda *a: bind(*a, **params)
+    batch = 1
+    if how == "vmap":
+        args = [jnp.stack([a, a, a]) for a in args]
+        f, batch = jax.vmap(f), 2
+    if how == "sharded":
+        mesh = jax.make_mesh((4,), ("data",), devices=jax.devices("cpu")[:4])
+        batched = jax.NamedSharding(mesh, jax.P("data"))
+        args = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=batched) for a in args]
+    (call,) = [c for c in lowered(f, *args).splitlines() if "custom_call @jaxtv_" in c]
+    assert f"@jaxtv_{target}(" in call
+    assert re.search(r"\(tensor<[^)]*\) -> .*tensor<(3x)?4x\d+xui8>", call)
+    assert f'num_batch_dims = "{batch}"' in call
+    assert "sdy.op_sharding_rule" in call
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("shape", [(4, 3, 64), (2, 3, 5000)])
+def test_prox1d_asks_for_the_workspace_of_its_solver(cuda, shape, solver):
+    x, solver = zeros(*shape), SOLVERS[solver]
+    plain = lowered(lambda x: jaxtv.prox_tv1d(x, 0.1, solver=solver), x)
+    size = _lowering.WORKSPACES["jaxtv_prox1d"]([shape], axis=2, solver=solver, itemsize=4)
+    assert "@jaxtv_prox1d(" in plain
+    assert f"tensor<{shape[0]}x{shape[1]}x{size}xui8>" in plain
+    assert "num_batch_dims" in plain
+    info = lowered(lambda x: jaxtv.prox_tv1d(x, 0.1, solver=solver, return_info=True), x)
+    assert "@jaxtv_prox1d_info(" in info
+    gradient = lowered(jax.grad(lambda x: jnp.sum(jaxtv.prox_tv1d(x, 0.1, solver=solver) ** 2)), x)
+    assert "@jaxtv_segment_vjp" in gradient
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (2, 5000)])
+def test_segments_ask_for_their_workspace(cuda, shape):
+    x, (w,) = zeros(*shape), weights(shape, (1,))
+    text = lowered(lambda *a: _primitive._segment_jvp_p.bind(*a, axis=1), x, w, x, w)
+    size = _lowering.WORKSPACES["jaxtv_segment_jvp"]([shape], axis=1)
+    assert "@jaxtv_segment_jvp" in text
+    assert f"tensor<{shape[0]}x{size}xui8>" in text
+
+
+@pytest.mark.parametrize("iterations", [1, 5])
+def test_dykstra_is_lowered_to_its_kernels(cuda, iterations):
+    shape, axes = (4, 2, 9, 7, 3), (3, 2)
+    params = {"axes": axes, "iterations": iterations, "inner": jaxtv.Direct()}
+    operands = zeros(*shape), *weights(shape, axes, per_edge=True)
+    dykstra = lambda x, *ws: _primitive.dykstra(x, ws, **params)
+    solved = lowered(dykstra, *operands)
+    size = _lowering.WORKSPACES["jaxtv_dykstra"]([shape], itemsize=4, **params)
+    assert "@jaxtv_dykstra(" in solved
+    assert f"tensor<4x2x{size}xui8>" in solved
+    assert "num_batch_dims" in solved
+    gradient = lowered(lambda *a: jax.vjp(dykstra, *a)[1](a[0]), *operands)
+    tangent = lowered(lambda *a: jax.jvp(dykstra, a, a), *operands)
+    assert "@jaxtv_dykstra_with_codes(" in gradient
+    assert "@jaxtv_dykstra_vjp(" in gradient
+    assert "@jaxtv_dykstra_jvp(" in tangent
+
+
+def test_the_converged_solver_lowers_to_jax_around_kernels(cuda):
+    x, ws = zeros(3, 4), weights((3, 4), (0, 1))
     params = {"axes": (0, 1), "gap_tol": 1e-6, "sweeps": 5, "inner": jaxtv.Direct()}
     bind = _primitive._converged_p.bind
-    traced = jax.jit(lambda *a: bind(*a, **params)).trace(x, x, *ws)
-    calls = re.findall(r"@(jaxtv_\w+)", traced.lower(lowering_platforms=("cuda",)).as_text())
+    f = lambda *a: bind(*a, **params)
+    calls = re.findall(r"@(jaxtv_\w+)", lowered(f, x, x, *ws))
     assert set(calls) == {"jaxtv_prox1d", "jaxtv_components_jvp"}
-    assert "@jaxtv_converged" in traced.lower(lowering_platforms=("cpu",)).as_text()
+    on_cpu = jax.jit(f).trace(x, x, *ws).lower(lowering_platforms=("cpu",)).as_text()
+    assert "@jaxtv_converged" in on_cpu
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_cuda_kernels_take_half_types_as_they_are(cuda, dtype):
+    """No float32 copy of x is made on CUDA, forward or backward; XLA:CPU converts."""
+    x = zeros(4, 64, 64, dtype=dtype)
+    loss = lambda x, lam: jnp.sum(
+        jaxtv.prox_tv2d(jaxtv.prox_tv1d(x, lam), lam, axes=(-2, -1))
+    ).astype(jnp.float32)
+    step = jax.jit(jax.value_and_grad(loss, (0, 1))).trace(x, jnp.float32(0.1))
+    name = {"bfloat16": "bf16", "float16": "f16"}[dtype]
+    text = step.lower(lowering_platforms=("cuda",)).as_text()
+    calls = [line for line in text.splitlines() if "custom_call @jaxtv" in line]
+    assert len(calls) >= 4
+    assert all(f"tensor<4x64x64x{name}>" in line for line in calls)
+    assert "tensor<4x64x64xf32>" not in "".join(calls)
+    here = step.lower(lowering_platforms=("cpu",)).as_text()
+    assert not any(f"x{name}>" in line for line in here.splitlines() if "custom_call" in line)
+
+
+# ---------------------------------------------------------------------------- missing kernels
+
+
+def gradient():
+    x = jnp.ones((3, 5), jnp.float32)
+    return lowered(jax.grad(lambda x: jnp.sum(jaxtv.prox_tv1d(x, 0.1) ** 2)), x)
+
+
+def test_a_kernel_missing_from_the_build_is_an_error(monkeypatch):
+    monkeypatch.setitem(_native.REGISTERED, "cuda", ("jaxtv_segment_jvp",))
+    with pytest.raises(RuntimeError, match="jaxtv_prox1d is not among the cuda kernels"):
+        lowered(lambda x: jaxtv.prox_tv1d(x, 0.1), zeros(3, 5))
+
+
+def test_missing_kernels_are_an_error_only_where_jax_runs_on_cuda(monkeypatch):
+    def plugin(name):
+        """What importlib.metadata.entry_points gives with one jax plugin."""
+        return lambda group: [types.SimpleNamespace(name=name)] if group == "jax_plugins" else []
+
+    monkeypatch.setattr(_native, "REGISTERED", {"cpu": _native.REGISTERED["cpu"]})
+    monkeypatch.setattr("importlib.metadata.entry_points", plugin("rocm"))
+    assert "jaxtv_" not in gradient()
+    monkeypatch.setattr("importlib.metadata.entry_points", plugin("xla_cuda13"))
+    with pytest.raises(RuntimeError, match="JAXTV_CUDA=ON"):
+        gradient()
+    monkeypatch.setattr(_native, "FALLBACK", True)
+    assert "jaxtv_" not in gradient()
+
+
+def test_a_broken_cuda_module_says_how_to_build(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert _native._load_cuda() is None
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setitem(__import__("sys").modules, "jaxtv._cuda", None)
+    monkeypatch.delattr(jaxtv, "_cuda", raising=False)
+    with pytest.raises(ImportError, match="JAXTV_CUDA=ON"):
+        _native._load_cuda()
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("jaxtv._cuda") is None and not os.environ.get("JAXTV_REQUIRE_CUDA"),
+    reason="built without CUDA kernels",
+)
+def test_the_module_loads_without_a_gpu():
+    assert set(_native.REGISTERED["cuda"]) <= set(_native.REGISTERED["cpu"])
+    assert _native.status()["cuda"]["architectures"]

@@ -1,0 +1,213 @@
+"""What the CUDA handlers launch: by shapes only, the documented kernel, the same bits in any order, any device."""
+
+import re
+
+import numpy as np
+import pytest
+
+import jaxtv
+from testing import ROOT, emulator
+from testing.callframe import bind, recordable
+from testing.generators import EXACT, NEWTON, rng, weight_shape
+
+pytestmark = pytest.mark.cpu_only
+
+
+def test_cuda_graphs_may_record_every_handler():
+    assert all(recordable(target, "cuda") for target in emulator.handlers())
+
+
+def test_no_kernel_waits_or_allocates():
+    for file in filter(lambda path: path.is_file(), (ROOT / "cuda").rglob("*")):
+        found = re.findall(
+            r"\bcuda\w*(?:Synchronize|Malloc|Free|Memcpy|Query)\w*", file.read_text()
+        )
+        assert not found, file
+
+
+def test_only_the_means_over_components_use_atomics():
+    files = filter(lambda path: path.is_file(), (ROOT / "cuda").rglob("*"))
+    assert {f.name for f in files if re.search(r"\batomic\w+\(", f.read_text())} == {
+        "components.cu"
+    }
+
+
+# ---------------------------------------------------------------------------- plans
+
+
+def prox1d(solver=EXACT["direct"], axis=1, prepare=lambda x: x):
+    """The prox of x along an axis, and both of its derivatives."""
+
+    def run(x, platform="cuda", device=0):
+        x = prepare(x)
+        w = np.full(weight_shape(x.shape, axis, False), 0.5, x.dtype)
+        on = {"axis": axis, "platform": platform, "device": device}
+        (y,) = bind("prox1d", x, w, solver=solver, **on)
+        return y, *bind("segment_jvp", y, w, x, w, **on), *bind("segment_vjp", y, w, x, **on)
+
+    return run
+
+
+def dykstra(axes, prepare=lambda x: x):
+    """Four sweeps, with and without edge codes, and both of their derivatives."""
+
+    def run(x, platform="cuda", device=0):
+        x = prepare(x)
+        ws = [np.full(weight_shape(x.shape, a, False), 0.5, x.dtype) for a in axes]
+        sweeps = {"axes": axes, "iterations": 4, "platform": platform, "device": device}
+        (alone,) = bind("dykstra", x, *ws, inner=jaxtv.Direct(), **sweeps)
+        y, codes = bind("dykstra_with_codes", x, *ws, inner=jaxtv.Direct(), **sweeps)
+        tangent = bind("dykstra_jvp", codes, x, *ws, **sweeps)
+        cotangents = bind("dykstra_vjp", codes, x, edge=(False,) * len(axes), **sweeps)
+        return alone, y, codes, *tangent, *cotangents
+
+    return run
+
+
+def components(x, platform="cuda", device=0):
+    """Both derivatives of the converged prox, whose components lie above 0."""
+    axes, codes = (1, 2), np.where(x > 0, 0, 3).astype("uint8")[:, None]
+    ws = [np.zeros(weight_shape(x.shape, a, False), x.dtype) for a in axes]
+    on = {"axes": axes, "platform": platform, "device": device}
+    tangent = bind("components_jvp", codes, x, *ws, **on)
+    return *tangent, *bind("components_vjp", codes, x, edge=(False, False), **on)
+
+
+PLANS = {  # shape, what runs
+    "tiles": ((70, 33), prox1d()),
+    "block": ((2, 700), prox1d()),
+    "wide block": ((2, 1500), prox1d()),
+    "grid": ((1, 33_000), prox1d()),
+    "Newton": ((5, 90), prox1d(NEWTON["backtracking"])),
+    "serial": ((1500, 9), prox1d(EXACT["taut string"], axis=0)),
+    "image": ((2, 9, 8), dykstra((2, 1))),
+    "sweeps": ((2, 5, 160, 3), dykstra((3, 2, 1))),
+    "components": ((2, 15, 14), components),
+}
+ORDERED = {
+    **PLANS,
+    "windows of ties": ((2, 700), prox1d(prepare=np.round)),
+    "parallel search": ((3, 300), prox1d(NEWTON["parallel"])),
+    "chunks": ((1, 20_000), prox1d()),
+    "near the end of float32": (
+        (2, 5, 160, 3),
+        dykstra((3, 2, 1), prepare=lambda x: np.float32(3e38) * np.tanh(x)),
+    ),
+}
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_launches_depend_on_shapes_only(plan):
+    """So a recorded CUDA graph is right for any other data."""
+    shape, run = PLANS[plan]
+    noise = rng().normal(size=shape).astype("float32")
+    ramp = np.arange(noise.size, dtype="float32").reshape(shape)
+    bad = np.where(np.arange(noise.size).reshape(shape) % 7, noise, np.nan).astype("float32")
+    found = set()
+    for x in (noise, ramp, 0 * noise, bad):
+        with emulator.launches() as launches:
+            run(x)
+        found.add(tuple(launches))
+    assert len(found) == 1
+    assert found.pop()
+
+
+@pytest.mark.parametrize("plan", ORDERED)
+def test_bits_do_not_depend_on_the_order_of_threads(plan):
+    """A race on global memory, or atomics that do not commute, would show."""
+    shape, run = ORDERED[plan]
+    x = rng().normal(size=shape).astype("float32")
+    usual = run(x)
+    with emulator.reversed_order():
+        reverse = run(x)
+    for a, b in zip(usual, reverse, strict=True):
+        assert np.array_equal(a, b, equal_nan=True)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((64, 33), 1), ((64, 33, 1), 1), ((16, 33, 4), 1)])
+def test_signals_of_half_types_share_blocks(shape, axis):
+    """Their 1D prox with a derivative is one pass of Dykstra, whose batch is every signal."""
+    x = rng().normal(size=shape).astype("bfloat16")
+    with emulator.launches() as launches:
+        on = {"axes": (axis,), "iterations": 1, "platform": "cuda"}
+        w = np.full(weight_shape(shape, axis, False), 0.5, np.float32)
+        _, codes = bind("dykstra_with_codes", x, w, inner=jaxtv.Direct(), **on)
+        bind("dykstra_vjp", codes, x, edge=(False,), **on)
+    blocks = {launch.kernel: launch.blocks for launch in launches}
+    assert blocks["sweep"] <= 64 // 16
+    assert blocks["apply"] <= 64 // 16
+
+
+# ---------------------------------------------------------------------------- crossovers
+
+
+def documented(n, signals, dtype):
+    """The kernel of docs/gpu.md's table for signals along the last axis."""
+    text = (ROOT / "docs/gpu.md").read_text()
+    lanes = 20 * 1024 // (9 if dtype == "float64" else 5) // (n + 1)
+
+    def holds(condition, value):
+        bounds = re.findall(r"([≤≥]) ([\d,]+)", condition)
+        values = [(sign, int(bound.replace(",", ""))) for sign, bound in bounds]
+        return all(value <= bound if sign == "≤" else value >= bound for sign, bound in values)
+
+    for row in re.findall(r"^\| (.*?) \| (.*?) \| `(prox_\S+?)`.*\|$", text, re.M):
+        length, count, kernel = row
+        if "float32" in length and dtype == "float64":
+            continue
+        if holds(length, lanes if "lanes" in length else n) and holds(count, signals):
+            return kernel
+    return None
+
+
+def check_route(launches, n, signals, dtype):
+    kernel, _, warps = documented(n, signals, dtype).rstrip(">").partition("<")
+    ran = {launch.kernel: launch for launch in launches}
+    assert ("g_spread" if kernel == "prox_grid" else kernel) in ran
+    if warps:
+        assert ran[kernel].blocks * ran[kernel].threads == 32 * int(warps) * signals
+
+
+ROUTES = [  # n, signals: either side of every crossover
+    *((n, 4) for n in (1, 64, 65, 256, 257, 1024, 1025, 32_767)),
+    *((n, 4092) for n in (64, 65, 300)),
+    *((n, 4096) for n in (65, 256, 257, 1024)),
+    (32_768, 64),
+    (32_768, 68),
+]
+
+
+@pytest.mark.parametrize(("n", "signals"), ROUTES)
+def test_direct_picks_the_documented_kernel(n, signals):
+    with emulator.launches() as launches:
+        emulator.library().emulator_huge(0, signals, n, 1)  # two blocks of each launch
+    check_route(launches, n, signals, "float32")
+
+
+@pytest.mark.parametrize(
+    ("n", "signals", "dtype"),
+    [(257, 4, "float64"), (257, 4, "bfloat16"), (32_768, 1, "float32")],
+)
+def test_direct_picks_the_documented_kernel_for_types_and_the_grid(n, signals, dtype):
+    w = np.ones((signals, 1), "float32" if dtype == "bfloat16" else dtype)
+    x = np.zeros((signals, n)).astype(dtype)
+    with emulator.launches() as launches:
+        bind("prox1d", x, w, axis=1, solver=jaxtv.Direct(), platform="cuda")
+    check_route(launches, n, signals, dtype)
+
+
+# ---------------------------------------------------------------------------- devices
+
+
+def test_every_call_asks_the_device_that_it_runs_on():
+    """An image that fits into the shared memory of even devices only, on one after the other."""
+    x, run = rng().normal(size=(1, 110, 111)).astype(np.float32), dykstra((2, 1))
+    expected = run(x, "cpu")
+    for device in (0, 1, 2, 0, 3):
+        with emulator.launches() as launches:
+            got = run(x, "cuda", device)
+        kernels = {launch.kernel for launch in launches}
+        assert ("image_dykstra" in kernels) == (device % 2 == 0)
+        assert any(kernel.startswith("image_") for kernel in kernels) == (device % 2 == 0)
+        for a, b in zip(got, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
