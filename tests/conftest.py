@@ -11,7 +11,6 @@ A test runs once, with x64 enabled; arrays of float32 are tested there too. Its 
 That a float32 array gives the same bits with and without x64 is what tests/api/test_precision.py shows.
 """
 
-import contextlib
 import os
 
 os.environ["XLA_FLAGS"] = (
@@ -31,7 +30,7 @@ MARKERS = {
     "cpu_only": "not in the run on a GPU",
     "nightly": "not in the test command, but in .ci/nightly",
 }
-INSTALLED = "JAXTV_TEST_INSTALLED" in os.environ  # a wheel, without the sources of the emulation
+EMULATED = os.environ.get("JAXTV_TEST_PLATFORM") == "emulator"
 
 
 def pytest_configure(config):
@@ -61,9 +60,9 @@ def require_cuda():
         raise pytest.UsageError(
             "JAXTV_REQUIRE_CUDA is set, but jaxtv is built without CUDA kernels"
         )
-    if os.environ.get("JAXTV_TEST_PLATFORM") == "simt":
+    if EMULATED:
         raise pytest.UsageError(
-            "JAXTV_REQUIRE_CUDA and JAXTV_TEST_PLATFORM=simt exclude each other"
+            "JAXTV_REQUIRE_CUDA and JAXTV_TEST_PLATFORM=emulator exclude each other"
         )
     if _native.FALLBACK:
         raise pytest.UsageError("JAXTV_REQUIRE_CUDA and JAXTV_FALLBACK exclude each other")
@@ -80,12 +79,8 @@ def pytest_generate_tests(metafunc):
 
 def pytest_collection_modifyitems(config, items):
     def wanted(item):
-        if emulator.on_gpu() and (
-            item.get_closest_marker("cpu_only") or {"mesh", "prox_tv"} & set(item.fixturenames)
-        ):
-            return False
-        params = item.callspec.params if hasattr(item, "callspec") else {}
-        return not (INSTALLED and ("simt" in item.fixturenames or "simt" in params.values()))
+        apart = item.get_closest_marker("cpu_only") or {"mesh", "prox_tv"} & set(item.fixturenames)
+        return not (apart and emulator.on_gpu())
 
     dropped = [item for item in items if not wanted(item)]
     if dropped:
@@ -108,22 +103,8 @@ def prox_tv(request):
     return peers.prox_tv(lambda: request.config.cache.mkdir("peers"))
 
 
-@pytest.fixture(scope="session")
-def simt():
-    """CPU target -> target of the SIMT build of its CUDA kernel."""
-    return emulator.register()
-
-
-@pytest.fixture(autouse=emulator.on_gpu())
-def cpu_beside_the_gpu(request):
-    """On a GPU: what a test compares the CUDA kernels with is computed on the CPU."""
-    beside = "simt" in request.fixturenames
-    with jax.default_device(jax.devices("cpu")[0]) if beside else contextlib.nullcontext():
-        yield
-
-
-@pytest.fixture(scope="session", autouse=os.environ.get("JAXTV_TEST_PLATFORM") == "simt")
-def whole_suite_on_simt(simt):
-    """JAXTV_TEST_PLATFORM=simt: every test runs on the CUDA kernels, where they are written."""
+@pytest.fixture(scope="session", autouse=EMULATED)
+def whole_suite_on_the_emulator():
+    """JAXTV_TEST_PLATFORM=emulator: every test runs on the CUDA kernels, where they are written."""
     with emulator.using():
         yield

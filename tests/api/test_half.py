@@ -1,4 +1,4 @@
-"""bfloat16 and float16: float32 inside, rounded where they are written, on every platform."""
+"""bfloat16 and float16: float32 inside, rounded where they are written, by every solver (the CUDA kernels: tests/kernels)."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,6 @@ import pytest
 
 import jaxtv
 from jaxtv import _dtypes, _native
-from testing import emulator
 
 HALVES = ("bfloat16", "float16")
 SOLVERS = (
@@ -16,16 +15,6 @@ SOLVERS = (
     jaxtv.Direct("decomposition"),
     jaxtv.ProjectedNewton(),
 )
-
-
-@pytest.fixture(params=["cpu", "simt"])
-def platform(request):
-    """The native CPU kernels (which take float32), and the CUDA kernels in emulation."""
-    if request.param == "cpu":
-        yield
-        return
-    with emulator.using(request.getfixturevalue("simt")):
-        yield
 
 
 def data(dtype, shape, seed=0):
@@ -45,7 +34,7 @@ SHAPES = [(70, 33), (3, 200), (2, 700), (2, 1500), (5, 40, 6)]
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
-def test_1d_is_the_float32_result_rounded(platform, dtype, shape, solver):
+def test_1d_is_the_float32_result_rounded(dtype, shape, solver):
     x, axis = data(dtype, shape), 1
     y = jaxtv.prox_tv1d(x, 0.37, axis=axis, solver=solver)
     full = jaxtv.prox_tv1d(x.astype(jnp.float32), 0.37, axis=axis, solver=solver)
@@ -54,30 +43,9 @@ def test_1d_is_the_float32_result_rounded(platform, dtype, shape, solver):
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: type(s).__name__)
-def test_long_strided_signals_with_weights_are_the_float32_result_rounded(simt, dtype, solver):
-    """The kernels that read samples from global memory again and again."""
-    x = data(dtype, (3, 1500)).T
-    lam = jnp.asarray(np.random.default_rng(3).uniform(0, 0.7, size=(1499, 3)), jnp.float32)
-    with emulator.using():
-        y = jaxtv.prox_tv1d(x, lam, axis=0, solver=solver)
-        full = jaxtv.prox_tv1d(x.astype(jnp.float32), lam, axis=0, solver=solver)
-    np.testing.assert_array_equal(bits(y), bits(full.astype(dtype)))
-
-
-@pytest.mark.parametrize("dtype", HALVES)
-def test_one_long_signal_is_the_float32_result_rounded(simt, dtype):
-    x = data(dtype, (1, 33001))
-    with emulator.using():
-        y = jaxtv.prox_tv1d(x, 0.37)
-    full = jaxtv.prox_tv1d(x.astype(jnp.float32), 0.37)
-    np.testing.assert_array_equal(bits(y), bits(full.astype(dtype)))
-
-
-@pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("per_edge", [False, True])
 @pytest.mark.parametrize("shape", [(2, 20, 24), (1, 300, 20)], ids=["fused", "passes"])
-def test_2d_and_its_derivatives_are_the_float32_ones_rounded(platform, dtype, per_edge, shape):
+def test_2d_and_its_derivatives_are_the_float32_ones_rounded(dtype, per_edge, shape):
     x, t = data(dtype, shape), data(dtype, shape, seed=1)
     rng = np.random.default_rng(2)
     sizes = [(shape[0], shape[1] - 1, shape[2]), (shape[0], shape[1], shape[2] - 1)]
@@ -102,7 +70,7 @@ def test_2d_and_its_derivatives_are_the_float32_ones_rounded(platform, dtype, pe
 
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("shape", [(70, 33), (2, 700)], ids=str)
-def test_1d_derivatives_are_those_of_the_float32_solution(platform, dtype, shape):
+def test_1d_derivatives_are_those_of_the_float32_solution(dtype, shape):
     x, t = data(dtype, shape), data(dtype, shape, seed=1)
 
     def results(x, t):
@@ -120,7 +88,7 @@ def test_1d_derivatives_are_those_of_the_float32_solution(platform, dtype, shape
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_segments_that_rounding_joins_stay_apart_in_the_derivative(platform, dtype):
+def test_segments_that_rounding_joins_stay_apart_in_the_derivative(dtype):
     """Two plateaus 1 and 1 + eps/4 round to the same value; the Jacobian still has two blocks."""
     eps = float(jnp.finfo(dtype).eps)
     x = jnp.asarray([1.0, 1.0, 1.0, 1 + eps, 1 + eps, 1 + eps], dtype)
@@ -135,7 +103,7 @@ def test_segments_that_rounding_joins_stay_apart_in_the_derivative(platform, dty
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_every_16_bit_pattern_is_stored_as_it_was_read(platform, dtype):
+def test_every_16_bit_pattern_is_stored_as_it_was_read(dtype):
     """λ = 0 gives x bit for bit: infinities and NaN make their own signal NaN."""
     x = jnp.asarray(np.arange(65536, dtype=np.uint16).view(jnp.dtype(dtype))).reshape(-1, 1)
     y = np.asarray(jaxtv.prox_tv1d(x, 0.0))
@@ -146,7 +114,7 @@ def test_every_16_bit_pattern_is_stored_as_it_was_read(platform, dtype):
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_transformations(platform, dtype):
+def test_transformations(dtype):
     x = data(dtype, (3, 4, 9))
     f = lambda x: jaxtv.prox_tv1d(x, 0.2)
     np.testing.assert_array_equal(bits(jax.vmap(f)(x)), bits(f(x)))
@@ -159,7 +127,7 @@ def test_transformations(platform, dtype):
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_info_is_of_the_result_before_rounding(platform, dtype):
+def test_info_is_of_the_result_before_rounding(dtype):
     x = data(dtype, (4, 30))
     y, info = jaxtv.prox_tv1d(x, 0.3, return_info=True)
     full, expected = jaxtv.prox_tv1d(x.astype(jnp.float32), 0.3, return_info=True)

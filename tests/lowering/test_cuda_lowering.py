@@ -11,7 +11,6 @@ import pytest
 
 import jaxtv
 from jaxtv import _lowering, _native, _primitive
-from testing import ROOT
 from testing.generators import HALF, SOLVERS, weight_shape
 
 
@@ -57,9 +56,7 @@ def every_primitive():
     }
 
 
-HANDLERS = re.findall(
-    r"X\(jaxtv_(\w+)\)", (ROOT / "ffi/targets.hpp").read_text().split("CPU_HANDLERS")[0]
-)
+HANDLERS = [t.removeprefix("jaxtv_") for t in _native.REGISTERED["cpu"] if t != "jaxtv_converged"]
 
 
 @pytest.mark.parametrize("how", ["plain", "vmap", "sharded"])
