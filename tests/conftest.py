@@ -6,7 +6,9 @@ A test runs once, with x64 enabled; arrays of float32 are tested there too. Its 
   default dtype (promotion, transformations, layers) and for proofs in the dtype of the run;
 * `float32`: only without x64 (training);
 * `cpu_only`: not in the run on a GPU;
-* `nightly`: not in the test command; `.ci/nightly` runs it.
+* `nightly`: not in the test command; `.ci/nightly` runs it;
+* `unsanitized`: not on the sanitised emulator: its shapes are those of other tests, only the values
+  are new; or it needs half types, or more memory than a sanitiser leaves.
 
 That a float32 array gives the same bits with and without x64 is what tests/api/test_precision.py shows.
 """
@@ -29,6 +31,7 @@ MARKERS = {
     "float32": "only without x64",
     "cpu_only": "not in the run on a GPU",
     "nightly": "not in the test command, but in .ci/nightly",
+    "unsanitized": "not on the sanitised emulator",
 }
 EMULATED = os.environ.get("JAXTV_TEST_PLATFORM") == "emulator"
 
@@ -80,7 +83,8 @@ def pytest_generate_tests(metafunc):
 def pytest_collection_modifyitems(config, items):
     def wanted(item):
         apart = item.get_closest_marker("cpu_only") or {"mesh", "prox_tv"} & set(item.fixturenames)
-        return not (apart and emulator.on_gpu())
+        plain = item.get_closest_marker("unsanitized")
+        return not ((apart and emulator.on_gpu()) or (plain and emulator.SANITIZED))
 
     dropped = [item for item in items if not wanted(item)]
     if dropped:

@@ -79,6 +79,7 @@ def test_large_arrays(arrays, per_edge):
     check(*LARGE_ARRAYS[arrays], 2, per_edge, "float32")
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("per_edge", [False, True])
 @pytest.mark.parametrize("kernel", KERNELS_OF_DYKSTRA)
@@ -206,6 +207,7 @@ def test_derivatives_of_large_arrays(arrays, per_edge):
     check_derivatives(*LARGE_ARRAYS[arrays], 3, per_edge, "float32")
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_pullback_of_the_oracle(platform):
     """The Jacobians of all passes, chained as dense matrices, on 20 images."""
@@ -224,6 +226,7 @@ def test_pullback_of_the_oracle(platform):
 # ---------------------------------------------------------------------------- half types
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("per_edge", [False, True])
 @pytest.mark.parametrize("arrays", [*KERNELS_OF_DYKSTRA, "chunks"])
@@ -243,6 +246,7 @@ def test_half_types_are_the_float32_result_rounded(arrays, per_edge, dtype):
         np.testing.assert_array_equal(a, b.astype(a.dtype))
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("inner", EXACT)
 def test_segments_that_rounding_joins_keep_their_edge_codes(inner, dtype):

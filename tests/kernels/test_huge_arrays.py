@@ -4,7 +4,7 @@ import pytest
 
 from testing import emulator
 
-pytestmark = pytest.mark.cpu_only
+pytestmark = [pytest.mark.cpu_only, pytest.mark.unsanitized]
 
 HUGE = 1 << 31
 METHODS = ["direct", "taut string", "decomposition", "newton"]  # by the number of the C++ enum

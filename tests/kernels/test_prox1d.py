@@ -58,6 +58,7 @@ def assert_solves(y, y_exact, x, axis=-1):
     assert np.all(error <= 1), f"{worst} times the tolerance; NaN: {np.isnan(error).any()}"
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("solver", EXACT)
@@ -68,6 +69,7 @@ def test_exact_solvers(name, solver, dtype, platform):
     assert_solves(y, solution.y, x)
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("solver", NEWTON)
@@ -87,6 +89,7 @@ def test_newton_keeps_its_promise(name, solver, dtype, platform):
     assert np.all(distance[converged[:, 0]] <= allowed[converged[:, 0]])
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("solver", NEWTON)
@@ -107,6 +110,7 @@ def image_rows(scale, dtype):
     return oracles.prox1d(x, np.asarray(0.5 * scale, dtype))
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("solver", EXACT)
 @pytest.mark.parametrize("scale", [1.0, 255.0, 1e4])
@@ -148,6 +152,7 @@ def rows_of_every_length():
     return x, w, {n: oracles.prox1d(x[:, :n], w).y for n in range(1, 68)}
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("axis", [0, 1])
@@ -168,6 +173,7 @@ def test_info_certifies(solver, axis, dtype, platform):
     assert np.all(((y - solution.y) ** 2).sum(-1) <= gap.ravel() + 100 * eps)
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_newton_says_where_it_has_not_converged(platform):
     x, w = steps(50, 400).astype(np.float32), np.full((50, 1), 2, np.float32)
@@ -194,6 +200,7 @@ WEIGHTS = {
 }
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("weights", WEIGHTS)
@@ -310,6 +317,7 @@ def test_lam_zero_is_the_identity_bit_for_bit(solver, dtype, platform):
             assert np.ascontiguousarray(v).tobytes() == y.tobytes()
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("solver", EXACT)
 @pytest.mark.parametrize("n", [50, 150, 600, 1200])
@@ -339,6 +347,7 @@ def test_sums_beyond_the_range(n, solver, dtype):
     assert not np.isnan(gap).any()
 
 
+@pytest.mark.unsanitized
 def test_values_near_the_largest_double():
     x, w = rng(8).normal(size=(3, 200)) * 1e300, np.full((3, 1), 3e299)
     for name in ("taut string", "decomposition", "backtracking"):
@@ -347,6 +356,7 @@ def test_values_near_the_largest_double():
         assert np.allclose(y / 1e300, y0 / 1e300, rtol=0, atol=1e-14)
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("solver", EXACT)
 @pytest.mark.parametrize("n", [50, 150, 600, 1200])
 def test_edges_of_weight_zero_are_cuts(n, solver):
@@ -434,6 +444,7 @@ HALF_SHAPES = [
 ]
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("per_edge", [False, True])
 @pytest.mark.parametrize("solver", ONE_EACH)
@@ -444,6 +455,7 @@ def test_half_types_are_the_float32_result_rounded(signals, solver, per_edge, dt
     assert_rounded(x.astype(dtype), w, axis, SOLVERS[solver])
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("dtype", HALF)
 def test_one_long_signal_of_a_half_type(dtype):
     x = np.repeat(rng().normal(size=(1, 4715)), 7, 1) + 0.3 * rng(1).normal(size=(1, 33_005))
@@ -457,6 +469,7 @@ def assert_rounded(x, w, axis, solver):
     assert np.array_equal(y.view(np.uint16), single.astype(x.dtype).view(np.uint16))
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("dtype", HALF)
 def test_every_16_bit_pattern_is_stored_as_it_was_read(dtype):
     """λ = 0 gives x bit for bit; infinities and NaN make their own signal NaN."""

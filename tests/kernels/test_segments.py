@@ -48,6 +48,7 @@ def test_cuda_derives_as_the_cpu_does(signals, jumps, per_edge, dtype):
         assert np.allclose(a, b, rtol=0, atol=scale * TOLERANCE[dtype])
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("axis", [0, 1])
@@ -68,6 +69,7 @@ def test_literal_formula(per_edge, axis, dtype, platform):
     assert np.allclose(turn(got[1]), gw, rtol=0, atol=23 * tolerance)
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("scale", [1.0, 255.0, 1e4])
 @pytest.mark.parametrize("solver", EXACT)

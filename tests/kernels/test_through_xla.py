@@ -12,6 +12,8 @@ import jaxtv
 from testing import emulator
 from testing.generators import EXACT, NEWTON, rng
 
+pytestmark = pytest.mark.unsanitized
+
 PROXES = {
     "1D": (jaxtv.prox_tv1d, (3, 4, 20)),
     "1D, axis 0": (lambda *a: jaxtv.prox_tv1d(*a, axis=0), (70, 5)),
