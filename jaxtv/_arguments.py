@@ -28,18 +28,23 @@ Lam = ArrayLike | Sequence[ArrayLike]
 
 
 def float_array(x: ArrayLike, name: str) -> Array:
-    """`x` as an array of one of the supported float dtypes, in any byte order and memory layout."""
+    """`x` as an array of one of the supported float dtypes."""
+    array = any_array(x, name)
+    if array.dtype.name not in SAMPLES:
+        raise _not_floats(getattr(x, "dtype", array.dtype), name)
+    return array
+
+
+def any_array(x: ArrayLike, name: str) -> Array:
+    """`x` as an array, from any byte order and memory layout."""
     x = _plain(x, name)
-    dtype = getattr(x, "dtype", None)
     try:
-        x = jnp.asarray(x)
+        return jnp.asarray(x)
     except (TypeError, ValueError) as error:
+        dtype = getattr(x, "dtype", None)
         if dtype is None:
             raise TypeError(f"`{name}` must be an array, got {type(x).__name__}.") from error
         raise _not_floats(dtype, name) from error
-    if x.dtype.name not in SAMPLES:
-        raise _not_floats(dtype or x.dtype, name)
-    return x
 
 
 def _not_floats(dtype: Any, name: str) -> TypeError:

@@ -31,7 +31,7 @@ def apply(
     dtype: jax.typing.DTypeLike | None,
 ) -> jax.Array:
     """Eq. 3 (smooth) or Eq. 4 (sharp) of the paper on x of any rank, for λ of shape () or (C,)."""
-    x = jnp.asarray(x)
+    x = _arguments.any_array(x, "x")  # an integer one too, as in the layers of Flax
     trained = isinstance(lam, jax.Array)
     dtype = canonicalize_dtype(x, lam if trained else None, dtype=dtype)
     x = x.astype(dtype)

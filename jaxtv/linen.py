@@ -78,7 +78,7 @@ class TVLayer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """The TV prox of x (sharp: 2x minus it), same shape as x."""
-        x = jnp.asarray(x)
+        x = _arguments.any_array(x, "x")
         axes = _arguments.named_axes(self.axes)
         if self.per_channel:
             _arguments.channel_axis(self.channel_axis, x, axes)

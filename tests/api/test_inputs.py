@@ -43,6 +43,8 @@ def test_layout_of_samples_and_weights(layout, dtype):
         jaxtv.prox_tv(other(x), (0.3, other(w)), axes=(0, 1)),
         jaxtv.prox_tv(x, (0.3, w), axes=(0, 1)),
     )
+    layer = jaxtv.nnx.TVLayer(axes=(0, 1), trainable=False, init_lam=0.3)
+    np.testing.assert_array_equal(layer(other(x)), layer(x))
     gap = jaxtv.duality_gap(other(x), other(np.asarray(expected)), other(w), axes=1)
     np.testing.assert_array_equal(gap, jaxtv.duality_gap(x, expected, w, axes=1))
 
