@@ -33,10 +33,11 @@ git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t 
 configure "$tree"
 cmake --install "$build" --prefix "$tree" > /dev/null
 cd "$tree"
-[ $# -gt 0 ] || set -- tests/api/test_{prox1d,prox2d,converged,errors,long_signals,half,properties,functional,range}.py \
-  tests/lowering/test_ffi.py tests/transforms/test_{derivatives,transforms,sharding}.py
 # Python and jaxlib free at exit, if at all; libstdc++ is named so that exceptions are seen.
 export LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libstdc++.so)"
 export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0
 export UBSAN_OPTIONS=print_stacktrace=1
+[ $# -gt 0 ] || set -- -k "not cuda" tests/kernels/test_{prox1d,segments,dykstra,components,properties}.py \
+  tests/api/test_{prox1d,prox2d,converged,errors,long_signals,half,functional,range}.py tests/lowering/test_ffi.py \
+  tests/transforms/test_{derivatives,transforms,sharding}.py
 python -m pytest -q -n 2 "$@"

@@ -1,4 +1,8 @@
-"""bfloat16 and float16: float32 inside, rounded where they are written, by every solver (the CUDA kernels: tests/kernels)."""
+"""bfloat16 and float16: float32 inside, rounded where they are written.
+
+XLA converts for the CPU kernels. The CUDA kernels take half types as they are: tests/kernels, and these
+tests at night, on the emulator.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +11,7 @@ import pytest
 
 import jaxtv
 from jaxtv import _dtypes, _native
+from testing.lowering import plain_jax
 
 HALVES = ("bfloat16", "float16")
 SOLVERS = (
@@ -58,6 +63,7 @@ def test_2d_and_its_derivatives_are_the_float32_ones_rounded(dtype, per_edge, sh
         _, pull = jax.vjp(f, x, lam)
         return y, ty, *pull(t)
 
+    results = jax.jit(results)
     y, ty, gx, glam = results(x, t)
     full = results(x.astype(jnp.float32), t.astype(jnp.float32))
     assert {y.dtype, ty.dtype, gx.dtype} == {x.dtype}
@@ -79,6 +85,7 @@ def test_1d_derivatives_are_those_of_the_float32_solution(dtype, shape):
         _, pull = jax.vjp(jaxtv.prox_tv1d, x, lam)
         return ty, *pull(t)
 
+    results = jax.jit(results)
     ty, gx, glam = results(x, t)
     full = results(x.astype(jnp.float32), t.astype(jnp.float32))
     assert glam.dtype == jnp.float32
@@ -156,21 +163,19 @@ def test_cuda_kernels_take_half_types_as_they_are(monkeypatch, dtype):
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-def test_the_fallback_computes_in_float32_too(monkeypatch, dtype):
-    monkeypatch.setattr(_native, "FALLBACK", True)
-    jax.clear_caches()
+def test_the_fallback_computes_in_float32_too(dtype):
     x = data(dtype, (2, 5, 8))
 
+    @jax.jit
     def results(x):
         f = lambda x, lam: jaxtv.prox_tv2d(jaxtv.prox_tv1d(x, lam), lam, axes=(-2, -1))
         y, pull = jax.vjp(f, x, jnp.float32(0.2))
         return y, *pull(y)
 
-    y, gx, glam = jax.jit(results)(x)
+    with plain_jax():
+        y, gx, glam = results(x)
     assert (y.dtype, gx.dtype, glam.dtype) == (x.dtype, x.dtype, jnp.float32)
-    jax.clear_caches()
-    monkeypatch.setattr(_native, "FALLBACK", False)
-    for a, b in zip((y, gx), jax.jit(results)(x)):
+    for a, b in zip((y, gx), results(x)):
         np.testing.assert_array_equal(bits(a), bits(b))
 
 
