@@ -12,7 +12,7 @@ import jax
 
 import jaxtv
 from benchmarks.environments import pins
-from testing.compiled import cores
+from testing.native import cores
 
 
 def describe() -> dict:

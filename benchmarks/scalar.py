@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import pathlib
+import functools
 
 import numpy as np
 
-from testing import compiled
+from testing import native
 
-HERE = pathlib.Path(__file__).parent
-SOURCES = (HERE / "scalar.cpp", HERE / "plain_lanes.cpp")
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """Both, compiled."""
+    sources = ["benchmarks/scalar.cpp", "benchmarks/plain_lanes.cpp"]
+    return ctypes.CDLL(str(native.Library("scalar", sources, [], native.FAST).build()))
 
 
 def solve(name: str, x: np.ndarray, lam: float, y: np.ndarray, threads: int) -> np.ndarray:
@@ -20,6 +24,5 @@ def solve(name: str, x: np.ndarray, lam: float, y: np.ndarray, threads: int) -> 
     """
     address = lambda a: ctypes.c_void_p(a.ctypes.data)
     rows, n = (ctypes.c_int64(size) for size in x.shape)
-    function = getattr(compiled.library(*SOURCES), name)
-    function(address(x), ctypes.c_double(lam), address(y), rows, n, threads)
+    getattr(library(), name)(address(x), ctypes.c_double(lam), address(y), rows, n, threads)
     return y

@@ -10,9 +10,9 @@ import numpy as np
 from benchmarks import problems
 from benchmarks.environments import Environments
 from benchmarks.measure import Effort, Method, Problem, race
-from testing import compiled
+from testing import native
 
-CORES = compiled.cores()
+CORES = native.cores()
 PROX_TV_1D = (
     "hybridtautstring",
     "classictautstring",

@@ -6,13 +6,18 @@ Fast enough for millions of signals, and another algorithm than any kernel of th
 from __future__ import annotations
 
 import ctypes
-import pathlib
+import functools
 
 import numpy as np
 
-from testing import compiled
+from testing import native
 
-SOURCE = pathlib.Path(__file__).with_suffix(".cpp")
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """long_double.cpp, compiled."""
+    built = native.Library("long_double", ["testing/long_double.cpp"], [], native.FAST)
+    return ctypes.CDLL(str(built.build()))
 
 
 def prox1d(x: np.ndarray, w: np.ndarray | float) -> np.ndarray:
@@ -25,8 +30,7 @@ def prox1d(x: np.ndarray, w: np.ndarray | float) -> np.ndarray:
     y = np.empty_like(x)
     address = lambda a: ctypes.c_void_p(a.ctypes.data)
     sizes = ctypes.c_int64(rows), ctypes.c_int64(n)
-    library = compiled.library(SOURCE)
-    library.message_passing(address(x), address(w), address(y), *sizes, compiled.cores())
+    library().message_passing(address(x), address(w), address(y), *sizes, native.cores())
     return y
 
 

@@ -24,6 +24,15 @@ WARNINGS = ("-Wall", "-Wextra", "-Wno-unknown-pragmas")
 FLAGS = ("-std=c++20", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", *WARNINGS)
 
 
+# Of numerical C++ that has no kernel of ours: a library of C functions, for this machine.
+FAST = ("-O3", "-march=native", "-ffp-contract=fast", "-pthread", "-fvisibility=default")
+
+
+def cores() -> int:
+    """Cores of this process."""
+    return len(os.sched_getaffinity(0))
+
+
 @dataclasses.dataclass(frozen=True)
 class Library:
     """A shared library: the name of its folder in build/, its sources, and what these include.
@@ -68,7 +77,7 @@ class Library:
             if not objects[unit].exists():
                 _run([*command, "-x", "c++", "-c", ROOT / unit], objects[unit])
 
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             list(pool.map(compile_unit, self.sources))
         _run([*command, "-shared", *objects.values()], library)
         for file in {*folder.iterdir()} - {library, folder / "lock", *objects.values()}:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 from testing import ROOT
+from testing.native import cores
 
 X86 = ("g++", "-DJAXTV_X86")
 
@@ -55,7 +55,7 @@ def build(
         path, flags = units[unit]
         run(*command, *flags, "-c", path, "-o", unit)
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         list(pool.map(compile_unit, units))
     program = folder / source.stem
     run(*command, *units, "-o", program, "-pthread")
