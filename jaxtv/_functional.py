@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtv import _arguments, _overflow, _primitive
 from jaxtv._arguments import Lam
 from jaxtv._dtypes import compute_dtype
-from jaxtv._prox import bounded_weights, prox_tv, weighted_variation
+from jaxtv._prox import bounded_weights, prox_tv, times_jump, weighted_variation
 from jaxtv._solvers import AcceleratedDykstra, Dykstra
 
 
@@ -103,8 +103,7 @@ def _gap_1d(x: Array, y: Array, w: Array, axis: int) -> Array:
     edges = jax.lax.slice_in_dim(cumulative, 0, max(x.shape[axis] - 1, 0), axis=axis)
     u = jnp.clip(edges, -w, w) if edges.size else edges
     jump = jnp.diff(y, axis=axis)
-    # Without a jump no infinite weight is multiplied by it.
-    variation = jnp.where(jump == 0, 0, w - u * jnp.sign(jump)) * jnp.abs(jump)
+    variation = times_jump(w - u * jnp.sign(jump), jump)
     pad = [(0, 0)] * x.ndim
     before, after = list(pad), list(pad)
     before[axis], after[axis] = (1, 0), (0, 1)

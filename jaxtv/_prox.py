@@ -419,16 +419,19 @@ def _feasible_gap(
 
 
 def weighted_variation(x: Array, ws: Sequence[Array], axes: tuple[int, ...]) -> Array:
-    """Σ w|Dx| over all edges of the given axes, per batch element; an edge without a jump is 0.
-
-    There the weight is replaced, and not the product: an infinite weight would make the derivative
-    of the product NaN.
-    """
+    """Σ w|Dx| over all edges of the given axes, per batch element; an edge without a jump is 0."""
     total = jnp.zeros((), x.dtype)
     for w, axis in zip(ws, axes):
-        jump = jnp.abs(jnp.diff(x, axis=axis))
-        total = total + jnp.sum(jnp.where(jump == 0, 0, w) * jump, axis=axes)
+        total = total + jnp.sum(times_jump(w, jnp.diff(x, axis=axis)), axis=axes)
     return total
+
+
+def times_jump(w: Array, jump: Array) -> Array:
+    """The product w · |jump|, and 0 where nothing jumps, whatever the weight.
+
+    The weight is replaced there too: the derivative of ∞ · 0 would be NaN.
+    """
+    return jnp.where(jump == 0, 0, jnp.where(jump == 0, 0, w) * jnp.abs(jump))
 
 
 def _empty_info(x: Array, axes: tuple[int, ...]) -> Info:
