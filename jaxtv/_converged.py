@@ -112,7 +112,7 @@ def component_means(v: Array, inside: Sequence[Array], axes: Sequence[int]) -> A
 
 def components_jvp(edge_codes: Array, tx: Array, *tws: Array, axes: tuple[int, ...]) -> Array:
     """`jaxtv_components_jvp`: P(tx - sum_a D_a^T(s_a tw_a)) from the codes of the solution."""
-    inside, signs = _edge_codes.of_solution_edges(edge_codes, axes, tx.dtype)
+    inside, signs = _edge_codes.unpack(edge_codes, axes, tx.dtype)
     for sign, tw, axis in zip(signs, tws, axes, strict=True):
         pad = [(0, 0)] * tx.ndim
         pad[axis] = (1, 1)
@@ -124,7 +124,7 @@ def components_vjp(
     edge_codes: Array, g: Array, *, axes: tuple[int, ...], edge: tuple[bool, ...]
 ) -> tuple[Array, ...]:
     """`jaxtv_components_vjp`: (P g, -s_a D_a P g, ...), the transpose of `components_jvp`."""
-    inside, signs = _edge_codes.of_solution_edges(edge_codes, axes, g.dtype)
+    inside, signs = _edge_codes.unpack(edge_codes, axes, g.dtype)
     gx = component_means(g, inside, axes)
     gws = []
     for sign, axis, per_edge in zip(signs, axes, edge, strict=True):

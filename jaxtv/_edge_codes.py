@@ -95,8 +95,8 @@ def of_solution(y: Array, ws: Sequence[Array], axes: Sequence[int]) -> Array:
     return pack([encode(y, w, axis) for w, axis in zip(ws, axes, strict=True)], axes)
 
 
-def of_solution_edges(packed: Array, axes: Sequence[int], dtype) -> tuple[list[Array], list[Array]]:
-    """(inside, sign of the jump) of the edges along each axis: the reverse of `of_solution`."""
+def unpack(packed: Array, axes: Sequence[int], dtype) -> tuple[list[Array], list[Array]]:
+    """(inside, sign of the jump) of the edges along each axis, from what `pack` has stored."""
     codes = [load(packed, jnp.int32(i), axes) for i in range(len(axes))]
     inside, sign = zip(*(decode(c, a, dtype) for c, a in zip(codes, axes)))
     return list(inside), list(sign)
