@@ -31,8 +31,12 @@ def test_there_are_notebooks():
     assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02}" for number in range(10)]
 
 
+def test_the_first_notebook_runs(execute):
+    assert execute(NOTEBOOKS[0], timeout=300).cells
+
+
 @pytest.mark.nightly
-@each
+@pytest.mark.parametrize("path", NOTEBOOKS[1:], ids=lambda path: path.stem)
 def test_notebook_runs(execute, path):
     assert execute(path, timeout=300).cells
 
