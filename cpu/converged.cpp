@@ -40,14 +40,15 @@ double sum_of(std::int64_t n, F f) {
   return total;
 }
 
+// The total variation of y along one axis, sum w |Dy|, and by how much it exceeds that of z.
 struct Variation {
-  double excess = 0, tv = 0;  // sum w (|Dy| - |Dz|), sum w |Dy|
+  double excess = 0, tv = 0;
   void operator+=(const Variation& o) { excess += o.excess, tv += o.tv; }
 };
 
 template <class T>
 Variation variation(const Pool& pool, const Shape& s, const Weights<T>& w, const T* y, const T* z) {
-  // A line is a run of edges that lie one behind the other in memory.
+  // A line: edges that lie one after the other in memory.
   const bool along = s.inner == 1;
   const std::int64_t lines = along ? s.outer : s.outer * (s.n - 1);
   const std::int64_t edges = along ? s.n - 1 : s.inner, length = w.length(s.n);
@@ -82,7 +83,7 @@ class Problem {
     for (std::size_t a = 0; a < axes_; ++a) shapes_.push_back(elements.shape(a));
     const ElementLayout all = elements.layout(e);
     gather(all, op.x, resized(x_));
-    for (const T* start : op.start_duals) gather(all, start, resized(dual_.emplace_back()));
+    for (const T* start : op.start_duals) gather(all, start, resized(last_duals_.emplace_back()));
     for (std::size_t a = 0; a < axes_; ++a) {
       const std::int64_t length = op.w[a].length(shapes_[a].n);
       std::vector<T>& w = weights_.emplace_back(size_ / shapes_[a].n * length);
@@ -94,12 +95,12 @@ class Problem {
   bool no_solution() const { return no_solution_; }
 
   void solve(const Pool& pool, const StopRule& stop, const Solver& inner) {
-    point_ = dual_;
-    new_.resize(axes_ - 1);
-    for (auto& v : new_) resized(v);
+    point_ = last_duals_;
+    duals_.resize(axes_ - 1);
+    for (auto& v : duals_) resized(v);
     z_.resize(axes_);
     for (auto& v : z_) resized(v);
-    resized(first_), resized(a_), resized(y_), resized(smooth_);
+    resized(first_dual_), resized(a_), resized(y_), resized(smooth_);
     double t = 1;
     for (iterations = 1;; ++iterations) {
       passes(pool, inner);
@@ -118,7 +119,7 @@ class Problem {
         }
       }
       if (converged || iterations == stop.max_iterations) break;
-      const bool restart = sums.back > 0;
+      const bool restart = sums.restart_test > 0;
       const double next = (1 + std::sqrt(1 + 4 * t * t)) / 2;
       advance(pool, T(restart ? 0 : (t - 1) / next));
       t = restart ? 1 : next;
@@ -139,7 +140,7 @@ class Problem {
       scatter(all, y_.data(), op_.y);
     }
     for (std::size_t a = 0; a + 1 < axes_; ++a) {
-      std::vector<T>& dual = iterations ? new_[a] : dual_[a];
+      std::vector<T>& dual = iterations ? duals_[a] : last_duals_[a];
       for (T& v : dual) v = no_solution_ ? T(0) : T(std::ldexp(v, exponent_));
       scatter(all, dual.data(), op_.duals[a]);
     }
@@ -154,8 +155,12 @@ class Problem {
 
  private:
   struct Sums {
-    double slack = 0, square = 0, back = 0;  // sum_a <p_a, y - z_a>, |x - y|^2, the restart test
-    void operator+=(const Sums& o) { slack += o.slack, square += o.square, back += o.back; }
+    double slack = 0;         // sum_a <p_a, y - z_a>
+    double square = 0;        // |x - y|^2
+    double restart_test = 0;  // <point - p, p - last p>: restart where > 0
+    void operator+=(const Sums& o) {
+      slack += o.slack, square += o.square, restart_test += o.restart_test;
+    }
   };
 
   T* resized(std::vector<T>& v) {
@@ -163,7 +168,9 @@ class Problem {
     return v.data();
   }
   Weights<T> weights(std::size_t a) const { return {weights_[a].data(), op_.w[a].per_edge}; }
-  const std::vector<T>& dual_of(std::size_t a) const { return a == 0 ? first_ : new_[a - 1]; }
+  const std::vector<T>& dual_of(std::size_t a) const {
+    return a == 0 ? first_dual_ : duals_[a - 1];
+  }
 
   void normalise() {
     double largest = 0, sum = 0, deviation = 0, edges = 0;
@@ -189,7 +196,7 @@ class Problem {
       edges += total * (op_.w[a].per_edge ? 1.0 : double(shapes_[a].n - 1));
     }
     // Nor does a state, the difference of two duals, exceed twice that: a start may be anything.
-    for (auto& dual : dual_)
+    for (auto& dual : last_duals_)
       for (T& v : dual)
         v = v - v == 0
                 ? T(std::clamp(std::ldexp(double(v), -exponent_), -2 * deviation, 2 * deviation))
@@ -206,7 +213,7 @@ class Problem {
     for (const auto& v : point_) s.minus[s.num_minus++] = v.data();
     s.w = weights(0);
     s.y = z_[0].data();
-    s.residual = first_.data();
+    s.residual = first_dual_.data();
     prox1d(pool, s, inner);
     const T step = T(1) / T(axes_ - 1);
     for (std::size_t a = 1; a < axes_; ++a) {
@@ -219,11 +226,12 @@ class Problem {
       next.x = a_.data();
       next.w = weights(a);
       next.y = z_[a].data();
-      next.residual = new_[a - 1].data();
+      next.residual = duals_[a - 1].data();
       prox1d(pool, next, inner);
     }
   }
 
+  // y = x - sum_a p_a, and its sums.
   Sums residual(const Pool& pool) {
     return sum_blocks(pool, size_, kBlock, [&](std::int64_t begin, std::int64_t end) {
       const std::int64_t n = end - begin;
@@ -241,8 +249,8 @@ class Problem {
       });
       s.slack = slack(begin, n, y_);
       for (std::size_t a = 0; a + 1 < axes_; ++a) {
-        const T *v = &point_[a][begin], *p = &new_[a][begin], *q = &dual_[a][begin];
-        s.back +=
+        const T *v = &point_[a][begin], *p = &duals_[a][begin], *q = &last_duals_[a][begin];
+        s.restart_test +=
             sum_of(n, [=](std::int64_t i) { return double(v[i] - p[i]) * double(p[i] - q[i]); });
       }
       return s;
@@ -296,8 +304,8 @@ class Problem {
   // point = dual + beta (dual - last dual); the duals of this iteration become the last ones.
   void advance(const Pool& pool, T beta) {
     for (std::size_t a = 0; a + 1 < axes_; ++a) {
-      T *v = point_[a].data(), *q = dual_[a].data();
-      const T* p = new_[a].data();
+      T *v = point_[a].data(), *q = last_duals_[a].data();
+      const T* p = duals_[a].data();
       sum_blocks(pool, size_, kBlock, [=](std::int64_t begin, std::int64_t end) {
         for (std::int64_t i = begin; i < end; ++i) {
           v[i] = p[i] + beta * (p[i] - q[i]);
@@ -308,15 +316,21 @@ class Problem {
     }
   }
 
-  std::int64_t size_;
+  std::int64_t size_;  // samples
   std::size_t axes_;
   const Converged<T>& op_;
-  std::vector<Shape> shapes_;
-  std::vector<std::vector<T>> weights_, dual_, point_, new_, z_;
-  std::vector<T> x_, first_, a_, y_, smooth_;
+  std::vector<Shape> shapes_;  // of each axis, as the next one
+  std::vector<std::vector<T>> weights_;
+  // Of each axis but the first: the duals of the last and of this iteration, and the point between
+  // or beyond them from which an iteration starts.
+  std::vector<std::vector<T>> last_duals_, duals_, point_;
+  std::vector<T> first_dual_;          // of the first axis
+  std::vector<std::vector<T>> z_;      // results of the passes, of each axis
+  std::vector<T> x_, a_, y_, smooth_;  // samples, input of a pass, solution, polished solution
   bool no_solution_ = false, weightless_ = false;
-  int exponent_ = 0;
-  double mean_ = 0, roundoff_ = 0;
+  int exponent_ = 0;  // x_ = x 2^-exponent_ - mean_
+  double mean_ = 0;
+  double roundoff_ = 0;  // of the gap
 };
 
 }  // namespace

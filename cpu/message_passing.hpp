@@ -2,7 +2,7 @@
 // signal: where the taut string reads most samples many times, on long ramps, it reads them once.
 // The message to the right is the optimal cost of all samples so far as a function of the value of
 // the last one. Its derivative is piecewise linear and increasing, and what it tells the next
-// sample is clamped to ±w of the edge between: the places where it is clamped are two new knots.
+// sample is clamped to ±w of the edge between: where it is clamped are two new knots.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@ struct Knot {
   double at, change;
 };
 
-// The knots from left to right, in a ring of 2^k places that grows and stays.
+// The knots from left to right, in a ring of 2^k elements that grows and stays.
 class Knots {
  public:
   bool empty() const { return size_ == 0; }

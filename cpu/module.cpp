@@ -1,5 +1,5 @@
 // The Python module that hands the handlers of the CPU kernels to JAX.
-#define JAXTV_OWN_HANDLERS JAXTV_CPU_HANDLERS
+#define JAXTV_MODULE_HANDLERS JAXTV_CPU_HANDLERS
 #include "module.hpp"
 
 #include <nanobind/stl/pair.h>

@@ -34,22 +34,22 @@ void* thread_scratch(std::size_t bytes) {
   return buffer.get();
 }
 
-// Scratch for longer than a kernel: the thread's, so that it stays in cache from one call to the
-// next, but for arrays that no cache holds.
+// Scratch for longer than a kernel. Up to kMostKept bytes it is the thread's, so that it stays in
+// cache from one call to the next; more than a cache holds is freed after use.
 template <Use kUse>
 class LongScratch {
  public:
   explicit LongScratch(std::size_t bytes)
-      : own_(bytes > kKeep ? allocate(bytes) : nullptr),
-        data_(own_ ? own_.get() : thread_scratch<kUse>(bytes)) {}
+      : allocated_(bytes > kMostKept ? allocate(bytes) : nullptr),
+        data_(allocated_ ? allocated_.get() : thread_scratch<kUse>(bytes)) {}
   template <class T>
   T* as() const {
     return static_cast<T*>(data_);
   }
 
  private:
-  static constexpr std::size_t kKeep = 16 << 20;
-  Memory own_;
+  static constexpr std::size_t kMostKept = 16 << 20;
+  Memory allocated_;
   void* data_;
 };
 using OperationScratch = LongScratch<Use::kOperation>;

@@ -63,8 +63,8 @@ Signal inspect(std::int64_t n, std::int64_t first, std::int64_t last) {
   return s;
 }
 
-// Calls f(cap) while the known duals at the two ends of [first, s.last) are in its end samples, so
-// that it is a signal of its own; no dual in it exceeds `cap`.
+// Calls f(cap) while the known duals at the two ends of [first, s.last) are added to its end
+// samples, which makes it a whole signal; no dual in it exceeds `cap`.
 template <class F>
 void with_end_duals(const Signal& s, std::int64_t first, F f) {
   double *x = workspace.x.data(), *w = workspace.w.data();
@@ -90,7 +90,7 @@ void find_cuts(const Signal& s, bool decompose) {
     for (std::int64_t e = from; e + 1 < s.last; ++e) sign[e] = 0;
   } else {
     // Messages take about as long as the taut string for three samples.
-    const Patience<std::int64_t> patience{4096 + s.n / 16, 2};
+    const Patience<std::int64_t> patience{.rereads = 4096 + s.n / 16, .rereads_per_sample = 2};
     with_end_duals(s, from, [&](double cap) {
       from += taut_string(s.last - from, x + from, w + from, sign + from, cap, patience);
     });
@@ -133,8 +133,8 @@ NewtonReport solve_scaled(Signal& s, const Solver& solver) {
   return solve(s, solver);
 }
 
-// The solution in the type of the data, from the cuts in workspace; bit for bit what the lanes
-// give. A sample between weights 0 is its own: sample(k), not the sum of an empty difference.
+// The solution in the type of the data, from the cuts in workspace, to the bit as SIMD gives it. At
+// a sample between weights 0 it is sample(k) itself, not a sum that rounds.
 template <class T, class Y, class Sample>
 void write_values(const Signal& s, Y y, Sample sample) {
   const double *x = workspace.x.data(), *w = workspace.w.data();

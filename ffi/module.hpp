@@ -5,8 +5,8 @@
 
 #include "targets.hpp"
 
-#ifndef JAXTV_OWN_HANDLERS  // targets that only the including module has
-#define JAXTV_OWN_HANDLERS(X)
+#ifndef JAXTV_MODULE_HANDLERS  // targets that only the including module has
+#define JAXTV_MODULE_HANDLERS(X)
 #endif
 
 namespace jaxtv {
@@ -15,7 +15,7 @@ inline nanobind::dict targets() {
   nanobind::dict d;
 #define JAXTV_ADD(name) d[#name] = nanobind::capsule(reinterpret_cast<void*>(&name));
   JAXTV_HANDLERS(JAXTV_ADD)
-  JAXTV_OWN_HANDLERS(JAXTV_ADD)
+  JAXTV_MODULE_HANDLERS(JAXTV_ADD)
 #undef JAXTV_ADD
   return d;
 }

@@ -1,6 +1,5 @@
-// Duality gap of any y, not only of a solver's: the certificate |y - y*|^2 <= 2 gap for every y,
-// and
-// <= gap for a dual-feasible one. With u = clip(cumsum(y - x)) and yhat = y(u),
+// The duality gap of any y, not only of a solver's: a certificate that |y - y*|^2 <= 2 gap for
+// every y, and <= gap for a dual-feasible one. With u = clip(cumsum(y - x)) and yhat = y(u),
 //   gap = sum_e (w_e |D_e| - u_e D_e) + 1/2 |y - yhat|^2,   D = y_{e+1} - y_e,
 // a sum of non-negative terms, so nothing cancels.
 #pragma once

@@ -1,16 +1,18 @@
-// Linearised taut string (Condat 2013; Barbero & Sra 2018) as a flat state machine: one trip reads
-// one sample and either extends the current segment or ends one.
+// Linearised taut string (Condat 2013; Barbero & Sra 2018) as a flat state machine. A trip of its
+// loop reads one sample and either extends the current segment or ends it; then it goes back to the
+// end of that segment, and reads samples again.
 #pragma once
 
 #include "jaxtv/common.hpp"
 
 namespace jaxtv {
 
-// What reading samples again may cost: the method is quadratic on long smooth ramps.
+// Patience: how many samples may be read again. The method is quadratic on long smooth ramps, which
+// another one has to solve.
 template <class I>
 struct Patience {
-  I again;       // samples that may be read again
-  I per_sample;  // and as many more for each sample that is done
+  I rereads;             // in any case
+  I rereads_per_sample;  // as many more for each sample that is solved
 };
 
 // Finds cuts from the left and returns the first sample that they do not cover: n, or less when
@@ -22,7 +24,7 @@ JAXTV_HD I taut_string(I n, X x, W w, S sign, double cap, Patience<I> patience) 
   I k = 0, start = 0, low = 0, high = 0;  // low/high: where vmin/vmax last touched
   double vmin = double(x[0]) - bound(0), vmax = double(x[0]) + bound(0);
   double umin = bound(0), umax = -umin;
-  I again = 0;
+  I rereads = 0;
   while (k + 1 < n) {
     const double next = x[k + 1], wn = bound(k + 1);
     double a = umin + (next - vmin), b = umax + (next - vmax);
@@ -31,12 +33,12 @@ JAXTV_HD I taut_string(I n, X x, W w, S sign, double cap, Patience<I> patience) 
       const I e = down ? low : high;
       for (I i = start; i < e; ++i) sign[i] = 0;
       sign[e] = down ? -1 : 1;
-      const double carry = down ? bound(e) : -bound(e);
-      again += k - e;
+      const double dual = down ? bound(e) : -bound(e);  // moves into the next segment
+      rereads += k - e;
       k = start = low = high = e + 1;
-      if (again > patience.again + patience.per_sample * start) return start;
-      vmin = double(x[k]) + carry - bound(k);
-      vmax = double(x[k]) + carry + bound(k);
+      if (rereads > patience.rereads + patience.rereads_per_sample * start) return start;
+      vmin = double(x[k]) + dual - bound(k);
+      vmax = double(x[k]) + dual + bound(k);
       umin = bound(k);
       umax = -umin;
     } else {
@@ -93,10 +95,10 @@ JAXTV_HD bool taut_string_float(int n, int step, X x, W w, S sign, int trips) {
       const bool down = a < limit;
       const int e = down ? low : high;
       sign[e] = down ? -1 : 1;
-      const float carry = weight(e);
+      const float dual = weight(e);
       at = e + step;
       bound = weight(at);
-      vmin = (x[at] - base) + ((down ? carry : -carry) - bound);
+      vmin = (x[at] - base) + ((down ? dual : -dual) - bound);
       vmax = vmin + 2 * bound;
       a = b = count = 0;  // what follows then starts the next segment
     }
