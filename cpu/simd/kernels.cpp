@@ -1,4 +1,14 @@
-// The kernel table of one instruction set.
+// The kernel table of one instruction set. Where to read:
+//
+//   vectors, transpose   registers: what the compiler's vector extensions do not give
+//   signals, edge_codes  between arrays, in any layout, and rows with a signal per lane
+//   prox                 the 1D prox of a group of signals: rows of samples and weights (group),
+//                        cuts (decomposition), values and the solution (values), what T cannot
+//                        decide (certify), results
+//   derivatives          JVP and VJP of a tile of signals (tile) by means over segments
+//                        (segment_means)
+//
+// taut_strings.cpp is the other unit: one signal in all lanes.
 #include "simd/kernels.hpp"
 
 #include "simd/derivatives.hpp"

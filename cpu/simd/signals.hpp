@@ -14,14 +14,16 @@
 namespace jaxtv::cpu::JAXTV_ISA {
 namespace {
 
-// The offsets in an array of the signals [begin, end) of a shape (with `length` for n). A range of
-// signals lies side by side in memory. Beyond the last signal, up to `width`, that one is repeated.
+// The offsets in an array of the signals [begin, end) of a shape (with `length` for n). A range is
+// signals that lie side by side in memory: those of one outer index where inner > 1, else a single
+// one. Beyond the last signal, up to `width`, that one is repeated.
 struct SignalOffsets {
-  std::int64_t at[512];  // of the first sample of each signal
-  std::int64_t stride;   // from one sample to the next
+  static constexpr int kMostSignals = 512;  // more than a group or a tile has
+  std::int64_t at[kMostSignals];            // of the first sample of each signal
+  std::int64_t stride;                      // from one sample to the next
   int count, num_ranges = 0;
-  std::int16_t range[513];  // range r is the signals range[r] to range[r + 1]
-  bool by_rows;             // ranges are long enough to copy row by row
+  std::int16_t range[kMostSignals + 1];  // range r is the signals range[r] to range[r + 1]
+  bool by_rows;                          // ranges are long enough to copy row by row
   SignalOffsets(const Shape& s, std::int64_t length, std::int64_t begin, std::int64_t end,
                 int width)
       : stride(s.inner), count(int(end - begin)) {
@@ -50,7 +52,8 @@ struct SignalOffsets {
 
 constexpr int kBlock = 16;  // rows that are copied together, so that they stay in L1
 
-// A vector of quads in memory: quad j lies at source + at[j * kQuadSamples].
+// A vector of quads of different signals: quad j lies at source + at[j * kQuadSamples]. Of
+// kQuadSamples such vectors, each from the next signal on, transpose_quads makes parts of rows.
 template <class T>
 struct Quads {
   using V = typename Vectors<T>::V;
@@ -80,7 +83,7 @@ struct Quads {
 template <int I>
 using Count = std::integral_constant<int, I>;
 
-// f(l) for all l < count, where no two of them touch the same memory.
+// Calls f(l) for all l < count, where no two of them touch the same memory.
 template <class N, class F>
 JAXTV_INLINE void each(N count, F f) {
   if constexpr (std::is_same_v<N, int>) {

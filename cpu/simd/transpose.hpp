@@ -27,7 +27,8 @@ JAXTV_INLINE V interleave(V a, V b) {
   return interleave<T, kHigh>(a, b, std::make_index_sequence<sizeof(V) / sizeof(T)>());
 }
 
-// Transposes the quads of v: element r of quad j of v[i] changes places with element i of v[r].
+// Transposes the quads of v: element r of quad j of v[i] changes places with element i of quad j of
+// v[r].
 JAXTV_INLINE void transpose_quads(Vectors<double>::V (&v)[2]) {
   const auto low = interleave<double, false>(v[0], v[1]);
   v[1] = interleave<double, true>(v[0], v[1]);
