@@ -87,7 +87,7 @@ using Count = std::integral_constant<int, I>;
 template <class N, class F>
 JAXTV_INLINE void each(N count, F f) {
   if constexpr (std::is_same_v<N, int>) {
-    _Pragma("GCC ivdep") for (int l = 0; l < count; ++l) f(l);
+    JAXTV_INDEPENDENT for (int l = 0; l < count; ++l) f(l);
   } else {
     for (int l = 0; l < count; ++l) f(l);
   }

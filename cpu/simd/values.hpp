@@ -102,7 +102,8 @@ void copy_unjoined_samples(SignalGroup<T, kVectors>& group, int g) {
     const V after = k + 1 < n ? w[(kPerEdge ? k : 0) * kVectors] : zero;
     const V sample = offset == zero ? x[k * kVectors] : x[k * kVectors] + offset;  // -0 + 0: +0
     V& here = solution[k * kVectors];
-    here = (before == zero) & (after == zero) ? sample : here;
+    const auto unjoined = (before == zero) & (after == zero);
+    here = unjoined ? sample : here;
     before = after;
   }
 }

@@ -12,6 +12,11 @@
 #include "jaxtv/common.hpp"
 
 #define JAXTV_UNROLL _Pragma("GCC unroll 8")
+#if defined(__clang__)  // the iterations of the loop do not depend on each other
+#define JAXTV_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define JAXTV_INDEPENDENT _Pragma("GCC ivdep")
+#endif
 
 namespace jaxtv::cpu::JAXTV_ISA {
 namespace {

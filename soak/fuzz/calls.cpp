@@ -179,10 +179,10 @@ struct Drawing {
     const auto f = [&] { return tangent ? values.sample() : values.weight(); };
     type == XLA_FFI_DataType_F32 ? fill<float>(a, f) : fill<double>(a, f);
   }
-  void masks(std::int64_t planes) {
+  void codes(std::int64_t planes) {
     std::vector<std::int64_t> shape = dims;
     shape.insert(shape.begin() + *std::min_element(axes.begin(), axes.end()), planes);
-    bool tame = true;  // any bytes are masks
+    bool tame = true;  // any bytes are codes
     Values values(bytes, tame);
     fill<std::uint8_t>(in(shape, XLA_FFI_DataType_U8), [&] { return values.codes(); });
   }
@@ -227,29 +227,29 @@ void segments(Drawing& d, bool forward) {
   d.like();
   if (!forward) d.out(w, d.type);
 }
-void dykstra(Drawing& d, bool masked) {
+void dykstra(Drawing& d, bool with_codes) {
   d.many_axes();
   const std::int64_t sweeps = d.sweeps();
   d.solver();
   d.samples();
   d.each_axis(false);
   d.like();
-  if (!masked) return;
-  d.masks(d.planes(sweeps));
+  if (!with_codes) return;
+  d.codes(d.planes(sweeps));
   d.out(d.call.ins.back().dims, XLA_FFI_DataType_U8);
   d.call.ins.pop_back();
 }
 // Of Dykstra's iteration or of the converged prox.
 void derivative(Drawing& d, bool forward, bool unrolled) {
   d.many_axes();
-  d.masks(d.planes(unrolled ? d.sweeps() : 1));
+  d.codes(d.planes(unrolled ? d.sweeps() : 1));
   d.samples();
   if (forward) d.each_axis(true);
   d.like();
   if (!forward)
     for (std::int64_t a : d.axes) d.out(d.weight_shape(a), d.type);
 }
-void accelerated(Drawing& d) {
+void converged(Drawing& d) {
   d.many_axes();
   d.attribute("gap_tol", d.bytes.pick({1e-6, 0.0, 1e-3, 1.0}));
   d.attribute("sweeps", 1 + d.bytes.below(20));
@@ -277,7 +277,7 @@ const Target kTargets[] = {
     JAXTV_TARGET(jaxtv_dykstra_with_codes, dykstra(d, true)),
     JAXTV_TARGET(jaxtv_dykstra_jvp, derivative(d, true, true)),
     JAXTV_TARGET(jaxtv_dykstra_vjp, derivative(d, false, true)),
-    JAXTV_TARGET(jaxtv_converged, accelerated(d)),
+    JAXTV_TARGET(jaxtv_converged, converged(d)),
     JAXTV_TARGET(jaxtv_components_jvp, derivative(d, true, false)),
     JAXTV_TARGET(jaxtv_components_vjp, derivative(d, false, false)),
 };
