@@ -14,7 +14,7 @@ using namespace jaxtv::cpu;
 namespace {
 
 const Pool kAlone{1, nullptr};
-const jaxtv::Solver kDirect{jaxtv::Method::kDirect, 0, 0, 0};
+const jaxtv::Solver kDirect{.method = jaxtv::Method::kDirect};
 
 // A step with noise that is the same on every machine; no library's random numbers.
 std::vector<float> samples(std::int64_t rows, std::int64_t n) {
@@ -80,7 +80,8 @@ int run_file(char** arguments) {
   std::fclose(file);
   if (std::string(arguments[1]) == "image") {
     const std::vector<Weights<float>> w(2, {lam.data(), false});
-    counted_dykstra({1, {rows, n}, {1, 0}, 4}, x.data(), w, y.data(), nullptr);
+    counted_dykstra({.batch = 1, .dims = {rows, n}, .axes = {1, 0}, .sweeps = 4}, x.data(), w,
+                    y.data(), nullptr);
   } else {
     counted_prox(pass_of({rows, n, 1}, x.data(), lam.data(), y.data()));
   }
@@ -105,16 +106,22 @@ int main(int count, char** arguments) {
   if (strided) x.swap(y);
   const bool with_codes = name.find("codes") != name.npos, vjp = name.find("vjp") == 0;
   if (name == "image, 4 sweeps") {
-    run_dykstra({1, {side, side}, {1, 0}, 4}, x.data(), y.data(), false, false);
+    run_dykstra({.batch = 1, .dims = {side, side}, .axes = {1, 0}, .sweeps = 4}, x.data(), y.data(),
+                false, false);
   } else if (with_codes || vjp) {
     const bool last = name.find("channels last") != name.npos;
-    const Iteration it{1, {last ? 32 : 16, 32, last ? 16 : 32}, {last ? 1 : 2, last ? 0 : 1}, 4};
+    const Iteration it{.batch = 1,
+                       .dims = {last ? 32 : 16, 32, last ? 16 : 32},
+                       .axes = {last ? 1 : 2, last ? 0 : 1},
+                       .sweeps = 4};
     run_dykstra(it, x.data(), y.data(), with_codes, vjp);
   } else if (name == "backward") {
     prox1d(kAlone, pass_of(shape, x.data(), lam.data(), y.data()), kDirect);
     std::vector<float> g(x), gw(rows);
-    const Segments<float> segments{shape, y.data(), {lam.data(), false}, nullptr, 0};
-    counted_vjp({segments, g.data(), g.data(), gw.data(), false});
+    const Segments<float> segments{
+        .shape = shape, .y = y.data(), .w = {lam.data(), false}, .codes = nullptr, .code_shift = 0};
+    counted_vjp(
+        {.segments = segments, .g = g.data(), .gx = g.data(), .gw = gw.data(), .per_edge = false});
     std::printf("%g\n", g[1]);
   } else {
     counted_prox(pass_of(shape, x.data(), lam.data(), y.data()));

@@ -37,7 +37,7 @@ ffi::Error converged_impl(ffi::ThreadPool pool, Buffer x, ffi::RemainingArgs arg
     }
     for (std::size_t a = 0; a < d; ++a)
       op.w.push_back(weights_of<T>(args.get<Buffer>(d - 1 + a).value(), x, axes[a]));
-    jaxtv::cpu::converged(pool_of(pool), elements, {gap_tol, sweeps},
+    jaxtv::cpu::converged(pool_of(pool), elements, {.tol = gap_tol, .max_iterations = sweeps},
                           solver_of(method, tol, max_iterations, line_search), op);
   });
 }

@@ -12,7 +12,7 @@ namespace {
 Iteration iteration_of(Buffer x, Axes axes, std::int64_t iterations) {
   const std::int64_t lead = first_axis_of(x, axes, iterations);
   const Dims d = x.dimensions();
-  Iteration it{1, {d.begin() + lead, d.end()}, {}, iterations};
+  Iteration it{.batch = 1, .dims = {d.begin() + lead, d.end()}, .axes = {}, .sweeps = iterations};
   for (std::int64_t i = 0; i < lead; ++i) it.batch *= d[i];
   for (std::int64_t a : axes) it.axes.push_back(a - lead);
   return it;

@@ -49,7 +49,11 @@ ffi::Error prox1d_info_impl(ffi::ThreadPool pool, Buffer x, Buffer w, Result y, 
 
 template <class T>
 Segments<T> segments_of(Buffer y, Buffer w, std::int64_t axis) {
-  return {shape_of(y, axis), in<T>(y), weights_of<T>(w, y, axis), nullptr, 0};
+  return {.shape = shape_of(y, axis),
+          .y = in<T>(y),
+          .w = weights_of<T>(w, y, axis),
+          .codes = nullptr,
+          .code_shift = 0};
 }
 
 ffi::Error segment_jvp_impl(ffi::ThreadPool pool, Buffer y, Buffer w, Buffer tx, Buffer tw,
@@ -60,7 +64,10 @@ ffi::Error segment_jvp_impl(ffi::ThreadPool pool, Buffer y, Buffer w, Buffer tx,
     check_same(tx, y);
     check_same(*ty, y);
     check_same(tw, w);
-    segment_jvp<T>(pool_of(pool), {segments, in<T>(tx), weights_of<T>(tw, y, axis), out<T>(ty)});
+    segment_jvp<T>(pool_of(pool), {.segments = segments,
+                                   .tx = in<T>(tx),
+                                   .tw = weights_of<T>(tw, y, axis),
+                                   .ty = out<T>(ty)});
   });
 }
 
@@ -72,8 +79,11 @@ ffi::Error segment_vjp_impl(ffi::ThreadPool pool, Buffer y, Buffer w, Buffer g, 
     check_same(g, y);
     check_same(*gx, y);
     check_same(*gw, w);
-    segment_vjp<T>(pool_of(pool),
-                   {segments, in<T>(g), out<T>(gx), out<T>(gw), segments.w.per_edge});
+    segment_vjp<T>(pool_of(pool), {.segments = segments,
+                                   .g = in<T>(g),
+                                   .gx = out<T>(gx),
+                                   .gw = out<T>(gw),
+                                   .per_edge = segments.w.per_edge});
   });
 }
 

@@ -189,7 +189,7 @@ void solve_strided(const StridedSignal<T>& p) {
   Signal s = inspect(n, 0, n);
   const bool bad_weight = n == 1 && !p.per_edge && !(p.w[0] >= 0);
   if (!s.valid || bad_weight) return fill_nan<T>(n, y);
-  solve_scaled(s, {Method::kTautString, 0, 0, 0});
+  solve_scaled(s, {.method = Method::kTautString});
   write_values<T>(s, y, [&](std::int64_t k) { return p.x[k * p.stride]; });
 }
 
@@ -245,7 +245,7 @@ bool prox_piece(const Pass<T>& pass, std::int64_t signal, const Piece& piece, T*
   Signal s = inspect(n, piece.begin - begin, piece.end - begin);
   if (!s.valid) return false;
   s.magnitude = max_of(s.magnitude, piece.magnitude);
-  solve_scaled(s, {Method::kDirect, 0, 0, 0});
+  solve_scaled(s, {.method = Method::kDirect});
   write_values<T>(s, Strided<T>{z + at.base + begin * at.stride, at.stride},
                   [&](std::int64_t k) { return at.input(begin + k); });
   return true;

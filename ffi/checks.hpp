@@ -157,7 +157,10 @@ inline Solver solver_of(std::int64_t method, double tol, std::int64_t max_iterat
   require(line_search == 0 || line_search == 1, "unknown line search");
   require(tol >= 0 && max_iterations >= 1 && max_iterations < kMostIterations,
           "bad solver options");
-  return {Method(method), tol, max_iterations, int(line_search)};
+  return {.method = Method(method),
+          .tol = tol,
+          .max_iterations = max_iterations,
+          .line_search = int(line_search)};
 }
 
 auto with_solver(auto&& binding) {

@@ -13,7 +13,7 @@ using namespace jaxtv::cpu;
 namespace {
 
 const Pool kAlone{1, nullptr};
-const jaxtv::Solver kDirect{jaxtv::Method::kDirect, 0, 0, 0};
+const jaxtv::Solver kDirect{.method = jaxtv::Method::kDirect};
 
 // No library's random numbers.
 struct Random {
@@ -70,15 +70,20 @@ void one_axis(Random& random, Hash& hash) {
   Pass<T> pass{};
   pass.shape = shape, pass.x = x.data(), pass.w = {w.data(), per_edge}, pass.y = y.data();
   prox1d(kAlone, pass, kDirect);
-  const Segments<T> segments{shape, y.data(), {w.data(), per_edge}, nullptr, 0};
-  segment_vjp<T>(kAlone, {segments, g.data(), gx.data(), gw.data(), per_edge});
+  const Segments<T> segments{
+      .shape = shape, .y = y.data(), .w = {w.data(), per_edge}, .codes = nullptr, .code_shift = 0};
+  segment_vjp<T>(kAlone, {.segments = segments,
+                          .g = g.data(),
+                          .gx = gx.data(),
+                          .gw = gw.data(),
+                          .per_edge = per_edge});
   hash.add(y), hash.add(gx), hash.add(gw);
 }
 
 template <class T>
 void two_axes(Random& random, Hash& hash) {
   const std::int64_t batch = 2, rows = 1 + random.below(40), columns = 1 + random.below(40);
-  const Iteration it{batch, {rows, columns}, {1, 0}, 4};
+  const Iteration it{.batch = batch, .dims = {rows, columns}, .axes = {1, 0}, .sweeps = 4};
   const auto x = samples<T>(random, batch * rows * columns), g = samples<T>(random, x.size());
   const auto w0 = weights<T>(random, batch * rows, 1), w1 = weights<T>(random, batch * columns, 1);
   const std::vector<Weights<T>> w{{w0.data(), false}, {w1.data(), false}};

@@ -10,6 +10,7 @@
 namespace jaxtv::cpu::JAXTV_ISA {
 namespace {
 
+// ty = P(tx - D^T(s tw)): reads tx, tw and the segments, writes ty.
 template <class T>
 void jvp(const SegmentJvp<T>& op, std::int64_t begin, std::int64_t end, void* scratch) {
   const std::int64_t n = op.segments.shape.n;
@@ -62,6 +63,7 @@ void vjp_of_tile(Tile<T>& tile, const Edges& edges, const T* g, T* out, std::int
   tile.flush(gw, sums, tile.weight_rows);
 }
 
+// gx = P g and the gradient of the weights: reads g and the segments, writes gx and gw.
 template <class T>
 void vjp(const SegmentVjp<T>& op, std::int64_t begin, std::int64_t end, void* scratch) {
   const std::int64_t n = op.segments.shape.n;
@@ -73,6 +75,8 @@ void vjp(const SegmentVjp<T>& op, std::int64_t begin, std::int64_t end, void* sc
   });
 }
 
+// One pass of Dykstra's VJP (pass.hpp): reads g, the states and the segments; updates the states,
+// gx and gw.
 template <class T>
 void dykstra_vjp(const DykstraVjpPass<T>& op, std::int64_t begin, std::int64_t end, void* scratch) {
   const std::int64_t n = op.segments.shape.n;

@@ -118,6 +118,8 @@ std::size_t prox_scratch_bytes(std::int64_t n) {
   return (6 * n + 4) * signals_per_group<T>(n) * sizeof(T);
 }
 
+// Solves the signals [begin, end), at most as many as signals_per_group(n). Reads x, minus and w of
+// the pass, writes y, residual and codes. With few signals, fewer vectors.
 template <class T>
 void prox(const Pass<T>& pass, std::int64_t begin, std::int64_t end, void* scratch) {
   if (end - begin > 2 * kLanes<T>)
