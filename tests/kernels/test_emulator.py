@@ -85,7 +85,7 @@ def test_division_by_multiplication(selftest):
 
 
 def certified(selftest, x, w):
-    """(y, which signals are certified) of include/jaxtv/certified.hpp."""
+    """(y, which signals are certified) of include/jaxtv/certificate.hpp."""
     y, w = np.array(x, np.float32), np.ascontiguousarray(w, np.float32)
     pointer = np.ctypeslib.ndpointer(np.float32, flags="C")
     selftest.certified.argtypes = [pointer, pointer, ctypes.c_int, ctypes.c_int]
