@@ -1,4 +1,4 @@
-"""The Python blocks of README.md and docs/*.md run, and the README's test command is CI's."""
+"""The Python blocks of README.md and docs/*.md run, and the files that the pages name exist."""
 
 import re
 
@@ -26,6 +26,29 @@ def test_there_are_examples():
     assert len(README) == 3
     pages = {page.stem for page in (ROOT / "docs").glob("*.md") if blocks(page)}
     assert pages == {*PROOFS, *GUIDES}
+
+
+FOLDERS = (
+    "benchmarks|cpu|cuda|docs|examples|ffi|include|jaxtv|notebooks|scripts|soak|testing|tests"
+    "|api|kernels|lowering|tools|transforms"  # of tests/, as docs/contributing.md names its files
+)
+
+
+def missing(page):
+    """The files and folders that a page names in backticks and that are not there."""
+    named = re.findall(rf"`\.?/?((?:{FOLDERS})/[\w./*-]+)`", page.read_text())
+    patterns = {name: (name, f"tests/{name}", f"tests/{name}.py") for name in named}
+    return [
+        name
+        for name, places in patterns.items()
+        if not any(list(ROOT.glob(place.rstrip("/"))) for place in places)
+    ]
+
+
+@pytest.mark.cpu_only
+def test_pages_name_files_that_exist():
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+    assert {page.name: missing(page) for page in pages if missing(page)} == {}
 
 
 @pytest.mark.float32
