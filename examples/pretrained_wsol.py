@@ -159,7 +159,7 @@ def main(args: list[str] | None = None) -> dict[str, list[Seen]]:
     w = read_weights(weights_path())
     seen, rows = {}, []
     for path in paths:
-        photo = images.read_rgb(path)
+        photo = images.read_rgb(path, upright=True)
         seen[path.stem] = both = look(w, photo, (0.0, options.lam))
         rows.append({"photo": photo})
         for name, one in zip(("CAM", f"CAM + TV, λ = {options.lam}"), both):

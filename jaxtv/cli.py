@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import importlib.metadata
 import platform
@@ -27,8 +28,17 @@ SOLVERS = {
 EXTRA = ("PIL", "matplotlib", "optax", "orbax", "rich", "scipy", "skimage", "tyro")
 
 
+# What a terminal without these letters shows.
+PLAIN = {"λ": "lambda", "\u0303": "~", "σ": "sigma", "±": "+-", "×": "x", "…": "...", "—": "-"}
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point: `jaxtv demo | smooth | train | evaluate | reproduce | data | info`."""
+    _spell_out()
+    args = sys.argv[1:] if args is None else args
+    if list(args) == ["--version"]:
+        print(f"jaxtv {importlib.metadata.version('jaxtv')}")
+        return
     try:
         import tyro
 
@@ -45,7 +55,7 @@ def main(args: Sequence[str] | None = None) -> None:
                 "info": info,
             },
             prog="jaxtv",
-            description="Total-variation layers for JAX.",
+            description="Total-variation layers for JAX. `jaxtv --version` prints the version.",
             args=args,
             config=(
                 tyro.conf.PositionalRequiredArgs,
@@ -93,10 +103,13 @@ def smooth(
 ) -> None:
     """Smooth a picture by the TV prox, or sharpen it by 2x - prox.
 
+    Pixels that are fully transparent change no others.
+
     Args:
-        picture: the file to read: gray or colour, 8 or 16 bits; alpha is kept as it is.
+        picture: the file to read: gray or colour of 8 bits, gray of 16 bits or float32; alpha is
+            kept as it is.
         output: the file to write, in the format of its suffix.
-        lam: λ, on a scale where black is 0 and white is 1; 0 changes nothing.
+        lam: λ, on a scale where black is 0 and white is 1 (floats as they are); 0 changes nothing.
         sharp: sharpen instead of smoothing.
         solver: the 1D solver of the rows and columns.
         sweeps: Dykstra sweeps over rows and columns.
@@ -108,13 +121,26 @@ def smooth(
     dykstra = jaxtv.Dykstra(iterations=sweeps, inner=SOLVERS[solver])
     try:
         source = read(picture)
-        y = np.asarray(jaxtv.prox_tv2d(source.color, lam, axes=(0, 1), solver=dykstra))
+        weights = _weights(lam, source.alpha)
+        y = np.asarray(jaxtv.prox_tv2d(source.color, weights, axes=(0, 1), solver=dykstra))
         y = 2 * source.color - y if sharp else y
-        write(output, dataclasses.replace(source, color=y))
+        written = write(output, dataclasses.replace(source, color=y))
     except ImageError as error:
         sys.exit(f"jaxtv smooth: {error}")
     if source.reduced:
-        print(f"note: {picture} has more than 8 bits per colour; 8 were read.", file=sys.stderr)
+        read_as = f"read as {source.dtype}"
+        print(f"note: {picture} has more bits per sample; it was {read_as}.", file=sys.stderr)
+    if written != source.dtype:
+        print(f"note: {output} holds {written}, {picture} {source.dtype}.", file=sys.stderr)
+
+
+def _weights(lam: float, alpha: np.ndarray | None) -> float | tuple[np.ndarray, np.ndarray]:
+    """λ; 0 on the edges of fully transparent pixels, which have a colour that nobody sees."""
+    if alpha is None or alpha.all():
+        return lam
+    seen = alpha > 0
+    rows, columns = seen[1:] & seen[:-1], seen[:, 1:] & seen[:, :-1]
+    return tuple(np.where(edge, np.float32(lam), np.float32(0)) for edge in (rows, columns))  # type: ignore
 
 
 def info() -> None:
@@ -132,6 +158,21 @@ def info() -> None:
             table.add_row(f"{name} {fact}", shown)
     table.add_row("devices", "\n".join(f"{d} ({d.device_kind})" for d in jax.devices()))
     Console().print(table)
+
+
+def _spell_out() -> None:
+    """Lets output that the terminal's encoding lacks letters for be printed in plain ones."""
+
+    def plain(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        letters = error.object[error.start : error.end]
+        return "".join(PLAIN.get(letter, "?") for letter in letters), error.end
+
+    codecs.register_error("jaxtv.plain", plain)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="jaxtv.plain")  # type: ignore
 
 
 def _require(command: str, condition: bool, message: str) -> None:

@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from jaxtv.vision.files import write_text
 from jaxtv.vision.images import ImageError
 from jaxtv.vision.readers import catalogue
 from jaxtv.vision.task import DataError, Preset, get_task, settings_of
@@ -170,7 +171,7 @@ def reproduce(
         tables.show(table, results, console)
         if not is_figure:
             training.write_json(output / f"{what}-{preset}.json", results)
-            (output / f"{what}-{preset}.md").write_text(tables.markdown(table, results) + "\n")
+            write_text(output / f"{what}-{preset}.md", tables.markdown(table, results) + "\n")
             console.print(f"wrote {output / what}-{preset}.json and .md", soft_wrap=True)
         for figure in [what] if is_figure else figures.of_table(name):
             save(figure, tables.draw(figure, preset, first, source, output))

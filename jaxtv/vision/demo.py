@@ -30,6 +30,7 @@ from rich.table import Table
 
 from jaxtv._prox import prox_tv2d
 from jaxtv.nnx import TVLayer
+from jaxtv.vision.files import replacing
 
 BATCH, CROP = 8, 48
 BLUR = 2.0  # sigma in pixels of the blur that TV-sharp undoes
@@ -277,7 +278,8 @@ def draw(path: Path, panels: list[Panel], history: dict[str, list[float]], best:
     axes.set_title("the λ of every TV layer is learned", fontsize=10)
     axes.legend(fontsize=8, frameon=False, ncols=3, loc="upper right", columnspacing=1)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
+    with replacing(path) as part:
+        figure.savefig(part, format=path.suffix[1:], dpi=110)
 
 
 def report(panels: list[Panel], console: Console) -> None:

@@ -19,6 +19,7 @@ from flax import nnx
 from matplotlib.figure import Figure
 
 import jaxtv
+from jaxtv.vision.files import replacing
 from jaxtv.vision.metrics.errors import psnr
 from jaxtv.vision.metrics.wsol import score_map
 from jaxtv.vision.networks.dncnn import DnCNN
@@ -36,7 +37,8 @@ COLUMN = 2.2  # inches of one picture
 def save(figure: Figure, path: Path) -> None:
     """Writes `path` with the suffixes .png and .pdf."""
     for suffix in (".png", ".pdf"):
-        figure.savefig(path.with_suffix(suffix), dpi=150, bbox_inches="tight")
+        with replacing(path.with_suffix(suffix)) as part:
+            figure.savefig(part, format=suffix[1:], dpi=150, bbox_inches="tight")
 
 
 def pictures(rows: Sequence[Mapping[str, np.ndarray]], **options: Any) -> Figure:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from jaxtv.vision import files
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".webp")
+HOLD_16_BITS = ("PNG", "TIFF", "PPM", "JPEG2000")  # formats, for gray pictures without alpha
+HOLD_FLOATS = (".tif", ".tiff", ".pfm")
+COLOUR_SPACES = {1: b"GRAY", 3: b"RGB "}  # of an ICC profile, by the number of channels
 
 
 class ImageError(ValueError):
@@ -18,9 +26,9 @@ class Picture:
     """A picture.
 
     Attributes:
-        color: float32, (H, W, 1) or (H, W, 3) in [0, 1].
+        color: float32, (H, W, 1) or (H, W, 3); in [0, 1] unless `dtype` is float32.
         alpha: (H, W, 1) as it was read, or None.
-        dtype: uint8 or uint16, the depth of the file.
+        dtype: uint8, uint16 or float32: the depth of the file.
         icc_profile: the colour profile, or None.
         reduced: the file has more bits than were read (Pillow has no 16-bit colour).
     """
@@ -32,73 +40,163 @@ class Picture:
     reduced: bool = False
 
 
-def read(path: Path) -> Picture:
-    """Reads a gray or colour picture, with or without alpha, turned upright by its EXIF tag.
+def read(path: Path, *, upright: bool = True) -> Picture:
+    """Reads a gray or colour picture, with or without alpha.
+
+    Args:
+        path: the file.
+        upright: turn it as its EXIF tag says; else the pixels stay as they are stored.
 
     Raises:
-        ImageError: no such file, not a picture, damaged, animated, or of 32 bits and more.
+        ImageError: no such file, not a picture, damaged, animated, of 32-bit integers, or with
+            samples that are not finite.
     """
     try:
         with Image.open(path) as image:
             if getattr(image, "n_frames", 1) > 1:
                 raise ImageError(f"{path} has {image.n_frames} frames; one is needed.")  # type: ignore
-            reduced = not image.mode.startswith("I") and ";16" in str(image.tile)
-            upright = ImageOps.exif_transpose(image)
-            pixels = np.asarray(upright.convert(_target_mode(path, upright)))
+            kept = {"F": 32, "I": 16}.get(image.mode[0], 8)
+            reduced = _bits(image) > kept
+            turned = ImageOps.exif_transpose(image) if upright else image
+            pixels = np.asarray(turned.convert(_target_mode(path, turned, image.format)))
+            if image.mode == "I":
+                pixels = pixels.astype(np.uint16)
             icc_profile = image.info.get("icc_profile")
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist.") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: broken PNG
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, ImageError):
+            raise
         raise ImageError(f"{path} can not be read as a picture: {error}.") from error
     pixels = pixels.astype(pixels.dtype.newbyteorder("=")).reshape(*pixels.shape[:2], -1)
+    if not np.all(np.isfinite(pixels)):
+        raise ImageError(f"{path} has samples that are not finite.")
     channels = pixels.shape[-1]
     color, alpha = (pixels[..., :-1], pixels[..., -1:]) if channels in (2, 4) else (pixels, None)
-    scale = np.float32(np.iinfo(pixels.dtype).max)
-    return Picture(color.astype(np.float32) / scale, alpha, pixels.dtype, icc_profile, reduced)
+    return Picture(
+        color.astype(np.float32) / _white(pixels.dtype),
+        alpha,
+        pixels.dtype,
+        _profile_of(icc_profile, color.shape[-1]),
+        reduced,
+    )
 
 
-def write(path: Path, picture: Picture) -> None:
-    """Writes a picture in the format of the file's suffix, clipped to [0, 1] and rounded.
+def write(path: Path, picture: Picture) -> np.dtype:
+    """Writes a picture in the format of the file's suffix, whole or not at all.
+
+    Integers are clipped to [0, 1] and rounded. A format that holds fewer bits than the picture
+    gets as many as it holds.
+
+    Returns:
+        What each sample has in the file: uint8, uint16 or float32.
 
     Raises:
-        ImageError: an unknown suffix, a missing folder, or a format that can not hold the picture.
+        ImageError: an unknown suffix, a missing folder, a format that can not hold the alpha or
+            the size of the picture, or floats outside of [0, 1] in a format of integers.
     """
-    scale = np.iinfo(picture.dtype).max
-    pixels = np.rint(np.clip(picture.color, 0, 1) * scale).astype(picture.dtype)
+    suffix = path.suffix.lower()
+    format = Image.registered_extensions().get(suffix)
+    if format not in Image.SAVE:
+        raise ImageError(f"{path} can not be written: unknown file extension {path.suffix!r}.")
+    dtype = _depth(suffix, format, picture)
+    color = picture.color
+    if dtype != np.float32:
+        if picture.dtype == np.float32 and not (color.min() >= 0 and color.max() <= 1):
+            raise ImageError(
+                f"{path} holds values from 0 to 1, the picture has {color.min():g} to "
+                f"{color.max():g}: write a .tif."
+            )
+        color = np.rint(np.clip(color, 0, 1) * _white(dtype))
+    pixels = color.astype(dtype)
     if picture.alpha is not None:
         pixels = np.concatenate([pixels, picture.alpha], axis=-1)
-    if pixels.shape[-1] == 1:
-        pixels = pixels[..., 0]
+    file = io.BytesIO()
     try:
-        Image.fromarray(pixels).save(path, quality=95, icc_profile=picture.icc_profile)
-    except (OSError, ValueError) as error:
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        profile = _profile_of(picture.icc_profile, color.shape[-1])
+        image.save(file, format, quality=95, icc_profile=profile)
+        if format in Image.OPEN:
+            _check_written(path, file, picture)
+        with files.replacing(path) as part:
+            part.write_bytes(file.getvalue())
+    except ImageError:
+        raise
+    except (OSError, ValueError, KeyError) as error:
         raise ImageError(f"{path} can not be written: {error}.") from error
-
-
-def _target_mode(path: Path, image: Image.Image) -> str:
-    """The gray or colour mode that holds all of a picture."""
-    mode = image.mode
-    if mode.startswith("I;16"):
-        return mode
-    if mode in ("I", "F"):
-        raise ImageError(f"{path} has 32 bits per pixel; 8 and 16 are supported.")
-    color = "L" if mode in ("1", "L", "LA") else "RGB"
-    return color + "A" if image.has_transparency_data else color
-
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".webp")
+    return dtype
 
 
 def listed(folder: Path) -> list[Path]:
     """The pictures in a folder, in the order of their names."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+    return [p for p in files.entries(folder) if p.suffix.lower() in SUFFIXES]
 
 
-def read_rgb(path: Path) -> np.ndarray:
-    """A picture as uint8 (H, W, 3), without alpha.
+def read_rgb(path: Path, *, upright: bool = False) -> np.ndarray:
+    """A picture as uint8 (H, W, 3), without alpha, by default as it is stored.
+
+    Annotations of data sets are in stored pixels.
 
     Raises:
-        ImageError: see `read`.
+        ImageError: see `read`; also floats outside of [0, 1].
     """
-    pixels = np.rint(read(path).color * 255).astype(np.uint8)
+    color = read(path, upright=upright).color
+    if color.min() < 0 or color.max() > 1:
+        raise ImageError(f"{path} has values from {color.min():g} to {color.max():g}, not 0 to 1.")
+    pixels = np.rint(color * 255).astype(np.uint8)
     return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
+
+
+def _white(dtype: np.dtype) -> np.float32:
+    """The sample that is 1."""
+    return np.float32(1 if dtype == np.float32 else np.iinfo(dtype).max)
+
+
+def _bits(image: Image.Image) -> int:
+    """Bits per sample in the file, at least those that Pillow has."""
+    layout = str(getattr(image, "tile", ""))
+    deep_ppm = image.format == "PPM" and "'ppm'" in layout and int(image.tile[0].args[1]) > 255
+    return 64 if "F;64" in layout else 16 if ";16" in layout or deep_ppm else 8
+
+
+def _target_mode(path: Path, image: Image.Image, format: str | None) -> str:
+    """The gray or colour mode that holds all of a picture."""
+    mode = image.mode
+    if mode.startswith("I;16") or mode == "F" or (mode == "I" and format in ("PNG", "PPM")):
+        return mode
+    if mode == "I":
+        raise ImageError(
+            f"{path} has integers of 32 bits; 8 bits, 16 bits and float32 are supported."
+        )
+    color = "L" if mode in ("1", "L", "LA") else "RGB"
+    return color + "A" if image.has_transparency_data else color
+
+
+def _profile_of(profile: bytes | None, channels: int) -> bytes | None:
+    """The ICC profile, if it is one of gray or RGB as the pixels are."""
+    return profile if profile and profile[16:20] == COLOUR_SPACES[channels] else None
+
+
+def _depth(suffix: str, format: str, picture: Picture) -> np.dtype:
+    """The samples that a format can hold, at most those of the picture."""
+    if picture.alpha is not None or picture.color.shape[-1] == 3:
+        return np.dtype(np.uint8)  # all that Pillow writes
+    if picture.dtype == np.float32 and suffix in HOLD_FLOATS:
+        return picture.dtype
+    shallow = picture.dtype == np.uint8 or format not in HOLD_16_BITS
+    return np.dtype(np.uint8 if shallow else np.uint16)
+
+
+def _check_written(path: Path, file: io.BytesIO, picture: Picture) -> None:
+    """Reads an encoded picture back.
+
+    Raises:
+        ImageError: its size or its alpha has changed.
+    """
+    with Image.open(file) as back:
+        if back.size != picture.color.shape[1::-1]:
+            raise ImageError(f"{path}: the format holds {back.size} pixels of this picture.")
+        alpha = back.convert("RGBA").getchannel("A") if back.has_transparency_data else None
+    found = np.asarray(alpha) if alpha else np.uint8(255)
+    if picture.alpha is not None and np.any(found != picture.alpha[..., 0]):
+        raise ImageError(f"{path} can not be written: the format does not hold this alpha.")

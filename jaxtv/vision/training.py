@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from jaxtv.nnx import TVLayer
+from jaxtv.vision.files import replacing, write_text
 from jaxtv.vision.task import Dataset, Settings, Task
 
 
@@ -76,9 +77,7 @@ class Run:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes the file whole or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-    part.replace(path)
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 # ---------------------------------------------------------------------------- one run
@@ -284,12 +283,10 @@ class Log:
     def add(self, row: dict[str, Any]) -> None:
         """Adds a row and writes the file."""
         self.rows.append(row)
-        part = self.path.with_suffix(".part")
-        with part.open("w", newline="") as file:
+        with replacing(self.path) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(row), extrasaction="ignore")
             writer.writeheader()
             writer.writerows(self.rows)
-        part.replace(self.path)
 
     def median(self, column: str) -> float:
         """Median of a column, over the epochs so far."""

@@ -1,16 +1,20 @@
 """The `jaxtv` command: pictures of every kind, errors, the demo in a process of its own."""
 
+import importlib.metadata
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 import jaxtv
 from jaxtv import cli
+from jaxtv.vision import images
 
 SHAPES = {
     "gray": (np.uint8, (9, 7)),
@@ -48,13 +52,18 @@ def fails(capsys, *arguments):
 
 
 def expected(array, lam, sharp=False, **options):
-    """The prox of the colours in float64, and the alpha untouched."""
+    """The prox of the colours in float64, and the alpha untouched.
+
+    Edges of fully transparent pixels have the weight 0.
+    """
     array = array if array.ndim == 3 else array[..., None]
     alpha = array.shape[-1] in (2, 4)
     color, rest = (array[..., :-1], array[..., -1:]) if alpha else (array, array[..., :0])
     high = np.iinfo(array.dtype).max
     x = color / high
-    y = jaxtv.prox_tv2d(jnp.asarray(x), lam, axes=(0, 1), **options)
+    seen = rest > 0 if alpha else np.ones_like(x[..., :1], bool)
+    weights = (lam * (seen[1:] & seen[:-1]), lam * (seen[:, 1:] & seen[:, :-1]))
+    y = jaxtv.prox_tv2d(jnp.asarray(x), weights, axes=(0, 1), **options)
     y = np.clip(2 * x - y if sharp else y, 0, 1)
     return np.concatenate([high * y, rest], axis=-1).squeeze()
 
@@ -127,6 +136,149 @@ def test_jpeg(tmp_path):
     np.testing.assert_allclose(load(tmp_path / "out.jpg"), array, atol=2)
 
 
+KINDS = [
+    *(("uint8", channels) for channels in ("gray", "gray, alpha", "colour", "colour, alpha")),
+    *((depth, channels) for depth in ("uint16", "float32") for channels in ("gray", "colour")),
+]
+FORMATS = ("png", "tif", "webp", "jpg", "bmp", "pgm", "ppm", "gif", "pfm", "jp2", "tga")
+LOSSY = {"webp": 12, "jpg": 6, "gif": 60, "jp2": 12}  # of 255; gif: palettes
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize(("depth", "channels"), KINDS)
+def test_every_format_holds_what_was_written_or_is_refused(tmp_path, depth, channels, suffix):
+    """A smooth picture of each kind, written and read back: the same, as near as the format can."""
+    ramp = np.linspace(0.1, 0.8, 24 * 32, dtype=np.float32).reshape(24, 32, 1)
+    count = 3 if "colour" in channels else 1
+    color = np.concatenate([ramp * (1 - 0.2 * c) for c in range(count)], axis=-1)
+    alpha = None
+    if "alpha" in channels:
+        alpha = np.full((24, 32, 1), 255, np.uint8)
+        alpha[:12, :, 0] = 40
+    picture = images.Picture(color, alpha, np.dtype(depth))
+    path = tmp_path / f"out.{suffix}"
+    if alpha is not None and suffix in ("jpg", "bmp", "pgm", "ppm", "gif", "pfm"):
+        with pytest.raises(images.ImageError, match=re.escape(str(path))):
+            images.write(path, picture)
+        assert not list(tmp_path.iterdir())
+        return
+    written = images.write(path, picture)
+    back = images.read(path)
+    assert back.dtype == written
+    deep = {"float32": ("tif", "pfm"), "uint16": ("png", "tif", "pgm", "ppm", "pfm", "jp2")}
+    keeps = depth == "uint8" or (suffix in deep[depth] and count == 1)
+    assert (written == picture.dtype) == keeps
+    tolerance = LOSSY.get(suffix, 0.51 if written == np.uint8 else 0.01) / 255
+    np.testing.assert_allclose(back.color, np.broadcast_to(color, back.color.shape), atol=tolerance)
+    if alpha is not None:
+        np.testing.assert_array_equal(back.alpha, alpha)
+
+
+def test_a_deep_picture_in_a_shallow_file_is_scaled_and_said(tmp_path, capsys):
+    source = save(tmp_path / "in.png", np.linspace(8000, 52000, 768).reshape(24, 32).astype("u2"))
+    cli.main(["smooth", source, str(tmp_path / "out.webp"), "--lam", "0"])
+    assert "holds uint8" in capsys.readouterr().err
+    got = np.asarray(Image.open(tmp_path / "out.webp").convert("L"), float)
+    np.testing.assert_allclose(got, load(source) / 257, atol=12)
+
+
+def test_floats_keep_their_values(tmp_path):
+    array = np.random.default_rng(0).normal(2, 5, (9, 7)).astype(np.float32)
+    save(tmp_path / "in.tif", array)
+    cli.main(["smooth", str(tmp_path / "in.tif"), str(tmp_path / "out.tif"), "--lam", "1.5"])
+    out = load(tmp_path / "out.tif")
+    assert out.dtype == np.float32
+    right = jaxtv.prox_tv2d(jnp.asarray(array), 1.5, axes=(0, 1))
+    np.testing.assert_allclose(out, right, atol=1e-5)
+
+
+@pytest.mark.parametrize("maxval", [1023, 4095, 65535])
+def test_a_deep_pgm_is_scaled_to_its_white(tmp_path, maxval):
+    samples = np.array([[0, maxval // 2, maxval], [1, 2, 3]], ">u2")
+    header = f"P5\n3 2\n{maxval}\n".encode()
+    (tmp_path / "a.pgm").write_bytes(header + samples.tobytes())
+    got = images.read(tmp_path / "a.pgm")
+    assert not got.reduced
+    np.testing.assert_allclose(got.color[..., 0], samples / maxval, atol=1e-5)
+    colour = f"P6\n1 2\n{maxval}\n".encode()
+    (tmp_path / "b.ppm").write_bytes(colour + samples.tobytes())
+    assert images.read(tmp_path / "b.ppm").reduced
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix", "space", "kept"),
+    [
+        ("CMYK", "jpg", b"CMYK", False),
+        ("LAB", "tif", b"Lab ", False),
+        ("RGB", "png", b"RGB ", True),
+        ("RGB", "png", b"GRAY", False),
+        ("L", "png", b"GRAY", True),
+        ("L", "png", b"RGB ", False),
+    ],
+)
+def test_a_colour_profile_is_kept_where_it_is_of_the_pixels(tmp_path, mode, suffix, space, kept):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = profile[:16] + space + profile[20:]
+    source, out = tmp_path / f"in.{suffix}", tmp_path / "out.png"
+    Image.fromarray(pixels("rgb")).convert(mode).save(source, icc_profile=profile)
+    cli.main(["smooth", str(source), str(out), "--lam", "0"])
+    with Image.open(out) as image:
+        assert image.info.get("icc_profile") == (profile if kept else None)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, capsys, monkeypatch):
+    source = save(tmp_path / "in.png", pixels("rgba"))
+    old = tmp_path / "old.jpg"
+    Image.fromarray(pixels("rgb")).save(old)
+    before = old.read_bytes()
+    assert "RGBA as JPEG" in fails(capsys, "smooth", source, str(old))
+    assert old.read_bytes() == before
+    opaque = save(tmp_path / "opaque.png", pixels("rgb"))
+
+    def full_disk(path, content):
+        path.open("wb").write(content[:10])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    assert "No space left" in fails(capsys, "smooth", opaque, str(old))
+    assert old.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.png", "old.jpg", "opaque.png"]
+
+
+@pytest.mark.parametrize("solver", cli.SOLVERS)
+@pytest.mark.parametrize("lam", ["0.5", "inf"])
+def test_transparent_pixels_change_no_others(tmp_path, solver, lam):
+    """A red square on transparent black: the only data are constant, and stay."""
+    picture = np.zeros((16, 16, 4), np.uint8)
+    picture[4:12, 4:12] = (255, 0, 0, 255)
+    picture[0, 0] = (9, 8, 7, 0)
+    source = save(tmp_path / "in.png", picture)
+    cli.main(["smooth", source, str(tmp_path / "out.png"), "--lam", lam, "--solver", solver])
+    np.testing.assert_array_equal(load(tmp_path / "out.png"), picture)
+
+
+def test_the_version(capsys):
+    for command in (
+        [sys.executable, "-P", "-m", "jaxtv"],
+        [sys.executable, "-P", "-m", "jaxtv.cli"],
+    ):
+        done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+        assert done.stdout == f"jaxtv {importlib.metadata.version('jaxtv')}\n"
+    cli.main(["--version"])
+    assert capsys.readouterr().out == done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["smooth", "--help"], ["train", "--help"], ["data", "list"]])
+def test_a_terminal_without_greek_letters(arguments):
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "COLUMNS": "200"}
+    command = [sys.executable, "-P", "-m", "jaxtv", *arguments]
+    done = subprocess.run(command, capture_output=True, env=ascii_only, check=True)
+    said = done.stdout.decode("ascii")
+    assert "?" not in said
+    if arguments[0] == "smooth":
+        assert "lambda" in said
+
+
 def test_smooth_errors(tmp_path, capsys):
     good = save(tmp_path / "good.png", pixels("rgba"))
     out = str(tmp_path / "out.png")
@@ -141,8 +293,12 @@ def test_smooth_errors(tmp_path, capsys):
     frames = [Image.fromarray(pixels("gray", seed)) for seed in range(2)]
     frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
     assert "2 frames" in fails(capsys, "smooth", str(tmp_path / "film.gif"), out)
-    save(tmp_path / "float.tif", np.zeros((4, 4), np.float32))
-    assert "32 bits" in fails(capsys, "smooth", str(tmp_path / "float.tif"), out)
+    save(tmp_path / "int.tif", np.zeros((4, 4), np.int32))
+    assert "integers of 32 bits" in fails(capsys, "smooth", str(tmp_path / "int.tif"), out)
+    save(tmp_path / "nan.tif", np.full((4, 4), np.nan, np.float32))
+    assert "not finite" in fails(capsys, "smooth", str(tmp_path / "nan.tif"), out)
+    save(tmp_path / "far.tif", np.full((4, 4), 3, np.float32))
+    assert "write a .tif" in fails(capsys, "smooth", str(tmp_path / "far.tif"), out)
     assert "unknown file extension" in fails(capsys, "smooth", good, str(tmp_path / "out.xyz"))
     assert "RGBA as JPEG" in fails(capsys, "smooth", good, str(tmp_path / "out.jpg"))
     assert "can not be written" in fails(capsys, "smooth", good, str(tmp_path / "no" / "out.png"))

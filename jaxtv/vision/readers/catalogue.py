@@ -176,10 +176,11 @@ def unpack(archive: Path, folder: Path) -> None:
     try:
         with tarfile.open(archive) as tar:
             tar.extractall(scratch, filter="data")
-        for entry in scratch.iterdir():
+        old = Path(tempfile.mkdtemp(dir=scratch))
+        for entry in [entry for entry in scratch.iterdir() if entry != old]:
             target = folder / entry.name
             if target.is_dir():
-                shutil.rmtree(target)
+                target.replace(old / entry.name)
             entry.replace(target)
     except (tarfile.TarError, OSError) as error:
         raise DataError(f"{archive} can not be unpacked: {error}.") from error
