@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, overload
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -426,12 +427,22 @@ def weighted_variation(x: Array, ws: Sequence[Array], axes: tuple[int, ...]) -> 
     return total
 
 
+@jax.custom_jvp
 def times_jump(w: Array, jump: Array) -> Array:
-    """The product w · |jump|, and 0 where nothing jumps, whatever the weight.
+    """The product w · |jump|, and 0 where nothing jumps, whatever the weight: ∞ · 0 is NaN."""
+    return jnp.where(jump == 0, 0, _of_jumps(w, jump) * jnp.abs(jump))
 
-    The weight is replaced there too: the derivative of ∞ · 0 would be NaN.
-    """
-    return jnp.where(jump == 0, 0, jnp.where(jump == 0, 0, w) * jnp.abs(jump))
+
+@times_jump.defjvp
+def _times_jump_jvp(primals, tangents):
+    (w, jump), (tw, t_jump) = primals, tangents
+    by_w = jnp.where(jump == 0, 0, tw * jnp.abs(jump))
+    by_jump = jnp.where(jump == 0, 0, _of_jumps(w, jump) * (jnp.sign(jump) * t_jump))
+    return times_jump(w, jump), by_w + by_jump
+
+
+def _of_jumps(w: Array, jump: Array) -> Array:
+    return jnp.where(jump == 0, 0, w)
 
 
 def _empty_info(x: Array, axes: tuple[int, ...]) -> Info:

@@ -71,6 +71,19 @@ def test_gradient_of_variation_with_infinite_weights():
     np.testing.assert_array_equal(both, np.zeros((3, 4)))
 
 
+def test_second_derivatives_of_variation():
+    """It is linear in λ and piecewise linear in x: only the mixed derivative is not zero."""
+    x, w = jnp.asarray([0.0, 2.0, 2.0, 1.0]), jnp.asarray([0.5, jnp.inf, 0.3])
+    f = lambda x, w: jaxtv.total_variation(x, w, axes=0)
+    for hessian in (jax.hessian, lambda f, n: jax.jacrev(jax.jacfwd(f, n), n)):
+        (xx, xw), (wx, ww) = hessian(f, (0, 1))(x, w)
+        assert not np.any(xx)
+        assert not np.any(ww)
+        mixed = np.asarray([[-1, 0, 0], [1, 0, 0], [0, 0, 1], [0, 0, -1]], x.dtype)
+        np.testing.assert_array_equal(xw, mixed)
+        np.testing.assert_array_equal(wx, mixed.T)
+
+
 def test_finite_values_are_computed_without_a_nan():
     """jax_debug_nans raises where any operation gives one."""
     y, w = with_ties(), jnp.asarray(INFINITE)
