@@ -44,9 +44,9 @@ void segment_values(SignalGroup<T, kVectors>& group, int lane) {
 }
 
 // Writes the solution of the signals of vector g to `messages`, from the values of their segments;
-// each message is read just before. Returns the undecided signals: with a decision as close as
-// round-off, to be certified in double. `values` gets a mask of the samples at which their
-// undecided segments begin or end.
+// each message is read just before. Returns the undecided signals: those with a jump, or a message
+// at its bound, that round-off could have decided. They are certified in double. `values` gets a
+// mask of the samples at which such segments begin or end.
 //
 // A message of a segment is off by the error of the threshold, once for every sample up to it, and
 // by its own rounding, 3 units of the weights in sum: a step is a difference of duals. At the end
@@ -64,8 +64,8 @@ typename Vectors<T>::M write_solution(SignalGroup<T, kVectors>& group, int g) {
   const auto weight = [&](std::int64_t e) { return w[(kPerEdge ? e : 0) * kVectors]; };
   M undecided = {}, inside = ~M{};
   V value = values[0], dual = {};
-  V distance = huge,
-    total = zero;  // of a segment: its messages' least one to a bound; of its bounds
+  // Of the present segment: the least distance of a message to its bound; the sum of the bounds.
+  V distance = huge, total = zero;
   for (std::int64_t k = 0; k < n; ++k) {
     const V here = inside < 0 ? value : values[k * kVectors];
     M small_jump = ~inside & (times_sign(here - value, dual) <= smallest_jump);
