@@ -1,4 +1,4 @@
-// What every CUDA handler does before it launches, beyond ffi/checks.hpp: stream, shape, workspace.
+// What every CUDA handler does before it launches, beyond ffi/checks.hpp: stream, shape, scratch.
 #pragma once
 
 #include <optional>
@@ -21,23 +21,26 @@ inline void check(Status bad) {
   if (bad) throw std::runtime_error(bad);
 }
 
-// As with_type, half types too: calls f(std::type_identity<D>{}).
+// Calls f(std::type_identity<Sample>{}) for the type of the samples; as with_type, but half types
+// too.
 template <class F>
-ffi::Error with_data(ffi::DataType type, F f) {
+ffi::Error with_sample_type(ffi::DataType type, F f) {
+#if !defined(JAXTV_NO_HALF_TYPES)
   if (type == ffi::DataType::BF16) return guarded([&] { f(std::type_identity<BFloat16>{}); });
   if (type == ffi::DataType::F16) return guarded([&] { f(std::type_identity<Float16>{}); });
+#endif
   return with_type(type, [&](auto t) { f(std::type_identity<decltype(t)>{}); });
 }
 
 inline Shape shape_of(Buffer x, std::int64_t axis) {
   const Extents e = extents_of(x, axis);
-  return {1, e.outer, e.n, e.inner};
+  return {.batch = 1, .outer = e.outer, .n = e.n, .inner = e.inner};
 }
 
-// The workspace is the last result: uint8, batch dims and then bytes (jaxtv/_lowering.py).
-inline void* workspace(Result r, std::int64_t bytes) {
-  require(r->element_type() == ffi::DataType::U8, "the workspace must be uint8");
-  require(std::int64_t(r->element_count()) >= bytes, "the workspace is too small");
+// The scratch is the last result: uint8, batch dims and then bytes (scratch.hpp).
+inline void* checked_scratch(Result r, std::int64_t bytes) {
+  require(r->element_type() == ffi::DataType::U8, "the scratch must be uint8");
+  require(std::int64_t(r->element_count()) >= bytes, "the scratch is too small");
   return r->untyped_data();
 }
 

@@ -17,22 +17,36 @@
 
 namespace jaxtv::cuda {
 
+constexpr int kWarp = 32;
+constexpr std::int64_t kMaxGrid = 2147483647;  // blocks along x
+// Bytes of shared memory per block: on every device without asking; when asked for, on every device
+// that the kernels are built for (the least is that of compute capability 7.5).
+constexpr std::size_t kPortableShared = 48 * 1024, kLeastMaxShared = 64 * 1024;
+
 // Null, or what went wrong.
 using Status = const char*;
 
-// Samples in memory are float, double or one of these (half.cuh). Halves are computed in float, and
-// so their weights, states and sums are float.
+// A template argument Sample is the type of the samples in memory: float, double or one of these
+// (half.cuh). Half types are computed in float, and their weights, states and sums are float; that
+// type is T = Compute<Sample>.
 struct BFloat16;
 struct Float16;
-template <class D>
-constexpr bool kHalf = std::is_same_v<D, BFloat16> || std::is_same_v<D, Float16>;
-template <class D>
-using Compute = std::conditional_t<kHalf<D>, float, D>;
+template <class Sample>
+constexpr bool kHalf = std::is_same_v<Sample, BFloat16> || std::is_same_v<Sample, Float16>;
+template <class Sample>
+using Compute = std::conditional_t<kHalf<Sample>, float, Sample>;
+
+// The types of samples that kernels are built for.
+#if defined(JAXTV_NO_HALF_TYPES)
+#define JAXTV_FOR_EACH_DATA_TYPE(X) X(float) X(double)
+#else
+#define JAXTV_FOR_EACH_DATA_TYPE(X) X(float) X(double) X(BFloat16) X(Float16)
+#endif
 
 // Sample k of the signal (b, o, i) is at (((b * outer) + o) * n + k) * inner + i.
 struct Shape {
   std::int64_t batch, outer, n, inner;
-  JAXTV_HD std::int64_t signals() const { return batch * outer * inner; }
+  JAXTV_HD constexpr std::int64_t signals() const { return batch * outer * inner; }
 };
 
 }  // namespace jaxtv::cuda

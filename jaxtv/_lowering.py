@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,110 +44,6 @@ def sharding_rule(
     if core:
         rule += f" need_replication={{{core}}}"
     return f"#sdy.op_sharding_rule<{rule}, custom>"
-
-
-# ---------------------------------------------------------------------------- CUDA workspaces
-# CUDA handlers do not allocate: their scratch is one more result, of uint8 and shape
-# [batch dims..., bytes], which the lowering adds and drops. Here are the bytes per batch element,
-# by target, as a function of operand shapes, parameters and the bytes of a sample (itemsize; half
-# types have states and sums of float32); the handlers check that they suffice.
-
-
-def _segment_workspace(shapes: Sequence[tuple[int, ...]], *, axis: int, **_) -> int:
-    """One link of 40 bytes per chunk of at least 256 samples (cuda/segments/segments.cu)."""
-    y = shapes[0]
-    return 8 + _links(math.prod(y[axis + 1 :]), y[axis])
-
-
-def _links(signals: int, n: int) -> int:
-    # Twice the chunks but one: that is none for short signals, without asking which are.
-    return signals * ((n + 255) // 256 - 1) * 2 * 40
-
-
-def _in_shared_memory(x: tuple[int, ...], axes: tuple[int, ...], pixel: int) -> bool:
-    """Whether one kernel does all sweeps on every device: images of `pixel` bytes per sample fit.
-
-    The least shared memory of the architectures that are built (7.5) is 64 KiB; see
-    cuda/dykstra/image.cuh for the odd row pitch.
-    """
-    if len(axes) != 2:
-        return False
-    a, b = (x[axis] for axis in axes)
-    return max(a * (b | 1), b * (a | 1)) <= 65536 // pixel
-
-
-def _states(x: tuple[int, ...], axes: tuple[int, ...], itemsize: int) -> int:
-    """A float array per axis; half types need one more."""
-    arrays = len(axes) + (itemsize == 2)
-    return arrays * math.prod(x[min(axes) :]) * max(itemsize, 4)
-
-
-def _dykstra_derivative_workspace(
-    shapes: Sequence[tuple[int, ...]], *, axes: tuple[int, ...], itemsize: int, **_
-) -> int:
-    """The states, and the links of one pass (cuda/dykstra/derivatives.cu)."""
-    x = shapes[1]
-    if _in_shared_memory(x, axes, 2 * max(itemsize, 4) + 1):
-        return 8
-    size = math.prod(x[min(axes) :])
-    links = max(_links(size // max(1, x[a]), x[a]) for a in axes)
-    return 8 + links + (_states(x, axes, itemsize) if len(axes) > 1 else 0)
-
-
-def _prox1d_workspace(shapes: Sequence[tuple[int, ...]], *, axis: int, solver: Any, **_) -> int:
-    """An upper bound of prox_workspace in cuda/prox1d/prox1d.cu, whatever kernel it picks."""
-    x = shapes[0]
-    n, signals = x[axis], math.prod(x[axis + 1 :])
-    method = type(solver).__name__
-    if method == "ProjectedNewton":
-        return 8 + (signals * 26 * n if n > 1024 else 0)
-    if method == "Direct" and solver.kernel == "taut_string":
-        return 8 + (signals * n if n > 256 else 0)
-    if n <= 1024:
-        return 8
-    grid = n + 256 + 160 * ((n + 2047) // 2048) if n >= 32768 else 0
-    return 8 + signals * (9 * n + grid)
-
-
-def _dykstra_workspace(
-    shapes: Sequence[tuple[int, ...]], *, axes: tuple[int, ...], itemsize: int, inner: Any, **_
-) -> int:
-    """What the 1D kernels need, states, weights of an axis and a flag (cuda/dykstra/dykstra.cu)."""
-    x, lead, size = shapes[0], min(axes), max(itemsize, 4)
-    newton = type(inner).__name__ == "ProjectedNewton"
-    if not newton and _in_shared_memory(x, axes, 10):
-        return 8
-    per_axis = [math.prod(x[lead:a]) * _prox1d_workspace([x], axis=a, solver=inner) for a in axes]
-    weights = math.prod(x[lead:]) * size
-    return 17 + max(per_axis) + _states(x, axes, itemsize) + weights
-
-
-def _components_workspace(
-    shapes: Sequence[tuple[int, ...]],
-    *,
-    axes: tuple[int, ...],
-    edge: tuple[bool, ...] | None = None,
-    **_,
-) -> int:
-    """A sum of 24 bytes per sample and per summed signal, and labels (cuda/components)."""
-    x = shapes[1]
-    size = math.prod(x[min(axes) :])
-    summed = [a for a, per_edge in zip(axes, edge or ()) if not per_edge and x[a] > 1]
-    return 8 + 28 * size + 24 * max((size // x[a] for a in summed), default=0)
-
-
-WORKSPACES: dict[str, Callable[..., int]] = {
-    "jaxtv_prox1d": _prox1d_workspace,
-    "jaxtv_prox1d_info": _prox1d_workspace,
-    "jaxtv_segment_jvp": _segment_workspace,
-    "jaxtv_segment_vjp": _segment_workspace,
-    "jaxtv_dykstra": _dykstra_workspace,
-    "jaxtv_dykstra_with_codes": _dykstra_workspace,
-    "jaxtv_dykstra_jvp": _dykstra_derivative_workspace,
-    "jaxtv_dykstra_vjp": _dykstra_derivative_workspace,
-    "jaxtv_components_jvp": _components_workspace,
-    "jaxtv_components_vjp": _components_workspace,
-}
 
 
 def _missing_cuda(target: str) -> RuntimeError:
@@ -210,19 +105,43 @@ def native_lowering(
         if not on_cuda and any(is_half(a.dtype) for a in ctx.avals_in):
             return mlir.lower_fun(in_float32, multiple_results=True)(ctx, *args, **params)
         batch, results = num_batch_dims(**params), len(ctx.avals_out)
-        if on_cuda and target in WORKSPACES:
-            ctx = _with_workspace(ctx, target, batch, params)
+        if on_cuda:
+            scratch_bytes = _native.SCRATCH_BYTES["emulated" if emulated else "cuda"]
+            method = int(attributes(**params).get("method", 0))
+            ctx = _with_scratch(ctx, target, scratch_bytes, batch, method, **params)
         lower = jax.ffi.ffi_lowering(emulated or target, extra_attributes=_sharding(ctx, batch))
         return lower(ctx, *args, **attributes(**params))[:results]
 
     return rule
 
 
-def _with_workspace(ctx, target: str, batch: int, params: dict[str, Any]):
-    """The context of a call with one more result: the scratch of its CUDA kernels."""
-    shapes, y = [aval.shape for aval in ctx.avals_in], ctx.avals_out[0]
-    size = WORKSPACES[target](shapes, itemsize=y.dtype.itemsize, **params)
-    scratch = y.update(shape=(*shapes[0][:batch], size), dtype=np.dtype("uint8"))
+def _with_scratch(
+    ctx,
+    target: str,
+    scratch_bytes: Callable[..., int],
+    batch: int,
+    method: int,
+    *,
+    axis: int | None = None,
+    axes: Sequence[int] = (),
+    edge: Sequence[bool] = (),
+    **_,
+):
+    """The context of a call with one more result: the scratch of its CUDA kernels.
+
+    The kernels do not allocate. Their scratch is an array of uint8 of shape [batch dims..., bytes],
+    whose size C++ tells (cuda/scratch.hpp). The first result has the shape of the samples.
+    """
+    y = ctx.avals_out[0]
+    shape = y.shape[batch:]
+    if not all(isinstance(d, int) for d in shape):
+        raise ValueError(
+            f"{target}: got samples of shape {y.shape}. On CUDA only the dimensions before the "
+            "first prox axis may be symbolic: the kernels' scratch follows from the others."
+        )
+    core_axes = [a - batch for a in ((axis,) if axis is not None else axes)]
+    size = scratch_bytes(target, list(shape), core_axes, y.dtype.itemsize, method, list(edge))
+    scratch = y.update(shape=(*y.shape[:batch], size), dtype=np.dtype("uint8"))
     return ctx.replace(avals_out=[*ctx.avals_out, scratch])
 
 

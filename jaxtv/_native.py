@@ -7,6 +7,7 @@ import importlib.util
 import os
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -84,10 +85,16 @@ _cpu = _load_cpu()
 check_api_version("jaxtv._cpu", tuple(_cpu.ffi_api_version), runtime_api_version())
 REGISTERED = {"cpu": _register(_cpu, "cpu")}
 
+# Kernels that need scratch -> the function that tells its bytes per batch element:
+# (target, shape of a batch element, its prox axes, bytes of a sample, method of the 1D solver,
+# which cotangents of the weights are per edge). "cuda", and "emulated" in tests without a GPU.
+SCRATCH_BYTES: dict[str, Callable[..., int]] = {}
+
 _cuda = _load_cuda()
 if _cuda is not None:
     check_api_version("jaxtv._cuda", tuple(_cuda.ffi_api_version), runtime_api_version())
     REGISTERED["cuda"] = _register(_cuda, "CUDA")
+    SCRATCH_BYTES["cuda"] = _cuda.scratch_bytes
 
 
 def status() -> dict[str, dict[str, Any]]:

@@ -25,7 +25,7 @@ PATTERN = re.compile(
 )
 # Registers that docs/gpu.md's occupancy needs and __launch_bounds__ does not ask for, by the start
 # of the name: 32 warps of the derivative of the 1D prox on a multiprocessor.
-LIMITS = {"apply<float, false": 64}
+LIMITS = {"segment_means<float, false": 64}
 
 
 class Kernel(NamedTuple):

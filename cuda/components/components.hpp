@@ -1,20 +1,20 @@
 // Means over the connected components of a solution on a grid: the Jacobian of the converged N-D
-// prox and its transpose on a stream. Plain C++.
+// prox and its transpose on a stream. Plain C++. Scratch: components_scratch in scratch.hpp.
 #pragma once
 
+#include "jaxtv/edge_code.hpp"
 #include "shape.hpp"
 
 namespace jaxtv::cuda {
 
 // `batch` arrays of `size` samples. Their samples are joined along the axes only, so whatever lies
-// between the axes is more batch. Masks have 2 bits per sample and axis (segments.hpp), 4 axes to a
-// plane.
+// between the axes is more batch. Edge codes (jaxtv/edge_code.hpp) hold four axes in a byte.
 struct Grid {
   std::int64_t batch, size;
   int axes;
-  Shape along[kMaxAxes];  // one array, in sweep order
+  Shape shapes[kMaxAxes];  // of one array along each axis, in sweep order
 
-  std::int64_t planes() const { return (axes + 3) / 4; }
+  std::int64_t bytes_per_sample() const { return code_bytes(axes); }  // of codes
 };
 
 // The weights' tangents or cotangents: n - 1 per signal, or 1.
@@ -24,17 +24,24 @@ struct GridWeights {
   bool per_edge[kMaxAxes];
 };
 
-// Scratch in bytes; per_edge: of the adjoint, null for the tangent. jaxtv/_lowering.py has as much.
-std::int64_t components_workspace(const Grid& grid, const bool* per_edge);
+// Scratch of a sample: the sum over its component, and its label. And of a signal: a sum.
+constexpr int kComponentSumBytes = 24, kLabelBytes = 4;
+
+constexpr std::int64_t kMostSamples = 2147483647;  // that are done at once
+// Arrays that are done at once.
+inline std::int64_t arrays_at_once(const Grid& grid) {
+  return grid.size == 0 ? grid.batch : min_of(grid.batch, kMostSamples / grid.size);
+}
 
 // ty = P(tx - sum_a D_a^T(s_a tw_a)).
-template <class D>
-Status components_push(cudaStream_t stream, const Grid& grid, const std::uint8_t* masks,
-                       const D* tx, const GridWeights<const Compute<D>>& tw, D* ty,
-                       void* workspace);
+template <class Sample>
+Status components_jvp(cudaStream_t stream, const Grid& grid, const std::uint8_t* codes,
+                      const Sample* tx, const GridWeights<const Compute<Sample>>& tw, Sample* ty,
+                      void* scratch);
 // gx = P g, gw_a = -s_a D_a P g, summed over a signal unless per edge.
-template <class D>
-Status components_pull(cudaStream_t stream, const Grid& grid, const std::uint8_t* masks, const D* g,
-                       D* gx, const GridWeights<Compute<D>>& gw, void* workspace);
+template <class Sample>
+Status components_vjp(cudaStream_t stream, const Grid& grid, const std::uint8_t* codes,
+                      const Sample* g, Sample* gx, const GridWeights<Compute<Sample>>& gw,
+                      void* scratch);
 
 }  // namespace jaxtv::cuda

@@ -1,8 +1,13 @@
 // Decomposition of long signals by the whole device: the steps of parallel_decomposition.cuh as one
 // kernel each, with scans over the tiles of a signal between them. Launches depend on n only: some
-// rounds, whose kernels return at once when no region is left to split. They leave many regions or
+// passes, whose kernels return at once when no region is left to cut. They leave many regions or
 // short ones; a thread or a block each goes on with those that are not finished (by binary
-// splitting, as ramps do, the rounds make enough of them to fill a device).
+// splitting, as ramps do, the passes make enough of them to fill a device).
+//
+// In all grid_* kernels but the scans a block owns a tile of a signal, kTile neighbouring samples,
+// and a thread kThreadSamples of these. In the scans (grid_scan, grid_scan_bounds) and in
+// grid_finish_ties a block owns a signal. Each kernel says what it reads and writes.
+#include "block/launch.cuh"
 #include "half.cuh"
 #include "prox1d/kernels.hpp"
 #include "prox1d/parallel_decomposition.cuh"
@@ -11,486 +16,524 @@
 namespace jaxtv::cuda {
 namespace {
 
-constexpr int kThreads = 256, kEach = 16, kTile = kThreads * kEach;
-constexpr int kRounds = 8, kTieRounds = 2;  // at most
-constexpr int kScanThreads = 1024;
+using Policy = tuning::GridDecomposition;
+constexpr int kThreads = Policy::kBlockThreads, kTile = kThreads * Policy::kThreadSamples;
+constexpr int kMostPasses = Policy::kMostPasses, kMostTiePasses = Policy::kMostTiePasses;
+constexpr int kScanThreads = Policy::kScanThreads;
 
-// Of one signal: whether round i has work.
-struct State {
-  Bounds bounds;
-  int split[kRounds + 1], joined[kTieRounds + 1];
-};
-
-constexpr int kNew = 4;
-JAXTV_DEVICE bool is_new_mark(int mark) { return mark > 1; }
-JAXTV_DEVICE int sign_of_mark(int mark) { return is_new_mark(mark) ? mark - kNew : mark; }
-
-// The first thread that has found something, and on which sides.
-struct Found {
-  int thread = kThreads, left = 0, right = 0;
-  template <class F>
-  JAXTV_DEVICE Found each(F f) const {
-    return {f(thread), f(left), f(right)};
-  }
-};
-JAXTV_DEVICE Found join(const Found& a, const Found& b) { return a.thread <= b.thread ? a : b; }
-
-// What flows into a tile, or first what it contributes.
-struct Link {
-  Run run;
-  Last last;
-  Clamp clamp;
-  Label label;
-  Bounds bounds;
-  int left;  // the cut before the tile, while others change it
-};
-
-template <class D>
-struct Job {
-  Shape s;
-  Prox<D> op;
-  std::int64_t tiles;  // per signal
-  double* c;
-  State* states;
-  Link* links;
-  signed char *sign, *mark;  // mark: cuts after the last round, kNew added to the new ones
-};
-
-constexpr std::int64_t tiles_of(std::int64_t n) { return (n + kTile - 1) / kTile; }
-
-// By binary splitting regions are not longer than a tile then.
-constexpr int rounds_of(std::int64_t n) {
-  int rounds = 2;
-  while (rounds < kRounds && (std::int64_t(1) << (rounds - 1)) < tiles_of(n)) ++rounds;
-  return rounds;
-}
-
-using G = Group<kThreads / kWarp>;
+using Group = ThreadGroup<kThreads / kWarp>;
 using Index = std::int64_t;
 
-// Where a block works, and its thread's samples.
-template <class D>
-struct Work {
-  Chain<Index, const D*, const Compute<D>*, signed char*, double*> d;
-  D* y;
-  State* state;
-  Link* link;
-  Index first;  // of the tile
-  Range<Index> r;
-  JAXTV_DEVICE Work(const Job<D>& job, std::int64_t index) {
-    const Shape& s = job.s;
-    const std::int64_t signal = index / job.tiles, tile = index - signal * job.tiles;
-    const std::int64_t outer = signal / s.inner, inner = signal - outer * s.inner;
-    const std::int64_t at = outer * s.n * s.inner + inner;
-    const bool edge = job.op.per_edge;
-    d = {s.n,
-         job.op.x + at,
-         s.inner,
-         edge ? job.op.w + outer * (s.n - 1) * s.inner + inner : job.op.w + signal,
-         edge ? s.inner : 0,
-         job.sign + signal * s.n,
-         job.c + signal * s.n,
-         1.0};
-    y = job.op.y + at;
-    state = job.states + signal;
-    link = job.links + index;
-    first = tile * kTile;
-    r.begin = min_of(first + Index(threadIdx.x) * kEach, s.n);
-    r.end = min_of(r.begin + kEach, s.n);
-  }
-  JAXTV_DEVICE bool some() const { return r.begin < r.end; }
-  // The cut before the range.
-  JAXTV_DEVICE int left() const {
-    if (!some() || r.begin == 0) return 0;
-    return threadIdx.x == 0 ? link->left : d.cut(r.begin - 1);
-  }
-  JAXTV_DEVICE bool starts(Index i) const {
-    return i == 0 || (i == r.begin ? left() : d.cut(i - 1)) != 0;
-  }
-  JAXTV_DEVICE void scale_down() {
-    if (sizeof(Compute<D>) == 8 && state->bounds.scale() >= kSolverLimit) d.factor = kSolverScale;
-  }
-  JAXTV_DEVICE double scale() const { return state->bounds.scale() * d.factor; }
+// Of one signal: whether a pass of the decomposition, or of joining ties, has work.
+struct SignalProgress {
+  SampleBounds bounds;
+  int has_cut[kMostPasses + 1], has_joined[kMostTiePasses + 1];  // by the pass before
 };
 
-enum class Flags { kNone, kSplit, kJoined };
-JAXTV_DEVICE bool has_work(const State& s, Flags flags, int round) {
-  if (flags == Flags::kNone) return true;
-  return flags == Flags::kSplit ? s.split[round] : s.joined[round];
+// Of one tile. First what the tile contributes; a scan replaces it by what lies before the tile, in
+// the scan's direction.
+struct TileSummary {
+  RegionSum sum;
+  LastRegion last;
+  Clamp messages;
+  Label label;
+  SampleBounds bounds;
+  int left_cut;  // the cut before the tile, while others change it
+};
+static_assert(sizeof(SignalProgress) == kSignalProgressBytes);
+static_assert(sizeof(TileSummary) == kTileSummaryBytes);
+static_assert(kTile == kGridTile);
+
+template <class Sample>
+struct Job {
+  Shape shape;
+  Prox<Sample> op;
+  std::int64_t tiles;  // of a signal
+  double* region_values;
+  SignalProgress* progress;
+  TileSummary* summaries;
+  signed char* cuts;
+  signed char* marks;  // the cuts after the last pass, with kNewMark added to the new ones
+};
+
+constexpr int kNewMark = 4;
+JAXTV_DEVICE bool is_new_mark(int mark) { return mark > 1; }
+JAXTV_DEVICE int cut_of_mark(int mark) { return is_new_mark(mark) ? mark - kNewMark : mark; }
+
+// After so many passes by binary splitting, regions are not longer than a tile.
+constexpr int passes_of(std::int64_t n) {
+  int passes = 2;
+  while (passes < kMostPasses && (std::int64_t(1) << (passes - 1)) < grid_tiles(n)) ++passes;
+  return passes;
 }
 
-// Calls f(work) for every tile of the signals that have work.
-template <class D, class F>
-JAXTV_DEVICE void for_tiles(const Job<D>& job, Flags flags, int round, F f) {
-  const std::int64_t count = job.s.signals() * job.tiles;
+// The tile that a block works on, and its thread's samples.
+template <class Sample>
+struct TileOfSignal {
+  SignalState<Index, const Sample*, const Compute<Sample>*, signed char*, double*> signal;
+  Sample* y;
+  SignalProgress* progress;
+  TileSummary* summary;
+  Index first;  // sample of the tile
+  SampleRange<Index> range;
+
+  JAXTV_DEVICE TileOfSignal(const Job<Sample>& job, std::int64_t index) {
+    const Shape& shape = job.shape;
+    const std::int64_t number = index / job.tiles, tile = index - number * job.tiles;
+    const std::int64_t outer = number / shape.inner, inner = number - outer * shape.inner;
+    const std::int64_t offset = outer * shape.n * shape.inner + inner;
+    const bool per_edge = job.op.per_edge;
+    signal = {shape.n,
+              job.op.x + offset,
+              shape.inner,
+              per_edge ? job.op.w + outer * (shape.n - 1) * shape.inner + inner : job.op.w + number,
+              per_edge ? shape.inner : 0,
+              job.cuts + number * shape.n,
+              job.region_values + number * shape.n,
+              1.0};
+    y = job.op.y + offset;
+    progress = job.progress + number;
+    summary = job.summaries + index;
+    first = tile * kTile;
+    range.begin = min_of(first + Index(threadIdx.x) * Policy::kThreadSamples, shape.n);
+    range.end = min_of(range.begin + Policy::kThreadSamples, shape.n);
+  }
+  JAXTV_DEVICE bool has_samples() const { return range.begin < range.end; }
+  // The cut before the range.
+  JAXTV_DEVICE int left_cut() const {
+    if (!has_samples() || range.begin == 0) return 0;
+    return threadIdx.x == 0 ? summary->left_cut : signal.cut(range.begin - 1);
+  }
+  JAXTV_DEVICE bool starts(Index i) const {
+    return i == 0 || (i == range.begin ? left_cut() : signal.cut(i - 1)) != 0;
+  }
+  JAXTV_DEVICE void scale_down() {
+    if (sizeof(Compute<Sample>) == 8 && progress->bounds.scale() >= kSolverLimit)
+      signal.factor = kSolverScale;
+  }
+  JAXTV_DEVICE double scale() const { return progress->bounds.scale() * signal.factor; }
+};
+
+// What a launch is about: all signals, or those that the pass before has cut, or joined.
+enum class Wanted { kAll, kCut, kJoined };
+JAXTV_DEVICE bool has_work(const SignalProgress& progress, Wanted wanted, int pass) {
+  if (wanted == Wanted::kAll) return true;
+  return wanted == Wanted::kCut ? progress.has_cut[pass] : progress.has_joined[pass];
+}
+
+// Calls f(tile) for every tile of the signals that have work.
+template <class Sample, class F>
+JAXTV_DEVICE void for_tiles(const Job<Sample>& job, Wanted wanted, int pass, F f) {
+  const std::int64_t count = job.shape.signals() * job.tiles;
   for (std::int64_t i = blockIdx.x; i < count; i += gridDim.x) {
-    Work<D> work(job, i);
-    if (!has_work(*work.state, flags, round)) continue;
-    work.scale_down();
-    f(work);
+    TileOfSignal<Sample> tile(job, i);
+    if (!has_work(*tile.progress, wanted, pass)) continue;
+    tile.scale_down();
+    f(tile);
     __syncthreads();
   }
-}
-
-// The join of what all threads have, in thread 0.
-template <bool kReverse, class V>
-JAXTV_DEVICE V total_of(const V& mine) {
-  V total;
-  G::scan<kReverse>(Arena{}, mine, total);
-  return total;
 }
 
 // ---- one kernel per step ----
 
-template <class D>
-__global__ void __launch_bounds__(kThreads) g_bounds(Job<D> job) {
-  const std::int64_t count = job.s.signals() * job.tiles;
+// Reads samples and weights. Writes the first cuts, and the bounds of every tile.
+template <class Sample>
+__global__ void __launch_bounds__(kThreads) grid_bounds(Job<Sample> job) {
+  const std::int64_t count = job.shape.signals() * job.tiles;
   for (std::int64_t i = blockIdx.x; i < count; i += gridDim.x) {
-    const Work<D> work(job, i);
-    start_cuts(work.d, work.r);
-    const Bounds b = total_of<false>(bounds<Compute<D>>(work.d, work.r));
-    if (threadIdx.x == 0) work.link->bounds = b;
+    const TileOfSignal<Sample> tile(job, i);
+    initialise_cuts(tile.signal, tile.range);
+    const SampleBounds b = Group::total<false>(bounds_of<Compute<Sample>>(tile.signal, tile.range));
+    if (threadIdx.x == 0) tile.summary->bounds = b;
     __syncthreads();
   }
 }
 
-// Scans one member of the links of each signal. One block per signal.
-template <bool kReverse, class V, class D>
-JAXTV_DEVICE V scan_links(const Job<D>& job, std::int64_t signal, V Link::* member) {
-  Link* link = job.links + signal * job.tiles;
+// Scans one member of the summaries of a signal by the threads of a block; returns the join of all.
+template <bool kReverse, class V, class Sample>
+JAXTV_DEVICE V scan_summaries(const Job<Sample>& job, std::int64_t signal,
+                              V TileSummary::* member) {
+  TileSummary* summaries = job.summaries + signal * job.tiles;
   const std::int64_t each = (job.tiles + blockDim.x - 1) / blockDim.x;
   const std::int64_t begin = min_of(threadIdx.x * each, job.tiles);
   const std::int64_t end = min_of(begin + each, job.tiles);
   const auto at = [&](std::int64_t k) -> V& {
-    return link[kReverse ? begin + (end - 1 - k) : k].*member;
+    return summaries[kReverse ? begin + (end - 1 - k) : k].*member;
   };
-  V sum{}, total;
-  for (std::int64_t k = begin; k < end; ++k) sum = join(sum, V(at(k)));
-  sum = Group<kScanThreads / kWarp>::scan<kReverse>(Arena{}, sum, total);
+  V before{}, total;
+  for (std::int64_t k = begin; k < end; ++k) before = join(before, V(at(k)));
+  before = ThreadGroup<kScanThreads / kWarp>::template scan<kReverse>(Arena{}, before, total);
   for (std::int64_t k = begin; k < end; ++k) {
     const V own = at(k);
-    at(k) = sum;
-    sum = join(sum, own);
+    at(k) = before;
+    before = join(before, own);
   }
   return total;
 }
 
-template <class D>
-__global__ void __launch_bounds__(kScanThreads) g_scan_bounds(Job<D> job) {
-  for (std::int64_t signal = blockIdx.x; signal < job.s.signals(); signal += gridDim.x) {
-    const Bounds b = scan_links<false>(job, signal, &Link::bounds);
+// Reads the bounds of all tiles. Writes those of the signal, and that the first pass has work.
+template <class Sample>
+__global__ void __launch_bounds__(kScanThreads) grid_scan_bounds(Job<Sample> job) {
+  for (std::int64_t signal = blockIdx.x; signal < job.shape.signals(); signal += gridDim.x) {
+    const SampleBounds b = scan_summaries<false>(job, signal, &TileSummary::bounds);
     if (threadIdx.x == 0) {
-      State& state = job.states[signal];
-      state.bounds = b;
-      for (int i = 0; i <= kRounds; ++i) state.split[i] = i == 0 && !b.bad;
-      for (int i = 0; i <= kTieRounds; ++i) state.joined[i] = i == 0 && !b.bad;
+      SignalProgress& progress = job.progress[signal];
+      progress.bounds = b;
+      for (int i = 0; i <= kMostPasses; ++i) progress.has_cut[i] = i == 0 && !b.invalid;
+      for (int i = 0; i <= kMostTiePasses; ++i) progress.has_joined[i] = i == 0 && !b.invalid;
     }
     __syncthreads();
   }
 }
 
-// Which member of a link a scan is about (nvcc takes no pointer to member as a kernel's argument).
-JAXTV_DEVICE auto member_of(const Run&) { return &Link::run; }
-JAXTV_DEVICE auto member_of(const Last&) { return &Link::last; }
-JAXTV_DEVICE auto member_of(const Clamp&) { return &Link::clamp; }
-JAXTV_DEVICE auto member_of(const Label&) { return &Link::label; }
+// Which member of a summary a scan is about (nvcc takes no pointer to member as a kernel's
+// argument).
+JAXTV_DEVICE auto member_of(const RegionSum&) { return &TileSummary::sum; }
+JAXTV_DEVICE auto member_of(const LastRegion&) { return &TileSummary::last; }
+JAXTV_DEVICE auto member_of(const Clamp&) { return &TileSummary::messages; }
+JAXTV_DEVICE auto member_of(const Label&) { return &TileSummary::label; }
 
-template <class D, class V, bool kReverse>
-__global__ void __launch_bounds__(kScanThreads) g_scan(Job<D> job, Flags flags, int round) {
-  for (std::int64_t signal = blockIdx.x; signal < job.s.signals(); signal += gridDim.x) {
-    if (!has_work(job.states[signal], flags, round)) continue;
-    scan_links<kReverse>(job, signal, member_of(V{}));
+// Reads and writes one member of the summaries of each signal.
+template <class Sample, class V, bool kReverse>
+__global__ void __launch_bounds__(kScanThreads)
+    grid_scan(Job<Sample> job, Wanted wanted, int pass) {
+  for (std::int64_t signal = blockIdx.x; signal < job.shape.signals(); signal += gridDim.x) {
+    if (!has_work(job.progress[signal], wanted, pass)) continue;
+    scan_summaries<kReverse>(job, signal, member_of(V{}));
     __syncthreads();
   }
 }
 
-template <class D>
-__global__ void __launch_bounds__(kThreads) g_sums(Job<D> job, Flags flags, int round) {
-  for_tiles(job, flags, round, [&](Work<D>& work) {
-    const Run run = total_of<true>(sums(work.d, work.r));
-    if (threadIdx.x == 0) work.link->run = run;
+// Reads samples and cuts. Writes the sum of the region at the left end of every tile.
+template <class Sample>
+__global__ void __launch_bounds__(kThreads) grid_sums(Job<Sample> job, Wanted wanted, int pass) {
+  for_tiles(job, wanted, pass, [&](TileOfSignal<Sample>& tile) {
+    const RegionSum sum = Group::total<true>(region_sum_of(tile.signal, tile.range));
+    if (threadIdx.x == 0) tile.summary->sum = sum;
   });
 }
 
-template <class D, class R>
-__global__ void __launch_bounds__(kThreads) g_means(Job<D> job, Flags flags, int round) {
-  for_tiles(job, flags, round, [&](Work<D>& work) {
-    Means<R, Index, decltype(work.d)> means(work.d, work.r);
+// Reads samples, cuts and scanned sums. Writes the values of all regions, rounded to Value, and the
+// last one of every tile.
+template <class Sample, class Value>
+__global__ void __launch_bounds__(kThreads) grid_means(Job<Sample> job, Wanted wanted, int pass) {
+  for_tiles(job, wanted, pass, [&](TileOfSignal<Sample>& tile) {
+    RegionMeans<Value, Index, decltype(tile.signal)> means(tile.signal, tile.range);
     means.add_all();
-    const Run in = G::scan<true>(Arena{}, means.begin());
-    const Last last = total_of<false>(means.end(join(work.link->run, in)));
+    const RegionSum right = Group::scan<true>(Arena{}, means.begin());
+    const LastRegion last = Group::total<false>(means.end(join(tile.summary->sum, right)));
     if (threadIdx.x != 0) return;
-    work.link->last = last;
-    work.link->left = work.r.begin > 0 ? work.d.cut(work.r.begin - 1) : 0;
+    tile.summary->last = last;
+    tile.summary->left_cut = tile.range.begin > 0 ? tile.signal.cut(tile.range.begin - 1) : 0;
   });
 }
 
-// c that comes in from the left: the last region that starts in the tile before the thread, or
-// before the tile.
-template <class D>
-JAXTV_DEVICE double left_value(const Work<D>& work) {
-  Last last;
-  for (Index i = work.r.end - 1; i >= work.r.begin && !last.has; --i)
-    if (work.starts(i)) last = {work.d.c[i], 1};
-  const Last in = G::scan<false>(Arena{}, last);
-  return join(Last(work.link->last), in).c;
+// The value that comes in from the left: of the last region that starts in the tile before the
+// thread, or before the tile.
+template <class Sample>
+JAXTV_DEVICE double left_value(const TileOfSignal<Sample>& tile) {
+  LastRegion last;
+  for (Index i = tile.range.end - 1; i >= tile.range.begin && !last.found; --i)
+    if (tile.starts(i)) last = {tile.signal.region_values[i], 1};
+  const LastRegion before = Group::scan<false>(Arena{}, last);
+  return join(LastRegion(tile.summary->last), before).value;
 }
 
-template <class D>
-__global__ void __launch_bounds__(kThreads) g_compose(Job<D> job, Flags flags, int round) {
-  for_tiles(job, flags, round, [&](Work<D>& work) {
-    const Clamp f = total_of<false>(compose(work.d, work.r, left_value(work), work.left()));
-    if (threadIdx.x == 0) work.link->clamp = f;
+// Reads samples, cuts and values. Writes the messages of every tile as a function.
+template <class Sample>
+__global__ void __launch_bounds__(kThreads)
+    grid_messages(Job<Sample> job, Wanted wanted, int pass) {
+  for_tiles(job, wanted, pass, [&](TileOfSignal<Sample>& tile) {
+    const Clamp messages = Group::total<false>(
+        compose_messages(tile.signal, tile.range, left_value(tile), tile.left_cut()));
+    if (threadIdx.x == 0) tile.summary->messages = messages;
   });
 }
 
-template <class D>
-__global__ void __launch_bounds__(kThreads) g_labels(Job<D> job, Flags flags, int round) {
-  for_tiles(job, flags, round, [&](Work<D>& work) {
-    const double c = left_value(work);
-    const int left = work.left();
-    Clamp in = G::scan<false>(Arena{}, compose(work.d, work.r, c, left));
-    in = join(Clamp(work.link->clamp), in);
+// Reads samples, cuts, values and scanned messages. Writes the labels on top of the cuts, and the
+// first label of every tile.
+template <class Sample>
+__global__ void __launch_bounds__(kThreads) grid_labels(Job<Sample> job, Wanted wanted, int pass) {
+  for_tiles(job, wanted, pass, [&](TileOfSignal<Sample>& tile) {
+    const double value = left_value(tile);
+    const int left = tile.left_cut();
+    Clamp before =
+        Group::scan<false>(Arena{}, compose_messages(tile.signal, tile.range, value, left));
+    before = join(Clamp(tile.summary->messages), before);
     __syncthreads();
-    const Label label = total_of<true>(labels(work.d, work.r, c, left, in.lo));
-    if (threadIdx.x == 0) work.link->label = label;
+    const Label label =
+        Group::total<true>(label_samples(tile.signal, tile.range, value, left, before.low));
+    if (threadIdx.x == 0) tile.summary->label = label;
   });
 }
 
-// Also the sums of the next round.
-template <class D>
-__global__ void __launch_bounds__(kThreads) g_fill(Job<D> job, int round, bool last) {
-  for_tiles(job, Flags::kSplit, round, [&](Work<D>& work) {
+// Reads cuts with labels, scanned labels, and samples. Writes the cuts of this pass, after the last
+// pass also the marks, and the sums that the next pass needs.
+template <class Sample>
+__global__ void __launch_bounds__(kThreads) grid_cut(Job<Sample> job, int pass, bool last_pass) {
+  for_tiles(job, Wanted::kCut, pass, [&](TileOfSignal<Sample>& tile) {
     Label first;
-    for (Index i = work.r.end - 1; i >= work.r.begin; --i) {
-      const int code = (int(work.d.sign[i]) + 1) >> 2;
+    for (Index i = tile.range.end - 1; i >= tile.range.begin; --i) {
+      const int code = (int(tile.signal.cuts[i]) + 1) >> 2;
       if (code != kCopyRight) first.code = code;
     }
-    Label z = G::scan<true>(Arena{}, first);
-    z = join(Label(work.link->label), z);
-    signed char* mark = job.mark + (work.d.sign - job.sign);
-    Run run = no_run(work.d, work.r);
-    const bool cut = fill(work.d, work.r, z.code, [&](Index i, int cut, bool is_new) {
-      if (last) mark[i] = static_cast<signed char>(is_new ? cut + kNew : cut);
-      extend(work.d, i, cut, run);
-    });
-    if (cut) work.state->split[round + 1] = 1;
-    run = total_of<true>(run);
-    if (threadIdx.x == 0) work.link->run = run;
+    Label right = Group::scan<true>(Arena{}, first);
+    right = join(Label(tile.summary->label), right);
+    signed char* marks = job.marks + (tile.signal.cuts - job.cuts);
+    RegionSum sum = empty_region_sum(tile.signal, tile.range);
+    const auto note = [&](Index i, int cut, bool is_new) {
+      if (last_pass) marks[i] = static_cast<signed char>(is_new ? cut + kNewMark : cut);
+      extend(tile.signal, i, cut, sum);
+    };
+    if (cut_between_labels(tile.signal, tile.range, right.code, note))
+      tile.progress->has_cut[pass + 1] = 1;
+    sum = Group::total<true>(sum);
+    if (threadIdx.x == 0) tile.summary->sum = sum;
   });
 }
 
-// ---- the regions that the last round made ----
+// ---- the regions that the last pass made ----
 // A region belongs to the new cut at its left end, or else to that at its right end. Short ones are
 // finished by a thread each, then the others by a block each.
 
-constexpr int kShort = 64;
-constexpr Index kFar = -2;
+constexpr Index kTooFar = -2;
 
 // The first edge from e on, in steps of `direction`, that has a mark; -1 or n - 1 when none has;
-// kFar when more than kShort edges have none.
-template <class D>
-JAXTV_DEVICE Index near_mark(const D& d, const signed char* mark, Index e, int direction) {
-  for (int k = 0; k < kShort; ++k, e += direction)
-    if (e < 0 || e + 1 >= d.n || mark[e] != 0) return e;
-  return kFar;
+// kTooFar when more than kLongestForThread edges have none.
+template <class Signal>
+JAXTV_DEVICE Index near_mark(const Signal& signal, const signed char* marks, Index e,
+                             int direction) {
+  for (int k = 0; k < Policy::kLongestForThread; ++k, e += direction)
+    if (e < 0 || e + 1 >= signal.n || marks[e] != 0) return e;
+  return kTooFar;
 }
 
-template <class D>
-__global__ void __launch_bounds__(kThreads) g_finish_short(Job<D> job, int rounds) {
-  for_tiles(job, Flags::kSplit, rounds, [&](Work<D>& work) {
-    const auto& d = work.d;
-    const signed char* mark = job.mark + (d.sign - job.sign);
-    const auto finish = [&](Index a, Index b) {
-      refine(a, b + 1, d.n, Samples{d}, Bars{d}, d.sign);
+// Reads marks, samples and cuts. Writes the cuts in short regions, a thread each.
+template <class Sample>
+__global__ void __launch_bounds__(kThreads) grid_finish_short(Job<Sample> job, int passes) {
+  for_tiles(job, Wanted::kCut, passes, [&](TileOfSignal<Sample>& tile) {
+    const auto& signal = tile.signal;
+    const signed char* marks = job.marks + (signal.cuts - job.cuts);
+    const auto finish = [&](Index first, Index last) {
+      refine(first, last + 1, signal.n, SampleAccessor{signal}, WeightAccessor{signal},
+             signal.cuts);
     };
-    for (Index e = work.r.begin; e < work.r.end; ++e) {
-      if (!is_new_mark(mark[e])) continue;
-      const Index right = near_mark(d, mark, e + 1, 1), left = near_mark(d, mark, e - 1, -1);
-      if (right != kFar) finish(e + 1, right);
-      if (left != kFar && (left < 0 || !is_new_mark(mark[left]))) finish(left + 1, e);
+    for (Index e = tile.range.begin; e < tile.range.end; ++e) {
+      if (!is_new_mark(marks[e])) continue;
+      const Index right = near_mark(signal, marks, e + 1, 1);
+      const Index left = near_mark(signal, marks, e - 1, -1);
+      if (right != kTooFar) finish(e + 1, right);
+      if (left != kTooFar && (left < 0 || !is_new_mark(marks[left]))) finish(left + 1, e);
     }
   });
 }
 
-// A signal of which a block owns the samples from `first` on: others may change the cut before.
-template <class D>
-struct Owned : D {
+// A signal of which a block finishes the samples from `first` on: others may change the cut before.
+template <class Signal>
+struct SignalFrom : Signal {
   Index first;
-  int before;
-  JAXTV_DEVICE Owned(const D& d, Index a, int cut) : D(d), first(a), before(cut) {}
-  JAXTV_DEVICE int cut(Index e) const { return e < first ? before : D::cut(e); }
+  int cut_before;
+  JAXTV_DEVICE SignalFrom(const Signal& signal, Index first, int cut_before)
+      : Signal(signal), first(first), cut_before(cut_before) {}
+  JAXTV_DEVICE int cut(Index e) const { return e < first ? cut_before : Signal::cut(e); }
   JAXTV_DEVICE bool starts(Index i) const { return i == 0 || cut(i - 1) != 0; }
 };
 
+// The first thread that has found a cut with a long region, and on which sides.
+struct FirstFound {
+  int thread = kThreads, left = 0, right = 0;
+  template <class F>
+  JAXTV_DEVICE FirstFound each(F f) const {
+    return {f(thread), f(left), f(right)};
+  }
+};
+JAXTV_DEVICE FirstFound join(const FirstFound& a, const FirstFound& b) {
+  return a.thread <= b.thread ? a : b;
+}
+
 // near_mark by a block, however far.
-template <class D>
-JAXTV_DEVICE Index find_mark(const D& d, const signed char* mark, Index e, int direction) {
+template <class Signal>
+JAXTV_DEVICE Index find_mark(const Signal& signal, const signed char* marks, Index e,
+                             int direction) {
   for (;; e += direction * kThreads) {
     const Index mine = e + direction * Index(threadIdx.x);
-    const bool stop = mine < 0 || mine + 1 >= d.n || mark[mine] != 0;
-    Found total;
-    G::scan<false>(Arena{}, stop ? Found{int(threadIdx.x), 0, 0} : Found{}, total);
+    const bool stop = mine < 0 || mine + 1 >= signal.n || marks[mine] != 0;
+    FirstFound total;
+    Group::scan<false>(Arena{}, stop ? FirstFound{int(threadIdx.x), 0, 0} : FirstFound{}, total);
     if (total.thread < kThreads)
-      return min_of(max_of(e + direction * total.thread, Index(-1)), d.n - 1);
+      return min_of(max_of(e + direction * total.thread, Index(-1)), signal.n - 1);
   }
 }
 
-template <class D>
-JAXTV_DEVICE void finish(const D& d, const signed char* mark, Index a, Index b) {
-  const Index each = (b - a + kThreads) / kThreads;
-  const Index begin = min_of(a + Index(threadIdx.x) * each, b + 1);
-  const Range<Index> r{begin, min_of(begin + each, b + 1)};
-  const Owned<D> owned(d, a, a > 0 ? sign_of_mark(mark[a - 1]) : 0);
-  // As many rounds as it takes: the exponent range of the data bounds them.
-  double c = update<double, G>(owned, r);
-  while (split<G>(owned, r, c)) {
+// Finishes the region of the samples first .. last by a block.
+template <class Signal>
+JAXTV_DEVICE void finish_region(const Signal& signal, const signed char* marks, Index first,
+                                Index last) {
+  const Index each = (last - first + kThreads) / kThreads;
+  const Index begin = min_of(first + Index(threadIdx.x) * each, last + 1);
+  const SampleRange<Index> range{begin, min_of(begin + each, last + 1)};
+  const SignalFrom<Signal> region(signal, first, first > 0 ? cut_of_mark(marks[first - 1]) : 0);
+  // As many passes as it takes: the exponent range of the data bounds them.
+  double value = update_means<double, Group>(region, range);
+  while (decomposition_pass<Group>(region, range, value)) {
   }
 }
 
-template <class D>
-__global__ void __launch_bounds__(kThreads) g_finish(Job<D> job, int rounds) {
-  for_tiles(job, Flags::kSplit, rounds, [&](Work<D>& work) {
-    const auto& d = work.d;
-    const signed char* mark = job.mark + (d.sign - job.sign);
-    const Index stop = min_of(work.first + kTile, d.n - 1);
-    for (Index base = work.first; base < stop; base += kThreads) {
+// Reads marks, samples and cuts. Writes the cuts in long regions, a block each.
+template <class Sample>
+__global__ void __launch_bounds__(kThreads) grid_finish_long(Job<Sample> job, int passes) {
+  for_tiles(job, Wanted::kCut, passes, [&](TileOfSignal<Sample>& tile) {
+    const auto& signal = tile.signal;
+    const signed char* marks = job.marks + (signal.cuts - job.cuts);
+    const Index stop = min_of(tile.first + kTile, signal.n - 1);
+    for (Index base = tile.first; base < stop; base += kThreads) {
       const Index mine = base + Index(threadIdx.x);
-      const bool is_new = mine < stop && is_new_mark(mark[mine]);
-      const int right = is_new && near_mark(d, mark, mine + 1, 1) == kFar;
-      const int left = is_new && near_mark(d, mark, mine - 1, -1) == kFar;
+      const bool is_new = mine < stop && is_new_mark(marks[mine]);
+      const int right = is_new && near_mark(signal, marks, mine + 1, 1) == kTooFar;
+      const int left = is_new && near_mark(signal, marks, mine - 1, -1) == kTooFar;
       const int thread = int(threadIdx.x);
       int next = -1;
       for (;;) {  // the cuts with long regions among these edges, one after the other
-        Found total;
-        G::scan<false>(Arena{},
-                       (left | right) != 0 && thread > next ? Found{thread, left, right} : Found{},
-                       total);
+        const bool waiting = (left | right) != 0 && thread > next;
+        FirstFound total;
+        Group::scan<false>(Arena{}, waiting ? FirstFound{thread, left, right} : FirstFound{},
+                           total);
         next = total.thread;
         if (next == kThreads) break;
         const Index e = base + next;
-        if (total.right) finish(d, mark, e + 1, find_mark(d, mark, e + 1, 1));
+        if (total.right) finish_region(signal, marks, e + 1, find_mark(signal, marks, e + 1, 1));
         if (!total.left) continue;
-        const Index end = find_mark(d, mark, e - 1, -1);
-        if (end < 0 || !is_new_mark(mark[end])) finish(d, mark, end + 1, e);
+        const Index end = find_mark(signal, marks, e - 1, -1);
+        if (end < 0 || !is_new_mark(marks[end])) finish_region(signal, marks, end + 1, e);
       }
     }
   });
 }
 
-template <class D>
-__global__ void __launch_bounds__(kThreads) g_fuse(Job<D> job, Flags flags, int round) {
-  for_tiles(job, flags, round, [&](Work<D>& work) {
-    const bool starts = work.some() && work.starts(work.r.begin);
-    const double c = left_value(work);
+// Reads cuts and values. Writes cuts without ties between neighbouring regions.
+template <class Sample>
+__global__ void __launch_bounds__(kThreads)
+    grid_join_ties(Job<Sample> job, Wanted wanted, int pass) {
+  for_tiles(job, wanted, pass, [&](TileOfSignal<Sample>& tile) {
+    const bool starts = tile.has_samples() && tile.starts(tile.range.begin);
+    const double value = left_value(tile);
     __syncthreads();
-    if (fuse(work.d, work.r, c, starts, work.scale())) work.state->joined[round + 1] = 1;
+    if (join_ties_in_range(tile.signal, tile.range, value, starts, tile.scale()))
+      tile.progress->has_joined[pass + 1] = 1;
   });
 }
 
-template <class D>
-__global__ void __launch_bounds__(kScanThreads) g_finish_ties(Job<D> job) {
-  for (std::int64_t signal = blockIdx.x; signal < job.s.signals(); signal += gridDim.x) {
-    Work<D> work(job, signal * job.tiles);
-    if (!work.state->joined[kTieRounds] || threadIdx.x != 0) continue;
-    work.scale_down();
-    while (fuse_ties(work.d.n, Samples{work.d}, Bars{work.d}, work.d.sign, work.scale())) {
+// Reads samples and cuts. Writes cuts without any ties, by one thread per signal that still has
+// some.
+template <class Sample>
+__global__ void __launch_bounds__(kScanThreads) grid_finish_ties(Job<Sample> job) {
+  for (std::int64_t i = blockIdx.x; i < job.shape.signals(); i += gridDim.x) {
+    TileOfSignal<Sample> tile(job, i * job.tiles);
+    if (!tile.progress->has_joined[kMostTiePasses] || threadIdx.x != 0) continue;
+    tile.scale_down();
+    const auto& signal = tile.signal;
+    while (fuse_ties(signal.n, SampleAccessor{signal}, WeightAccessor{signal}, signal.cuts,
+                     tile.scale())) {
     }
   }
 }
 
-template <class D>
-__global__ void __launch_bounds__(kThreads) g_spread(Job<D> job) {
-  for_tiles(job, Flags::kNone, 0, [&](Work<D>& work) {
-    if (work.state->bounds.bad) {
-      for (Index i = work.r.begin; i < work.r.end; ++i)
-        work.y[i * work.d.stride] = kNaN<Compute<D>>;
+// Reads cuts, values and, between weights 0, samples. Writes y; NaN where there is no solution.
+template <class Sample>
+__global__ void __launch_bounds__(kThreads) grid_write(Job<Sample> job) {
+  for_tiles(job, Wanted::kAll, 0, [&](TileOfSignal<Sample>& tile) {
+    if (tile.progress->bounds.invalid) {
+      for (Index i = tile.range.begin; i < tile.range.end; ++i)
+        tile.y[i * tile.signal.stride] = kNaN<Compute<Sample>>;
       return;
     }
-    spread<Compute<D>>(work.d, work.r, left_value(work), work.y);
+    write_solution<Compute<Sample>>(tile.signal, tile.range, left_value(tile), tile.y);
   });
 }
 
 // ---- launching ----
 
-template <class D>
+// Launches kernel after kernel until one goes wrong.
+template <class Sample>
 struct Launcher {
   cudaStream_t stream;
-  Job<D> job;
+  Job<Sample> job;
   Status bad = nullptr;
 
-  template <class K, class... A>
-  void tiles(const char* name, K kernel, A... args) {
+  template <class Kernel, class... Arguments>
+  void for_tiles(const char* name, Kernel kernel, Arguments... arguments) {
     if (!bad)
-      bad = launch(name, kernel, job.s.signals() * job.tiles, kThreads, G::kScratch, stream, job,
-                   args...);
+      bad = launch(name, kernel, job.shape.signals() * job.tiles, kThreads, Group::kScratchBytes,
+                   stream, job, arguments...);
   }
-  template <class K, class... A>
-  void signals(const char* name, K kernel, A... args) {
+  template <class Kernel, class... Arguments>
+  void for_signals(const char* name, Kernel kernel, Arguments... arguments) {
     if (!bad)
-      bad = launch(name, kernel, job.s.signals(), kScanThreads,
-                   Group<kScanThreads / kWarp>::kScratch, stream, job, args...);
+      bad = launch(name, kernel, job.shape.signals(), kScanThreads,
+                   ThreadGroup<kScanThreads / kWarp>::kScratchBytes, stream, job, arguments...);
   }
 
-  void sums(Flags flags, int round) { tiles("g_sums", g_sums<D>, flags, round); }
-  template <class R>
-  void means(Flags flags, int round) {
-    signals("g_scan", g_scan<D, Run, true>, flags, round);
-    tiles("g_means", g_means<D, R>, flags, round);
-    signals("g_scan", g_scan<D, Last, false>, flags, round);
+  void sums(Wanted wanted, int pass) { for_tiles("grid_sums", grid_sums<Sample>, wanted, pass); }
+  template <class Value>
+  void means(Wanted wanted, int pass) {
+    for_signals("grid_scan", grid_scan<Sample, RegionSum, true>, wanted, pass);
+    for_tiles("grid_means", grid_means<Sample, Value>, wanted, pass);
+    for_signals("grid_scan", grid_scan<Sample, LastRegion, false>, wanted, pass);
   }
-  void split(int round, bool last) {
-    const Flags flags = Flags::kSplit;
-    means<double>(flags, round);
-    tiles("g_compose", g_compose<D>, flags, round);
-    signals("g_scan", g_scan<D, Clamp, false>, flags, round);
-    tiles("g_labels", g_labels<D>, flags, round);
-    signals("g_scan", g_scan<D, Label, true>, flags, round);
-    tiles("g_fill", g_fill<D>, round, last);
+  void cut(int pass, bool last_pass) {
+    const Wanted wanted = Wanted::kCut;
+    means<double>(wanted, pass);
+    for_tiles("grid_messages", grid_messages<Sample>, wanted, pass);
+    for_signals("grid_scan", grid_scan<Sample, Clamp, false>, wanted, pass);
+    for_tiles("grid_labels", grid_labels<Sample>, wanted, pass);
+    for_signals("grid_scan", grid_scan<Sample, Label, true>, wanted, pass);
+    for_tiles("grid_cut", grid_cut<Sample>, pass, last_pass);
   }
   void run() {
-    const int rounds = rounds_of(job.s.n);
-    tiles("g_bounds", g_bounds<D>);
-    signals("g_scan_bounds", g_scan_bounds<D>);
-    sums(Flags::kSplit, 0);
-    for (int round = 0; round < rounds; ++round) split(round, round + 1 == rounds);
-    tiles("g_finish_short", g_finish_short<D>, rounds);
-    tiles("g_finish", g_finish<D>, rounds);
-    for (int round = 0; round < kTieRounds; ++round) {
-      sums(Flags::kJoined, round);
-      means<double>(Flags::kJoined, round);
-      tiles("g_fuse", g_fuse<D>, Flags::kJoined, round);
+    const int passes = passes_of(job.shape.n);
+    for_tiles("grid_bounds", grid_bounds<Sample>);
+    for_signals("grid_scan_bounds", grid_scan_bounds<Sample>);
+    sums(Wanted::kCut, 0);
+    for (int pass = 0; pass < passes; ++pass) cut(pass, pass + 1 == passes);
+    for_tiles("grid_finish_short", grid_finish_short<Sample>, passes);
+    for_tiles("grid_finish_long", grid_finish_long<Sample>, passes);
+    for (int pass = 0; pass < kMostTiePasses; ++pass) {
+      sums(Wanted::kJoined, pass);
+      means<double>(Wanted::kJoined, pass);
+      for_tiles("grid_join_ties", grid_join_ties<Sample>, Wanted::kJoined, pass);
     }
-    signals("g_finish_ties", g_finish_ties<D>);
-    sums(Flags::kNone, 0);
-    means<Compute<D>>(Flags::kNone, 0);
-    tiles("g_spread", g_spread<D>);
+    for_signals("grid_finish_ties", grid_finish_ties<Sample>);
+    sums(Wanted::kAll, 0);
+    means<Compute<Sample>>(Wanted::kAll, 0);
+    for_tiles("grid_write", grid_write<Sample>);
   }
 };
 
 }  // namespace
 
-std::int64_t grid_bytes(std::int64_t n) {
-  return 10 * n + tiles_of(n) * std::int64_t(sizeof(Link)) + std::int64_t(sizeof(State));
-}
-
-template <class D>
-Status prox_grid(cudaStream_t stream, const Shape& s, const Prox<D>& op, void* workspace) {
-  const std::int64_t signals = s.signals(), tiles = tiles_of(s.n);
-  double* c = static_cast<double*>(workspace);
-  State* states = reinterpret_cast<State*>(c + signals * s.n);
-  Link* links = reinterpret_cast<Link*>(states + signals);
-  signed char* sign = reinterpret_cast<signed char*>(links + signals * tiles);
-  Launcher<D> launcher{stream, {s, op, tiles, c, states, links, sign, sign + signals * s.n}};
+template <class Sample>
+Status prox_grid(cudaStream_t stream, const Shape& shape, const Prox<Sample>& op, void* scratch) {
+  const std::int64_t signals = shape.signals(), samples = signals * shape.n,
+                     tiles = grid_tiles(shape.n);
+  double* region_values = static_cast<double*>(scratch);
+  SignalProgress* progress = reinterpret_cast<SignalProgress*>(region_values + samples);
+  TileSummary* summaries = reinterpret_cast<TileSummary*>(progress + signals);
+  signed char* cuts = reinterpret_cast<signed char*>(summaries + signals * tiles);
+  Launcher<Sample> launcher{.stream = stream,
+                            .job = {.shape = shape,
+                                    .op = op,
+                                    .tiles = tiles,
+                                    .region_values = region_values,
+                                    .progress = progress,
+                                    .summaries = summaries,
+                                    .cuts = cuts,
+                                    .marks = cuts + samples}};
   launcher.run();
   return launcher.bad;
 }
 
-#define JAXTV_INSTANTIATE(D) \
-  template Status prox_grid(cudaStream_t, const Shape&, const Prox<D>&, void*);
-JAXTV_INSTANTIATE(float)
-JAXTV_INSTANTIATE(double)
-JAXTV_INSTANTIATE(BFloat16)
-JAXTV_INSTANTIATE(Float16)
+#define JAXTV_INSTANTIATE(Sample) \
+  template Status prox_grid(cudaStream_t, const Shape&, const Prox<Sample>&, void*);
+JAXTV_FOR_EACH_DATA_TYPE(JAXTV_INSTANTIATE)
 
 }  // namespace jaxtv::cuda

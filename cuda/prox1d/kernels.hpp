@@ -1,33 +1,43 @@
-// What prox1d.cu puts together: one function per kind of kernel.
+// The kernels of the 1D prox that have a file of their own, and what all of them share.
 #pragma once
 
 #include "prox1d/prox1d.hpp"
+#include "tuning.hpp"
 
 namespace jaxtv::cuda {
 
-// A group of threads works on one signal: a warp of a block of kSmallGroups, up to kWarpLongest
-// samples; a block of kBlockWarps up to kShortest, which is what fits into shared memory; a block
-// of kWideWarps beyond that. Crossovers are estimated.
-constexpr int kSmallGroups = 4, kBlockWarps = 4, kWideWarps = 16;
-constexpr std::int64_t kWarpLongest = 256, kShortest = 1024;
+using Crossovers = tuning::Prox1dCrossovers;
+
+// A group of threads works on one signal: a warp (kWarps = 1; several of them in a block), or a
+// block of kWarps warps.
 template <int kWarps>
-constexpr int kGroupThreads = (kWarps == 1 ? kSmallGroups : kWarps) * 32;
+constexpr int kGroupThreads =
+    (kWarps == 1 ? tuning::GroupPerSignal::kWarpsWithASignalEach : kWarps) * kWarp;
 template <int kWarps>
-constexpr int kGroupSignals = kWarps == 1 ? kSmallGroups : 1;
+constexpr int kGroupSignals = kWarps == 1 ? tuning::GroupPerSignal::kWarpsWithASignalEach : 1;
+constexpr int kBlockWarps = tuning::GroupPerSignal::kBlockWarps;
+constexpr int kWideWarps = tuning::GroupPerSignal::kWideWarps;
 
-// Scratch in bytes per signal.
-constexpr std::int64_t serial_bytes(std::int64_t n) { return n; }
-constexpr std::int64_t block_bytes(std::int64_t n) { return 9 * n; }
-std::int64_t grid_bytes(std::int64_t n);
-constexpr std::int64_t newton_bytes(std::int64_t n) { return n <= kShortest ? 0 : 26 * n; }
+// What the whole device keeps of a signal between its launches (grid.cu): a summary of every tile
+// of kGridTile samples, and its progress; in bytes.
+constexpr int kGridTile =
+    tuning::GridDecomposition::kBlockThreads * tuning::GridDecomposition::kThreadSamples;
+constexpr std::int64_t grid_tiles(std::int64_t n) { return (n + kGridTile - 1) / kGridTile; }
+constexpr int kTileSummaryBytes = 120, kSignalProgressBytes = 72;
 
-// One signal at a time over the whole device.
-template <class D>
-Status prox_grid(cudaStream_t stream, const Shape& shape, const Prox<D>& op, void* workspace);
+// Whether the whole device works on each of these signals, rather than a block.
+constexpr bool for_grid(const Shape& shape) {
+  return shape.n >= Crossovers::kShortestForGrid &&
+         shape.signals() <= Crossovers::kMostSignalsForGrid;
+}
 
-// Projected Newton.
-template <class D>
-Status prox_newton(cudaStream_t stream, const Shape& shape, const Prox<D>& op, const Solver& solver,
-                   void* workspace);
+// One signal at a time over the whole device (grid.cu).
+template <class Sample>
+Status prox_grid(cudaStream_t stream, const Shape& shape, const Prox<Sample>& op, void* scratch);
+
+// Projected Newton (newton.cu).
+template <class Sample>
+Status prox_newton(cudaStream_t stream, const Shape& shape, const Prox<Sample>& op,
+                   const Solver& solver, void* scratch);
 
 }  // namespace jaxtv::cuda

@@ -1,102 +1,112 @@
 // Threshold decomposition of one signal by many threads (include/jaxtv/decomposition.hpp has the
-// serial one and the mathematics). Each thread owns a range of samples; what crosses ranges is a
-// scan. One round:
-//   means    from the right: the mean c of every region, its threshold   scan of Run, then of Last:
-//            at its first sample                                         c of the left
-//   compose  messages as clamp functions m -> min(max(m + a, lo), hi)   scan of Clamp
-//   labels   what each message says: 0, 1, or as the right neighbour    scan of Label, from the
-//   right fill     labels, and a cut where they change
+// serial one and the mathematics). Each thread owns a range of neighbouring samples; what crosses
+// ranges is a scan over the threads. One pass of the decomposition, for all regions at once:
+//   means     the mean of every region, its threshold, at     scan of RegionSum from the right,
+//             its first sample                                then of LastRegion from the left
+//   messages  as clamp functions m -> min(max(m + shift,      scan of Clamp from the left
+//             low), high)
+//   labels    what each message says: 0, 1, or as the right   scan of Label from the right
+//             neighbour
+//   cuts      where labels change
 // until nothing was cut. The scans run over a warp, a block, or the tiles of a grid.
 #pragma once
 
-#include "block/launch.cuh"
+#include "block/scan.cuh"
 #include "jaxtv/cuts.hpp"
 #include "jaxtv/decomposition.hpp"
 #include "jaxtv/overflow.hpp"
 
 namespace jaxtv::cuda {
 
-// A signal and its state. sign[i]: cut of the edge (i, i + 1); c[i]: at the first sample of a
-// region, its value. The pointers are to shared or global memory; X's may be of half types, which
-// are read as float.
-template <class I, class X, class W, class Sign, class C>
-struct Chain {
-  I n;
-  X values;
-  I stride;
-  W weights;
-  I w_stride;  // 0: one λ
-  Sign sign;
-  C c;
-  double factor;  // of the signal's size, see kSolverLimit
-  JAXTV_DEVICE double x(I i) const { return double(values[i * stride]) * factor; }
-  JAXTV_DEVICE double w(I e) const { return double(weights[e * w_stride]) * factor; }
-  JAXTV_DEVICE int cut(I e) const { return sign[e]; }
-  JAXTV_DEVICE bool starts(I i) const { return i == 0 || cut(i - 1) != 0; }
+// A signal and the state of its decomposition, in shared or in global memory. Samples may be of a
+// half type; they are read as float.
+template <class Index, class Samples, class Weights, class Cuts, class Values>
+struct SignalState {
+  Index n;
+  Samples samples;
+  Index stride;
+  Weights weights;
+  Index weight_stride;   // 0: one λ
+  Cuts cuts;             // of the edge (i, i + 1): the sign of its jump, 0 inside a region
+  Values region_values;  // at the first sample of a region: its mean
+  double factor;         // of the signal's size, see kSolverLimit
+  JAXTV_DEVICE double x(Index i) const { return double(samples[i * stride]) * factor; }
+  JAXTV_DEVICE double w(Index e) const { return double(weights[e * weight_stride]) * factor; }
+  JAXTV_DEVICE int cut(Index e) const { return cuts[e]; }
+  JAXTV_DEVICE bool starts(Index i) const { return i == 0 || cut(i - 1) != 0; }
 };
 
-// As the accessors that the serial functions take.
-template <class D>
-struct Samples {
-  const D& d;
-  template <class I>
-  JAXTV_DEVICE double operator[](I i) const {
-    return d.x(i);
+// Its samples and weights as the accessors that the serial functions take.
+template <class Signal>
+struct SampleAccessor {
+  const Signal& signal;
+  template <class Index>
+  JAXTV_DEVICE double operator[](Index i) const {
+    return signal.x(i);
   }
 };
-template <class D>
-struct Bars {
-  const D& d;
-  template <class I>
-  JAXTV_DEVICE double operator[](I i) const {
-    return d.w(i);
+template <class Signal>
+struct WeightAccessor {
+  const Signal& signal;
+  template <class Index>
+  JAXTV_DEVICE double operator[](Index i) const {
+    return signal.w(i);
   }
 };
 
-template <class I>
-struct Range {
-  I begin, end;
+// The samples of a thread.
+template <class Index>
+struct SampleRange {
+  Index begin, end;
 };
 
-// ---- what is scanned; join(far, near): `near` is the later one in the scan's direction ----
+// ---- what is scanned (block/scan.cuh) ----
 
-struct Run {                           // the samples from a place up to the end of its region
-  double sum = 0, ref = 0, right = 0;  // sum of x - ref, ref = the last x, right = dual at its end
+// The samples from some place up to the end of its region.
+struct RegionSum {
+  double sum = 0;        // of x - reference
+  double reference = 0;  // the last x: differences of neighbours are small
+  double end_dual = 0;   // the dual at the end of the region
   long long count = 0;
-  int closed = 0;  // the end has been met
+  int complete = 0;  // the end of the region was met
   template <class F>
-  JAXTV_DEVICE Run each(F f) const {
-    return {f(sum), f(ref), f(right), f(count), f(closed)};
+  JAXTV_DEVICE RegionSum each(F f) const {
+    return {f(sum), f(reference), f(end_dual), f(count), f(complete)};
   }
 };
-JAXTV_DEVICE Run join(const Run& far, const Run& near) {
-  if (near.closed || far.count == 0) return near;
+JAXTV_DEVICE RegionSum join(const RegionSum& far, const RegionSum& near) {
+  if (near.complete || far.count == 0) return near;
   if (near.count == 0) return far;
-  return {near.sum + far.sum + double(near.count) * (near.ref - far.ref), far.ref, far.right,
-          near.count + far.count, far.closed};
+  return {near.sum + far.sum + double(near.count) * (near.reference - far.reference), far.reference,
+          far.end_dual, near.count + far.count, far.complete};
 }
 
-struct Last {  // c of the last region that starts here
-  double c = 0;
-  int has = 0;
+// The value of the last region that starts in a range, if one does.
+struct LastRegion {
+  double value = 0;
+  int found = 0;
   template <class F>
-  JAXTV_DEVICE Last each(F f) const {
-    return {f(c), f(has)};
+  JAXTV_DEVICE LastRegion each(F f) const {
+    return {f(value), f(found)};
   }
 };
-JAXTV_DEVICE Last join(const Last& far, const Last& near) { return near.has ? near : far; }
+JAXTV_DEVICE LastRegion join(const LastRegion& far, const LastRegion& near) {
+  return near.found ? near : far;
+}
 
+// The message after a range as a function of the message m before it:
+// min(max(m + shift, low), high).
 struct Clamp {
-  double a = 0, lo = -std::numeric_limits<double>::infinity(),
-         hi = std::numeric_limits<double>::infinity();
+  double shift = 0, low = -std::numeric_limits<double>::infinity(),
+         high = std::numeric_limits<double>::infinity();
   template <class F>
   JAXTV_DEVICE Clamp each(F f) const {
-    return {f(a), f(lo), f(hi)};
+    return {f(shift), f(low), f(high)};
   }
 };
-JAXTV_DEVICE Clamp join(const Clamp& f, const Clamp& g) {  // first f, then g
-  return {f.a + g.a, min_of(max_of(f.lo + g.a, g.lo), g.hi),
-          min_of(max_of(f.hi + g.a, g.lo), g.hi)};
+JAXTV_DEVICE Clamp join(const Clamp& first, const Clamp& then) {
+  return {first.shift + then.shift, min_of(max_of(first.low + then.shift, then.low), then.high),
+          min_of(max_of(first.high + then.shift, then.low), then.high)};
 }
 
 constexpr int kLabel0 = 0, kLabel1 = 1, kCopyRight = 2;
@@ -111,234 +121,182 @@ JAXTV_DEVICE Label join(const Label& far, const Label& near) {
   return near.code == kCopyRight ? far : near;
 }
 
-struct Bounds {
+struct SampleBounds {
   double low = std::numeric_limits<double>::infinity(),
          high = -std::numeric_limits<double>::infinity();
-  int bad = 0;
+  int invalid = 0;  // a sample is not finite, or a weight is not >= 0
   template <class F>
-  JAXTV_DEVICE Bounds each(F f) const {
-    return {f(low), f(high), f(bad)};
+  JAXTV_DEVICE SampleBounds each(F f) const {
+    return {f(low), f(high), f(invalid)};
   }
   JAXTV_DEVICE double scale() const { return max_of(-low, high); }
 };
-JAXTV_DEVICE Bounds join(const Bounds& a, const Bounds& b) {
-  return {min_of(a.low, b.low), max_of(a.high, b.high), a.bad | b.bad};
+JAXTV_DEVICE SampleBounds join(const SampleBounds& a, const SampleBounds& b) {
+  return {min_of(a.low, b.low), max_of(a.high, b.high), a.invalid | b.invalid};
 }
 
-// ---- threads that work on one signal ----
-
-// kWarps = 1: each warp has its own signal; else the whole block of kWarps warps has one.
-template <int kWarps>
-struct Group {
-  static constexpr int kThreads = kWarps * kWarp;
-  JAXTV_DEVICE static int thread() {
-    return kWarps == 1 ? int(threadIdx.x) % kWarp : int(threadIdx.x);
-  }
-  JAXTV_DEVICE static void sync() {
-    if constexpr (kWarps == 1)
-      __syncwarp();
-    else
-      __syncthreads();
-  }
-  JAXTV_DEVICE static bool any(bool v) {
-    if constexpr (kWarps == 1)
-      return __any_sync(kAllLanes, v);
-    else
-      return __syncthreads_or(v);
-  }
-  // Bytes of shared memory for scans.
-  static constexpr std::size_t kScratch = kWarps == 1 ? 0 : kWarps * sizeof(Run);
-
-  // The join of all values before this thread's (after it, when kReverse); `total`: of all.
-  template <bool kReverse, class V>
-  JAXTV_DEVICE static V scan(Arena arena, V mine, V& total) {
-    const int lane = int(threadIdx.x) % kWarp, rank = kReverse ? kWarp - 1 - lane : lane;
-    const auto fetch = [&](unsigned distance) {
-      return mine.each([&](auto v) {
-        return kReverse ? __shfl_down_sync(kAllLanes, v, distance)
-                        : __shfl_up_sync(kAllLanes, v, distance);
-      });
-    };
-#pragma unroll 1
-    for (int distance = 1; distance < kWarp; distance *= 2) {
-      const V other = fetch(distance);
-      if (rank >= distance) mine = join(other, mine);
-    }
-    V before = fetch(1);
-    if (rank == 0) before = V{};
-    total = mine.each([&](auto v) { return __shfl_sync(kAllLanes, v, kReverse ? 0 : kWarp - 1); });
-    if constexpr (kWarps > 1) {
-      const Shared<V> totals = arena.take<V>(kWarps);
-      const int warp = int(threadIdx.x) / kWarp, place = kReverse ? kWarps - 1 - warp : warp;
-      if (lane == 0) totals[place] = total;
-      __syncthreads();
-      V sum{};
-      for (int i = 0; i < kWarps; ++i) {
-        if (i == place) before = join(sum, before);
-        sum = join(sum, V(totals[i]));
-      }
-      total = sum;
-      __syncthreads();
-    }
-    return before;
-  }
-  template <bool kReverse, class V>
-  JAXTV_DEVICE static V scan(Arena arena, V mine) {
-    V total;
-    return scan<kReverse>(arena, mine, total);
-  }
-};
-
-// ---- the steps of a round, by one thread on its range ----
+// ---- the steps of a pass, by one thread on its range ----
 
 // No cuts but those that are known: edges of weight 0 (cut_weightless).
-template <class I, class D>
-JAXTV_DEVICE void start_cuts(const D& d, Range<I> r) {
-  for (I i = r.begin; i < r.end; ++i) d.sign[i] = i + 1 < d.n && d.w(i) == 0;
+template <class Index, class Signal>
+JAXTV_DEVICE void initialise_cuts(const Signal& signal, SampleRange<Index> range) {
+  for (Index i = range.begin; i < range.end; ++i)
+    signal.cuts[i] = i + 1 < signal.n && signal.w(i) == 0;
 }
 
-template <class T, class I, class D>
-JAXTV_DEVICE Bounds bounds(const D& d, Range<I> r) {
-  Bounds b;
+template <class T, class Index, class Signal>
+JAXTV_DEVICE SampleBounds bounds_of(const Signal& signal, SampleRange<Index> range) {
+  SampleBounds b;
   T probe = 0;
-  for (I i = r.begin; i < r.end; ++i) {
-    const T v = d.values[i * d.stride];
-    probe += v - v;
+  for (Index i = range.begin; i < range.end; ++i) {
+    const T v = signal.samples[i * signal.stride];
+    probe += v - v;  // NaN as soon as one is not finite
     b.low = min_of(b.low, double(v));
     b.high = max_of(b.high, double(v));
-    if (i + 1 < d.n || i == 0) b.bad |= !(T(d.weights[i * d.w_stride]) >= T(0));
+    if (i + 1 < signal.n || i == 0)
+      b.invalid |= !(T(signal.weights[i * signal.weight_stride]) >= T(0));
   }
-  b.bad |= !(probe == T(0));
+  b.invalid |= !(probe == T(0));
   return b;
 }
 
 // The cut after sample i.
-template <class I, class D>
-JAXTV_DEVICE int cut_after(const D& d, I i) {
-  return i + 1 < d.n ? d.cut(i) : 0;
+template <class Index, class Signal>
+JAXTV_DEVICE int cut_after(const Signal& signal, Index i) {
+  return i + 1 < signal.n ? signal.cut(i) : 0;
 }
 
-// The run of no samples at the end of a range.
-template <class I, class D>
-JAXTV_DEVICE Run no_run(const D& d, Range<I> r) {
-  return {0, r.begin < r.end ? d.x(r.end - 1) : 0.0, 0, 0, 0};
+// The sum of no samples at the end of a range.
+template <class Index, class Signal>
+JAXTV_DEVICE RegionSum empty_region_sum(const Signal& signal, SampleRange<Index> range) {
+  return {0, range.begin < range.end ? signal.x(range.end - 1) : 0.0, 0, 0, 0};
 }
 
-// Extends a run to the left by sample i, with `cut` after it.
-template <class I, class D>
-JAXTV_DEVICE void extend(const D& d, I i, int cut, Run& run) {
-  const double x = d.x(i);
-  if (i + 1 == d.n || cut != 0)
-    run = {0, x, cut != 0 ? double(cut) * d.w(i) : 0.0, 1, 1};
+// Extends a sum to the left by sample i, with `cut` after it.
+template <class Index, class Signal>
+JAXTV_DEVICE void extend(const Signal& signal, Index i, int cut, RegionSum& region) {
+  const double x = signal.x(i);
+  if (i + 1 == signal.n || cut != 0)
+    region = {0, x, cut != 0 ? double(cut) * signal.w(i) : 0.0, 1, 1};
   else
-    run.sum += x - run.ref, ++run.count;
+    region.sum += x - region.reference, ++region.count;
 }
 
-template <class I, class D>
-JAXTV_DEVICE Run sums(const D& d, Range<I> r) {
-  Run run = no_run(d, r);
-  for (I i = r.end - 1; i >= r.begin; --i) extend(d, i, cut_after(d, i), run);
-  return run;
+// Of the samples from the first of the range on.
+template <class Index, class Signal>
+JAXTV_DEVICE RegionSum region_sum_of(const Signal& signal, SampleRange<Index> range) {
+  RegionSum region = empty_region_sum(signal, range);
+  for (Index i = range.end - 1; i >= range.begin; --i)
+    extend(signal, i, cut_after(signal, i), region);
+  return region;
 }
 
 // The dual before a region that starts at i.
-template <class I, class D>
-JAXTV_DEVICE double dual_before(const D& d, I i) {
-  return i > 0 ? double(d.cut(i - 1)) * d.w(i - 1) : 0.0;
+template <class Index, class Signal>
+JAXTV_DEVICE double dual_before(const Signal& signal, Index i) {
+  return i > 0 ? double(signal.cut(i - 1)) * signal.w(i - 1) : 0.0;
 }
 
-// Writes the values of the regions that start in the range, rounded to R. Goes from right to left:
-// add() for each sample, or add_all() for the present cuts, begin() when all cuts are in memory,
-// end() with the run that comes in from the right. What is not needed in between waits in memory,
-// as registers are few.
-template <class R, class I, class D>
-class Means {
+// Writes the values of the regions that start in the range, rounded to Value. Goes from right to
+// left: add() for each sample, or add_all() for the present cuts; begin() when all cuts are in
+// memory; end() with the sum that comes in from the right. What is not needed in between waits in
+// memory, as registers are few.
+template <class Value, class Index, class Signal>
+class RegionMeans {
  public:
-  JAXTV_DEVICE Means(const D& d, Range<I> r) : d_(d), r_(r), run_(no_run(d, r)) {}
-  JAXTV_DEVICE void add(I i, int cut) {
-    if (cut != 0 && i + 1 < r_.end) start(i + 1, double(cut) * d_.w(i));
-    extend(d_, i, cut, run_);
+  JAXTV_DEVICE RegionMeans(const Signal& signal, SampleRange<Index> range)
+      : signal_(signal), range_(range), region_(empty_region_sum(signal, range)) {}
+  JAXTV_DEVICE void add(Index i, int cut) {
+    if (cut != 0 && i + 1 < range_.end) start(i + 1, double(cut) * signal_.w(i));
+    extend(signal_, i, cut, region_);
   }
   JAXTV_DEVICE void add_all() {
 #pragma unroll 1
-    for (I i = r_.end - 1; i >= r_.begin; --i) add(i, cut_after(d_, i));
+    for (Index i = range_.end - 1; i >= range_.begin; --i) add(i, cut_after(signal_, i));
   }
-  // The run from the first sample on.
-  JAXTV_DEVICE Run begin() {
-    if (r_.begin < r_.end && d_.starts(r_.begin)) start(r_.begin, dual_before(d_, r_.begin));
-    return run_;
+  // The sum from the first sample on.
+  JAXTV_DEVICE RegionSum begin() {
+    if (range_.begin < range_.end && signal_.starts(range_.begin))
+      start(range_.begin, dual_before(signal_, range_.begin));
+    return region_;
   }
   // The last region that starts here.
-  JAXTV_DEVICE Last end(const Run& right) {
+  JAXTV_DEVICE LastRegion end(const RegionSum& right) {
     if (last_ < 0) return {};
-    if (open_) {
-      const Run own{d_.c[last_], d_.x(r_.end - 1), 0, r_.end - last_, 0};
-      d_.c[last_] = value(join(right, own), dual_before(d_, last_));
+    if (last_is_open_) {
+      const RegionSum in_range{signal_.region_values[last_], signal_.x(range_.end - 1), 0,
+                               range_.end - last_, 0};
+      signal_.region_values[last_] = value(join(right, in_range), dual_before(signal_, last_));
     }
-    return {d_.c[last_], 1};
+    return {signal_.region_values[last_], 1};
   }
 
  private:
-  JAXTV_DEVICE void start(I i, double left) {
+  JAXTV_DEVICE void start(Index i, double left_dual) {
     if (last_ < 0) {
       last_ = i;
-      open_ = !run_.closed;
+      last_is_open_ = !region_.complete;
     }
-    d_.c[i] = run_.closed ? value(run_, left) : run_.sum;
+    signal_.region_values[i] = region_.complete ? value(region_, left_dual) : region_.sum;
   }
-  JAXTV_DEVICE static double value(const Run& region, double left) {
-    return segment_value<R>(region.ref, region.sum + (region.right - left), double(region.count));
+  JAXTV_DEVICE static double value(const RegionSum& region, double left_dual) {
+    return segment_value<Value>(region.reference, region.sum + (region.end_dual - left_dual),
+                                double(region.count));
   }
-  const D& d_;
-  Range<I> r_;
-  Run run_;
-  I last_ = -1;        // its first sample
-  bool open_ = false;  // it ends behind the range: at its first sample is its sum in the range
+  const Signal& signal_;
+  SampleRange<Index> range_;
+  RegionSum region_;
+  Index last_ = -1;            // first sample of the last region that starts here
+  bool last_is_open_ = false;  // it ends after the range: at its first sample is its sum so far
 };
 
-// `c`: of the region that comes in from the left; `left`: the cut before the range.
-template <class I, class D>
-JAXTV_DEVICE Clamp compose(const D& d, Range<I> r, double c, int left) {
-  Clamp f;
-  for (I i = r.begin; i < r.end; ++i) {
-    const double bound = i > 0 ? d.w(i - 1) : 0.0;
+// The messages of the range as a function of the one before it. `value`: of the region that comes
+// in from the left; `left`: the cut before the range.
+template <class Index, class Signal>
+JAXTV_DEVICE Clamp compose_messages(const Signal& signal, SampleRange<Index> range, double value,
+                                    int left) {
+  Clamp message;
+  for (Index i = range.begin; i < range.end; ++i) {
+    const double bound = i > 0 ? signal.w(i - 1) : 0.0;
     if (i == 0 || left != 0) {
-      c = d.c[i];
-      f.lo = f.hi = (left != 0 ? double(left) * bound : 0.0) + (c - d.x(i));
+      value = signal.region_values[i];
+      message.low = message.high = (left != 0 ? double(left) * bound : 0.0) + (value - signal.x(i));
     } else {
-      const double by = c - d.x(i);
-      f.a += by;
-      f.lo = max_of(-bound, min_of(bound, f.lo)) + by;
-      f.hi = max_of(-bound, min_of(bound, f.hi)) + by;
+      const double by = value - signal.x(i);
+      message.shift += by;
+      message.low = max_of(-bound, min_of(bound, message.low)) + by;
+      message.high = max_of(-bound, min_of(bound, message.high)) + by;
     }
-    left = d.cut(i);
+    left = signal.cut(i);
   }
-  return f;
+  return message;
 }
 
-// `message`: of the sample before the range. Leaves 4 * code on top of the cuts.
-template <class I, class D>
-JAXTV_DEVICE Label labels(const D& d, Range<I> r, double c, int left, double message) {
+// The first label of the range that is not kCopyRight. `message`: of the sample before the range.
+// Leaves 4 * code on top of the cuts.
+template <class Index, class Signal>
+JAXTV_DEVICE Label label_samples(const Signal& signal, SampleRange<Index> range, double value,
+                                 int left, double message) {
   Label first;
-  double before = r.begin > 0 && r.begin < r.end ? d.w(r.begin - 1) : 0.0;
-  for (I i = r.begin; i < r.end; ++i) {
-    const int cut = cut_after(d, i);
-    const double bound = i + 1 < d.n ? d.w(i) : 0.0;
+  double before = range.begin > 0 && range.begin < range.end ? signal.w(range.begin - 1) : 0.0;
+  for (Index i = range.begin; i < range.end; ++i) {
+    const int cut = cut_after(signal, i);
+    const double bound = i + 1 < signal.n ? signal.w(i) : 0.0;
     if (i == 0 || left != 0) {
-      c = d.c[i];
+      value = signal.region_values[i];
       message = left != 0 ? double(left) * before : 0.0;
     } else {
       message = max_of(-before, min_of(before, message));
     }
-    message += c - d.x(i);
+    message += value - signal.x(i);
     int code;
-    if (i + 1 == d.n || cut != 0) {
+    if (i + 1 == signal.n || cut != 0) {
       code = message - (cut != 0 ? double(cut) * bound : 0.0) < 0 ? kLabel1 : kLabel0;
     } else {
-      const double slack = decomposition_detail::round_off(bound, c, d.x(i));
+      const double slack = decomposition_detail::round_off(bound, value, signal.x(i));
       code = message > bound + slack ? kLabel0 : (message < -bound - slack ? kLabel1 : kCopyRight);
     }
-    d.sign[i] = static_cast<signed char>(cut + 4 * code);
+    signal.cuts[i] = static_cast<signed char>(cut + 4 * code);
     if (first.code == kCopyRight) first.code = code;
     left = cut;
     before = bound;
@@ -346,37 +304,40 @@ JAXTV_DEVICE Label labels(const D& d, Range<I> r, double c, int left, double mes
   return first;
 }
 
-// `z`: the label of the sample after the range. Returns whether it cut. note(i, cut, is_new) is
-// told the state of each edge.
-template <class I, class D, class F>
-JAXTV_DEVICE bool fill(const D& d, Range<I> r, int z, F note) {
+// Cuts where labels change; returns whether it cut. `right`: the label of the sample after the
+// range. note(i, cut, is_new) is told the state of each edge.
+template <class Index, class Signal, class Note>
+JAXTV_DEVICE bool cut_between_labels(const Signal& signal, SampleRange<Index> range, int right,
+                                     Note note) {
   bool changed = false;
 #pragma unroll 1
-  for (I i = r.end - 1; i >= r.begin; --i) {
-    const int packed = d.sign[i], code = (packed + 1) >> 2;
+  for (Index i = range.end - 1; i >= range.begin; --i) {
+    const int packed = signal.cuts[i], code = (packed + 1) >> 2;
     int cut = packed - 4 * code;
     const bool old = cut != 0;
-    const int zi = code == kCopyRight ? z : code;
-    if (!old && i + 1 < d.n) cut = z - zi;
+    const int label = code == kCopyRight ? right : code;
+    if (!old && i + 1 < signal.n) cut = right - label;
     changed |= cut != 0 && !old;
-    d.sign[i] = static_cast<signed char>(cut);
+    signal.cuts[i] = static_cast<signed char>(cut);
     note(i, cut, cut != 0 && !old);
-    z = zi;
+    right = label;
   }
   return changed;
 }
 
-// Joins ties (join_ties in include/jaxtv/cuts.hpp). `c`: value of the region from the left.
-template <class I, class D>
-JAXTV_DEVICE bool fuse(const D& d, Range<I> r, double c, bool starts, double scale) {
+// Joins ties (join_ties in include/jaxtv/cuts.hpp). `value`: of the region from the left; `starts`:
+// whether one starts with the range.
+template <class Index, class Signal>
+JAXTV_DEVICE bool join_ties_in_range(const Signal& signal, SampleRange<Index> range, double value,
+                                     bool starts, double scale) {
   bool joined = false;
-  for (I i = r.begin; i < r.end; ++i) {
-    if (starts) c = d.c[i];
-    const int cut = cut_after(d, i);
+  for (Index i = range.begin; i < range.end; ++i) {
+    if (starts) value = signal.region_values[i];
+    const int cut = cut_after(signal, i);
     starts = cut != 0;
-    if (cut == 0 || !(d.w(i) > 0)) continue;
-    if ((double(d.c[i + 1]) - c) * double(cut) <= 8 * kEps * scale) {
-      d.sign[i] = 0;
+    if (cut == 0 || !(signal.w(i) > 0)) continue;
+    if ((double(signal.region_values[i + 1]) - value) * double(cut) <= 8 * kEps * scale) {
+      signal.cuts[i] = 0;
       joined = true;
     }
   }
@@ -384,58 +345,66 @@ JAXTV_DEVICE bool fuse(const D& d, Range<I> r, double c, bool starts, double sca
 }
 
 // y of the range, in the signal's size; a sample between weights 0 is its own, bit for bit.
-template <class T, class I, class D, class Y>
-JAXTV_DEVICE void spread(const D& d, Range<I> r, double c, Y y) {
-  for (I i = r.begin; i < r.end; ++i) {
-    if (d.starts(i)) c = d.c[i];
-    const bool own = (i == 0 || T(d.weights[(i - 1) * d.w_stride]) == T(0)) &&
-                     (i + 1 == d.n || T(d.weights[i * d.w_stride]) == T(0));
-    y[i * d.stride] = own ? T(d.values[i * d.stride]) : T(c / d.factor);
+template <class T, class Index, class Signal, class Output>
+JAXTV_DEVICE void write_solution(const Signal& signal, SampleRange<Index> range, double value,
+                                 Output y) {
+  for (Index i = range.begin; i < range.end; ++i) {
+    if (signal.starts(i)) value = signal.region_values[i];
+    const auto weightless = [&](Index e) {
+      return T(signal.weights[e * signal.weight_stride]) == T(0);
+    };
+    const bool alone = (i == 0 || weightless(i - 1)) && (i + 1 == signal.n || weightless(i));
+    y[i * signal.stride] = alone ? T(signal.samples[i * signal.stride]) : T(value / signal.factor);
   }
 }
 
-// ---- steps of a group on its signal ----
+// ---- steps of a group of threads on its signal ----
 
 // Ends the means of a group, whose cuts are all in memory; returns the value that comes in from the
 // left.
-template <class G, class R, class I, class D>
-JAXTV_DEVICE double finish(Means<R, I, D>& means) {
-  const Run right = G::template scan<true>(Arena{}, means.begin());
-  const double c = G::template scan<false>(Arena{}, means.end(right)).c;
-  G::sync();
-  return c;
+template <class Group, class Value, class Index, class Signal>
+JAXTV_DEVICE double finish_means(RegionMeans<Value, Index, Signal>& means) {
+  const RegionSum right = Group::template scan<true>(Arena{}, means.begin());
+  const double value = Group::template scan<false>(Arena{}, means.end(right)).value;
+  Group::sync();
+  return value;
 }
 
 // The same for the present cuts.
-template <class R, class G, class I, class D>
-JAXTV_DEVICE double update(const D& d, Range<I> r) {
-  Means<R, I, D> means(d, r);
+template <class Value, class Group, class Index, class Signal>
+JAXTV_DEVICE double update_means(const Signal& signal, SampleRange<Index> range) {
+  RegionMeans<Value, Index, Signal> means(signal, range);
   means.add_all();
-  return finish<G>(means);
+  return finish_means<Group>(means);
 }
 
-// One round by a group; returns whether it cut, with the means of its regions. `c`: see finish.
-template <class G, class I, class D>
-JAXTV_DEVICE bool split(const D& d, Range<I> r, double& c) {
-  const int left = r.begin > 0 && r.begin < r.end ? d.cut(r.begin - 1) : 0;
-  const Clamp in = G::template scan<false>(Arena{}, compose(d, r, c, left));
-  G::sync();
-  const Label label = labels(d, r, c, left, in.lo);
-  const Label z = G::template scan<true>(Arena{}, label);
-  Means<double, I, D> means(d, r);
-  const bool cut = G::any(fill(d, r, z.code, [&](I i, int cut, bool) { means.add(i, cut); }));
-  G::sync();
-  c = finish<G>(means);
+// One pass by a group; returns whether it cut, with the means of its regions. `value`: see
+// finish_means.
+template <class Group, class Index, class Signal>
+JAXTV_DEVICE bool decomposition_pass(const Signal& signal, SampleRange<Index> range,
+                                     double& value) {
+  const int left = range.begin > 0 && range.begin < range.end ? signal.cut(range.begin - 1) : 0;
+  const Clamp before =
+      Group::template scan<false>(Arena{}, compose_messages(signal, range, value, left));
+  Group::sync();
+  const Label label = label_samples(signal, range, value, left, before.low);
+  const Label right = Group::template scan<true>(Arena{}, label);
+  RegionMeans<double, Index, Signal> means(signal, range);
+  const bool cut = Group::any(cut_between_labels(
+      signal, range, right.code, [&](Index i, int cut, bool) { means.add(i, cut); }));
+  Group::sync();
+  value = finish_means<Group>(means);
   return cut;
 }
 
-// One round of joining ties by a group; returns whether it joined.
-template <class G, class I, class D>
-JAXTV_DEVICE bool join_ties(const D& d, Range<I> r, double c, double scale) {
-  const bool starts = r.begin < r.end && d.starts(r.begin);
-  G::sync();
-  const bool joined = G::any(fuse(d, r, c, starts, scale));
-  G::sync();
+// Joins ties once by a group; returns whether it joined.
+template <class Group, class Index, class Signal>
+JAXTV_DEVICE bool join_ties(const Signal& signal, SampleRange<Index> range, double value,
+                            double scale) {
+  const bool starts = range.begin < range.end && signal.starts(range.begin);
+  Group::sync();
+  const bool joined = Group::any(join_ties_in_range(signal, range, value, starts, scale));
+  Group::sync();
   return joined;
 }
 

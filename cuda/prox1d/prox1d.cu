@@ -1,19 +1,19 @@
 // Exact 1D prox. Kernels by shape (route_of):
-//   rows    one thread per signal, the signals of a tile as columns of shared memory
-//   (block/tiles.cuh) serial  one thread per signal in global memory: TautString on signals that
-//   fit nowhere windows a few threads per float32 signal of up to kShortest samples
-//   (thread_windows.cuh) warp, block, wide   decomposition with a warp or a block per signal, in
-//   shared memory up to
-//           kShortest samples, beyond that in global memory
-//   grid    decomposition of one long signal by the whole device (grid.cu)
-//   newton  projected Newton (newton.cu)
+//
+//   rows      one thread per signal; the signals of a tile are columns of shared memory
+//   serial    one thread per signal in global memory: TautString on signals that fit nowhere
+//   windows   a few threads per float32 signal of up to kLongestInSharedMemory samples
+//   warp, block, wide   decomposition with a warp or a block per signal: in shared memory up to
+//             kLongestInSharedMemory samples, in global memory beyond
+//   grid      decomposition of one long signal by the whole device (grid.cu)
+//   newton    projected Newton (newton.cu)
+//
 // All convert half types as they load and store.
 #include "block/tiles.cuh"
 #include "half.cuh"
 #include "jaxtv/gap.hpp"
 #include "prox1d/kernels.hpp"
 #include "prox1d/parallel_decomposition.cuh"
-#include "prox1d/prox1d.hpp"
 #include "prox1d/thread_per_signal.cuh"
 #include "prox1d/thread_windows.cuh"
 
@@ -22,227 +22,249 @@ namespace {
 
 // ---- one thread per signal ----
 
-template <class D, bool kPerEdge>
-__global__ void __launch_bounds__(128) prox_rows(Tiling t, Prox<D> op) {
-  using T = Compute<D>;
+// A block owns a tile of whole signals; a thread solves one signal, in its column of the tile.
+// Reads x and, with kPerEdge, the weights of the tile, by all threads, coalesced.
+// Writes y of the tile, by all threads, coalesced.
+template <class Sample, bool kPerEdge>
+__global__ void __launch_bounds__(tuning::ThreadPerSignal::kBlockThreads)
+    prox_rows(Tiling tiling, Prox<Sample> op) {
+  using T = Compute<Sample>;
   Arena arena;
-  const Shared<T> rows = arena.take<T>(t.elements(0));
-  const Shared<T> weights = arena.take<T>(kPerEdge ? t.elements(0) : 0);
-  const Shared<signed char> sign = arena.take<signed char>(t.elements(0));
-  const Shape& s = t.shape;
-  const int n = int(s.n), lane = threadIdx.x;
-  for (std::int64_t index = blockIdx.x; index < t.tiles; index += gridDim.x) {
-    const Tile tile(t, std::uint32_t(index));
-    const D* source = op.x + tile.first * s.n * s.inner + tile.column;
-    const T* edges = op.w + (kPerEdge ? tile.first * (s.n - 1) * s.inner + tile.column : 0);
-    D* target = op.y + (source - op.x);
+  const Shared<T> samples = arena.take<T>(tiling.elements());
+  const Shared<T> weights = arena.take<T>(kPerEdge ? tiling.elements() : 0);
+  const Shared<signed char> cuts = arena.take<signed char>(tiling.elements());
+  const Shape& shape = tiling.shape;
+  const int n = int(shape.n), lane = threadIdx.x;
+  for (std::int64_t index = blockIdx.x; index < tiling.tiles; index += gridDim.x) {
+    const Tile tile(tiling, std::uint32_t(index));
+    const Sample* source = op.x + tile.outer * shape.n * shape.inner + tile.inner;
+    const T* edges = op.w + (kPerEdge ? tile.outer * (shape.n - 1) * shape.inner + tile.inner : 0);
+    Sample* target = op.y + (source - op.x);
     move_whole(
-        t, tile, [&](const Spot& p) -> T { return source[p.at]; },
-        [&](const Spot& p, T value) { rows[p.element] = value; });
+        tiling, tile, [&](const TileSample& p) -> T { return source[p.offset]; },
+        [&](const TileSample& p, T value) { samples[p.element] = value; });
     if constexpr (kPerEdge)
       move_whole(
-          t, tile, [&](const Spot& p) { return p.row + 1 < n ? edges[p.edge] : T(0); },
-          [&](const Spot& p, T value) { weights[p.element] = value; });
+          tiling, tile, [&](const TileSample& p) { return p.row + 1 < n ? edges[p.edge] : T(0); },
+          [&](const TileSample& p, T value) { weights[p.element] = value; });
     __syncthreads();
-    if (lane < t.lanes() && tile.inside(t, lane)) {
-      const Column<T> x{rows + lane, t.pitch};
-      const Column<signed char> cuts{sign + lane, t.pitch};
+    if (lane < tiling.lanes() && tile.inside(tiling, lane)) {
+      const Column<T> x{samples + lane, tiling.pitch};
+      const Column<signed char> column_cuts{cuts + lane, tiling.pitch};
       const auto reload = [&] {
-        const std::int64_t first = tile.offset(t, lane);
-        for (int k = 0; k < n; ++k) x[k] = T(source[first + k * s.inner]);
+        const std::int64_t first = tile.offset(tiling, lane);
+        for (int k = 0; k < n; ++k) x[k] = T(source[first + k * shape.inner]);
       };
       if constexpr (kPerEdge)
-        solve_column<T>(n, x, Column<T>{weights + lane, t.pitch}, cuts, reload);
+        solve_column<T>(n, x, Column<T>{weights + lane, tiling.pitch}, column_cuts, reload);
       else
-        solve_column<T>(n, x, Uniform<T>{op.w[tile.signal(t, lane)]}, cuts, reload);
+        solve_column<T>(n, x, Uniform<T>{op.w[tile.signal(tiling, lane)]}, column_cuts, reload);
     }
     __syncthreads();
     move_whole(
-        t, tile, [&](const Spot& p) -> T { return rows[p.element]; },
-        [&](const Spot& p, T value) { target[p.at] = value; });
+        tiling, tile, [&](const TileSample& p) -> T { return samples[p.element]; },
+        [&](const TileSample& p, T value) { target[p.offset] = value; });
     __syncthreads();
   }
 }
 
 // A signal in global memory.
-template <class D>
-struct Place {
-  Strided<const D> x;
-  Strided<const Compute<D>> w;  // stride 0: one λ
-  Strided<D> y;
-  JAXTV_DEVICE Place(const Shape& s, const Prox<D>& op, std::int64_t signal) {
-    const std::int64_t outer = signal / s.inner, inner = signal - outer * s.inner;
-    const std::int64_t at = outer * s.n * s.inner + inner;
-    x = {op.x + at, s.inner};
-    y = {op.y + at, s.inner};
-    w = {op.per_edge ? op.w + outer * (s.n - 1) * s.inner + inner : op.w + signal,
-         op.per_edge ? s.inner : 0};
+template <class Sample>
+struct SignalInMemory {
+  Strided<const Sample> x;
+  Strided<const Compute<Sample>> w;  // stride 0: one λ
+  Strided<Sample> y;
+  JAXTV_DEVICE SignalInMemory(const Shape& shape, const Prox<Sample>& op, std::int64_t signal) {
+    const std::int64_t outer = signal / shape.inner, inner = signal - outer * shape.inner;
+    const std::int64_t first = outer * shape.n * shape.inner + inner;
+    x = {op.x + first, shape.inner};
+    y = {op.y + first, shape.inner};
+    w = {op.per_edge ? op.w + outer * (shape.n - 1) * shape.inner + inner : op.w + signal,
+         op.per_edge ? shape.inner : 0};
   }
 };
 
-constexpr int kSerialThreads = 64;
+constexpr int kSerialThreads = tuning::SerialInGlobalMemory::kBlockThreads;
 
-template <class D>
+// A thread owns a signal; blocks and warps share nothing.
+// Reads x and the weights in global memory, many times.
+// Writes y; `cuts` is scratch of n bytes per signal.
+template <class Sample>
 __global__ void __launch_bounds__(kSerialThreads)
-    prox_serial(Shape s, Prox<D> op, signed char* sign) {
-  const std::int64_t signals = s.signals(), step = std::int64_t(gridDim.x) * blockDim.x;
+    prox_serial(Shape shape, Prox<Sample> op, signed char* cuts) {
+  const std::int64_t signals = shape.signals(), step = std::int64_t(gridDim.x) * blockDim.x;
   for (std::int64_t i = std::int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < signals;
        i += step) {
-    const Place<D> p(s, op, i);
-    prox_row<Compute<D>>(s.n, p.x, p.w, sign + i * s.n, p.y);
+    const SignalInMemory<Sample> signal(shape, op, i);
+    prox_row<Compute<Sample>>(shape.n, signal.x, signal.w, cuts + i * shape.n, signal.y);
   }
 }
 
 // ---- a warp or a block per signal ----
 
-constexpr int kRounds = 64;  // then one thread finishes
-
-// The cuts. d.sign is written from scratch.
-template <class G, class I, class D>
-JAXTV_DEVICE void find_cuts(const D& d, Range<I> r, double scale) {
-  start_cuts(d, r);
-  G::sync();
-  double c = update<double, G>(d, r);
-  int round = 0;
+// The cuts of the solution, from scratch.
+template <class Group, class Index, class Signal>
+JAXTV_DEVICE void find_cuts(const Signal& signal, SampleRange<Index> range, double scale) {
+  constexpr int kMostPasses = tuning::GroupPerSignal::kMostPasses;
+  initialise_cuts(signal, range);
+  Group::sync();
+  double value = update_means<double, Group>(signal, range);
+  int pass = 0;
 #pragma unroll 1
-  while (round < kRounds && split<G>(d, r, c)) ++round;
-  if (round == kRounds) {
-    if (G::thread() == 0) refine(I(0), d.n, d.n, Samples{d}, Bars{d}, d.sign);
-    G::sync();
-    c = update<double, G>(d, r);
+  while (pass < kMostPasses && decomposition_pass<Group>(signal, range, value)) ++pass;
+  if (pass == kMostPasses) {
+    if (Group::thread() == 0)
+      refine(Index(0), signal.n, signal.n, SampleAccessor{signal}, WeightAccessor{signal},
+             signal.cuts);
+    Group::sync();
+    value = update_means<double, Group>(signal, range);
   }
 #pragma unroll 1
-  while (join_ties<G>(d, r, c, scale)) c = update<double, G>(d, r);
+  while (join_ties<Group>(signal, range, value, scale))
+    value = update_means<double, Group>(signal, range);
 }
 
-template <class T, class G, class I, class D, class Y>
-JAXTV_DEVICE void solve(D d, Y y) {
-  const I each = ((d.n + G::kThreads - 1) / G::kThreads) | 1;  // odd: different banks
-  const I begin = min_of(I(G::thread()) * each, d.n);
-  const Range<I> r{begin, min_of(begin + each, d.n)};
-  Bounds b;
-  G::template scan<false>(Arena{}, bounds<T>(d, r), b);
-  if (b.bad) {
-    for (I i = r.begin; i < r.end; ++i) y[i * d.stride] = kNaN<T>;
+template <class T, class Group, class Index, class Signal, class Output>
+JAXTV_DEVICE void solve(Signal signal, Output y) {
+  const Index each = ((signal.n + Group::kThreads - 1) / Group::kThreads) | 1;  // odd: banks differ
+  const Index begin = min_of(Index(Group::thread()) * each, signal.n);
+  const SampleRange<Index> range{begin, min_of(begin + each, signal.n)};
+  SampleBounds bounds;
+  Group::template scan<false>(Arena{}, bounds_of<T>(signal, range), bounds);
+  if (bounds.invalid) {
+    for (Index i = range.begin; i < range.end; ++i) y[i * signal.stride] = kNaN<T>;
     return;
   }
-  if (sizeof(T) == 8 && b.scale() >= kSolverLimit) d.factor = kSolverScale;
-  find_cuts<G>(d, r, b.scale() * d.factor);
-  spread<T>(d, r, update<T, G>(d, r), y);
+  if (sizeof(T) == 8 && bounds.scale() >= kSolverLimit) signal.factor = kSolverScale;
+  find_cuts<Group>(signal, range, bounds.scale() * signal.factor);
+  write_solution<T>(signal, range, update_means<T, Group>(signal, range), y);
 }
 
 // Shared memory of the groups of a block and their signals.
 template <class T, int kWarps, int kSignals = kGroupSignals<kWarps>>
 struct GroupMemory {
   int edges;
-  Shared<double> c;
+  Shared<double> region_values;
   Shared<T> x, w;
-  Shared<signed char> sign;
+  Shared<signed char> cuts;
   JAXTV_DEVICE GroupMemory(int n, bool per_edge) : edges(per_edge ? n : 1) {
-    const int mine = kWarps == 1 ? int(threadIdx.x) / kWarp : 0;
+    const int group = kWarps == 1 ? int(threadIdx.x) / kWarp : 0;
     Arena arena;
-    arena.take<Run>(kWarps == 1 ? 0 : kWarps);  // for scans
-    c = arena.take<double>(kSignals * n) + mine * n;
-    x = arena.take<T>(kSignals * n) + mine * n;
-    w = arena.take<T>(kSignals * edges) + mine * edges;
-    sign = arena.take<signed char>(kSignals * n) + mine * n;
+    arena.take<RegionSum>(kWarps == 1 ? 0 : kWarps);  // for scans
+    region_values = arena.take<double>(kSignals * n) + group * n;
+    x = arena.take<T>(kSignals * n) + group * n;
+    w = arena.take<T>(kSignals * edges) + group * edges;
+    cuts = arena.take<signed char>(kSignals * n) + group * n;
   }
   static std::size_t bytes(std::int64_t n, bool per_edge) {
-    return Group<kWarps>::kScratch +
+    return ThreadGroup<kWarps>::kScratchBytes +
            kSignals * (n * (sizeof(double) + sizeof(T) + 1) + (per_edge ? n : 1) * sizeof(T));
   }
 };
 
 // One signal by a group. kUniform: known to have one λ.
-template <bool kUniform, class D, int kWarps, int kSignals, class T = Compute<D>>
-JAXTV_DEVICE void solve_in(const GroupMemory<T, kWarps, kSignals>& m, const Shape& s,
-                           const Prox<D>& op, std::int64_t signal) {
-  using G = Group<kWarps>;
-  const int n = int(s.n);
-  const Place<D> p(s, op, signal);
-  const auto solve_with = [&](auto weights, int stride) {
-    using C = Chain<int, Shared<T>, decltype(weights), Shared<signed char>, Shared<double>>;
-    G::sync();
-    solve<T, G, int>(C{n, m.x, 1, weights, stride, m.sign, m.c, 1.0}, m.x);
+template <bool kUniform, class Sample, int kWarps, int kSignals, class T = Compute<Sample>>
+JAXTV_DEVICE void solve_in(const GroupMemory<T, kWarps, kSignals>& memory, const Shape& shape,
+                           const Prox<Sample>& op, std::int64_t number) {
+  using Group = ThreadGroup<kWarps>;
+  const int n = int(shape.n);
+  const SignalInMemory<Sample> signal(shape, op, number);
+  const auto solve_with = [&](auto weights, int weight_stride) {
+    using State =
+        SignalState<int, Shared<T>, decltype(weights), Shared<signed char>, Shared<double>>;
+    Group::sync();
+    solve<T, Group, int>(
+        State{n, memory.x, 1, weights, weight_stride, memory.cuts, memory.region_values, 1.0},
+        memory.x);
   };
-  for (int k = G::thread(); k < n; k += G::kThreads) m.x[k] = p.x[k];
+  for (int k = Group::thread(); k < n; k += Group::kThreads) memory.x[k] = signal.x[k];
   if constexpr (kUniform) {
-    solve_with(Uniform<T>{p.w[0]}, 0);
+    solve_with(Uniform<T>{signal.w[0]}, 0);
   } else {
-    for (int k = G::thread(); k < m.edges; k += G::kThreads)
-      if (k == 0 || k + 1 < n) m.w[k] = p.w[k];
-    solve_with(m.w, op.per_edge ? 1 : 0);
+    for (int k = Group::thread(); k < memory.edges; k += Group::kThreads)
+      if (k == 0 || k + 1 < n) memory.w[k] = signal.w[k];
+    solve_with(memory.w, op.per_edge ? 1 : 0);
   }
-  G::sync();
-  for (int k = G::thread(); k < n; k += G::kThreads) p.y[k] = T(m.x[k]);
-  G::sync();
+  Group::sync();
+  for (int k = Group::thread(); k < n; k += Group::kThreads) signal.y[k] = T(memory.x[k]);
+  Group::sync();
 }
 
-// n <= kShortest: all in shared memory.
-template <class D, int kWarps>
-__global__ void __launch_bounds__(kGroupThreads<kWarps>, 4) prox_group(Shape s, Prox<D> op) {
+// A group of kWarps warps owns a signal of up to kLongestInSharedMemory samples, a thread a range
+// of it. Several groups share a block where a group is one warp. Reads x and the weights once, into
+// shared memory. Writes y once, from there.
+template <class Sample, int kWarps>
+__global__ void __launch_bounds__(kGroupThreads<kWarps>,
+                                  tuning::GroupPerSignal::kBlocksPerMultiprocessor)
+    prox_group(Shape shape, Prox<Sample> op) {
   constexpr int kSignals = kGroupSignals<kWarps>;
-  const int mine = kWarps == 1 ? int(threadIdx.x) / kWarp : 0;
-  const GroupMemory<Compute<D>, kWarps> memory(int(s.n), op.per_edge);
-  const std::int64_t signals = s.signals(), step = std::int64_t(gridDim.x) * kSignals;
-  for (std::int64_t i = std::int64_t(blockIdx.x) * kSignals + mine; i < signals; i += step)
-    solve_in<false>(memory, s, op, i);
+  const int group = kWarps == 1 ? int(threadIdx.x) / kWarp : 0;
+  const GroupMemory<Compute<Sample>, kWarps> memory(int(shape.n), op.per_edge);
+  const std::int64_t signals = shape.signals(), step = std::int64_t(gridDim.x) * kSignals;
+  for (std::int64_t i = std::int64_t(blockIdx.x) * kSignals + group; i < signals; i += step)
+    solve_in<false>(memory, shape, op, i);
 }
 
 // ---- some threads per signal, some signals per block ----
 
-constexpr int kWindowsWarps = 2, kWindowsThreads = kWindowsWarps * kWarp;
+constexpr int kWindowsWarps = tuning::ThreadWindows::kWarps;
+constexpr int kWindowsThreads = kWindowsWarps * kWarp;
 
 // How a block covers neighbouring signals.
 struct WindowsPlan {
-  int n, windows, at_once;  // samples and windows of a signal, signals of a block
+  int n;        // samples of a signal
+  int windows;  // threads of a signal
+  int signals;  // of a block at once
   JAXTV_HD int pitch() const { return n | 1; }
   explicit WindowsPlan(std::int64_t length)
-      : n(int(length)), windows((n + kWindow - 1) / kWindow), at_once(kWindowsThreads / windows) {}
+      : n(int(length)), windows((n + kWindow - 1) / kWindow), signals(kWindowsThreads / windows) {}
   // The groups that do what remains need less.
   std::size_t bytes(bool per_edge) const {
-    return std::size_t(at_once) * pitch() * ((per_edge ? 3 : 2) * sizeof(float) + 1);
+    return std::size_t(signals) * pitch() * ((per_edge ? 3 : 2) * sizeof(float) + 1);
   }
 };
 
-// Calls f(signal of the block, sample, its place, that of the edge after it) for `count` signals
-// from `first` on; neighbouring threads get neighbours in memory.
+// Calls f(signal of the block, sample, its offset in memory, that of the edge after it) for `count`
+// signals from `first` on; neighbouring threads get neighbours in memory.
 template <class F>
-JAXTV_DEVICE void for_signals(const Shape& s, std::int64_t first, int count, F f) {
-  const int n = int(s.n), thread = threadIdx.x;
-  if (s.inner == 1) {
+JAXTV_DEVICE void for_signals(const Shape& shape, std::int64_t first, int count, F f) {
+  const int n = int(shape.n), thread = threadIdx.x;
+  if (shape.inner == 1) {
     for (int g = 0; g < count; ++g) {
-      const std::int64_t at = (first + g) * n, edge = at - (first + g);
+      const std::int64_t sample = (first + g) * n, edge = sample - (first + g);
 #pragma unroll 4
-      for (int k = thread; k < n; k += kWindowsThreads) f(g, k, at + k, edge + k);
+      for (int k = thread; k < n; k += kWindowsThreads) f(g, k, sample + k, edge + k);
     }
     return;
   }
   const int step = kWindowsThreads / count, start = thread / count, g = thread - start * count;
   if (start >= step) return;
-  const std::int64_t outer = (first + g) / s.inner, inner = first + g - outer * s.inner;
-  const std::int64_t at = outer * n * s.inner + inner, edge = at - outer * s.inner;
+  const std::int64_t outer = (first + g) / shape.inner, inner = first + g - outer * shape.inner;
+  const std::int64_t sample = outer * n * shape.inner + inner, edge = sample - outer * shape.inner;
 #pragma unroll 4
-  for (int k = start; k < n; k += step) f(g, k, at + k * s.inner, edge + k * s.inner);
+  for (int k = start; k < n; k += step) f(g, k, sample + k * shape.inner, edge + k * shape.inner);
 }
 
-// Eight blocks are more than shared memory lets in (six of n = 1024), but unasked ptxas spills.
-template <class D, bool kPerEdge>
-__global__ void __launch_bounds__(kWindowsThreads, 8)
-    prox_windows(Shape s, Prox<D> op, WindowsPlan plan) {
-  const int pitch = plan.pitch(), elements = plan.at_once * pitch;
+// A block owns plan.signals neighbouring signals, a thread a window of one of them. A warp solves
+// what no certificate was found for, a signal at a time.
+// Reads x and the weights once, into shared memory, and again for those.
+// Writes y once, from there.
+template <class Sample, bool kPerEdge>
+__global__ void __launch_bounds__(kWindowsThreads, tuning::ThreadWindows::kBlocksPerMultiprocessor)
+    prox_windows(Shape shape, Prox<Sample> op, WindowsPlan plan) {
+  const int pitch = plan.pitch(), elements = plan.signals * pitch;
   Arena arena;
   const Shared<float> x = arena.take<float>(elements);
   const Shared<float> y = arena.take<float>(elements);
   const Shared<float> w = arena.take<float>(kPerEdge ? elements : 0);
-  const Shared<signed char> sign = arena.take<signed char>(elements);
-  const int mine = int(threadIdx.x) / plan.windows, at = mine * pitch;
-  const Window window(plan.n, int(threadIdx.x) - mine * plan.windows);
-  const std::int64_t signals = s.signals(), step = std::int64_t(gridDim.x) * plan.at_once;
-  for (std::int64_t first = std::int64_t(blockIdx.x) * plan.at_once; first < signals;
+  const Shared<signed char> cuts = arena.take<signed char>(elements);
+  const int mine = int(threadIdx.x) / plan.windows, at = mine * pitch;  // this thread's signal
+  const ThreadWindow window(plan.n, int(threadIdx.x) - mine * plan.windows);
+  const std::int64_t signals = shape.signals(), step = std::int64_t(gridDim.x) * plan.signals;
+  for (std::int64_t first = std::int64_t(blockIdx.x) * plan.signals; first < signals;
        first += step) {
-    const int count = int(min_of<std::int64_t>(plan.at_once, signals - first));
-    for_signals(s, first, count, [&](int g, int k, std::int64_t sample, std::int64_t edge) {
+    const int count = int(min_of<std::int64_t>(plan.signals, signals - first));
+    for_signals(shape, first, count, [&](int g, int k, std::int64_t sample, std::int64_t edge) {
       x[g * pitch + k] = op.x[sample];
       if (kPerEdge && k + 1 < plan.n) w[g * pitch + k] = op.w[edge];
     });
@@ -253,41 +275,44 @@ __global__ void __launch_bounds__(kWindowsThreads, 8)
       else
         return mine < count ? op.w[first + mine] : 0.0f;
     }();
-    bool solved = mine >= count || find_window(window, x + at, weights, sign + at);
+    bool solved = mine >= count || find_window(window, x + at, weights, cuts + at);
     __syncthreads();
     int start = 0;
     if (mine < count)
-      solved = solved && certify_window(window, x + at, weights, sign + at, y + at, start);
+      solved = solved && certify_window(window, x + at, weights, cuts + at, y + at, start);
     unsigned unsolved = 0;  // bit g: of signal g
     for (int g = 0; g < count; ++g)
       unsolved |= unsigned(__syncthreads_or(!solved && mine == g)) << g;
     if (mine < count && !(unsolved >> mine & 1))
-      spread_window(window, x + at, sign + at, y + at, start);
+      write_window(window, x + at, cuts + at, y + at, start);
     __syncthreads();
-    for_signals(s, first, count, [&](int g, int k, std::int64_t sample, std::int64_t) {
+    for_signals(shape, first, count, [&](int g, int k, std::int64_t sample, std::int64_t) {
       if (!(unsolved >> g & 1)) op.y[sample] = float(x[g * pitch + k]);
     });
     __syncthreads();
     const GroupMemory<float, 1, kWindowsWarps> memory(plan.n, kPerEdge);
     for (int g = int(threadIdx.x) / kWarp; g < count; g += kWindowsWarps)
-      if (unsolved >> g & 1) solve_in<!kPerEdge>(memory, s, op, first + g);
+      if (unsolved >> g & 1) solve_in<!kPerEdge>(memory, shape, op, first + g);
     __syncthreads();
   }
 }
 
-// Longer signals: state in global memory, c (8 n bytes) and sign (n bytes) of each signal.
-template <class D, int kWarps>
+// A block owns a signal of any length, a thread a range of it.
+// Reads x and the weights in global memory, in every pass.
+// Writes y; region_values (8 n bytes) and cuts (n bytes) of each signal are scratch.
+template <class Sample, int kWarps>
 __global__ void __launch_bounds__(kGroupThreads<kWarps>)
-    prox_wide(Shape s, Prox<D> op, double* c, signed char* sign) {
-  using T = Compute<D>;
+    prox_wide(Shape shape, Prox<Sample> op, double* region_values, signed char* cuts) {
+  using T = Compute<Sample>;
   Arena arena;
-  arena.take<Run>(kWarps);
-  for (std::int64_t i = blockIdx.x; i < s.signals(); i += gridDim.x) {
-    const Place<D> p(s, op, i);
-    using C = Chain<std::int64_t, const D*, const T*, signed char*, double*>;
-    solve<T, Group<kWarps>, std::int64_t>(
-        C{s.n, p.x.data, s.inner, p.w.data, p.w.stride, sign + i * s.n, c + i * s.n, 1.0},
-        p.y.data);
+  arena.take<RegionSum>(kWarps);
+  for (std::int64_t i = blockIdx.x; i < shape.signals(); i += gridDim.x) {
+    const SignalInMemory<Sample> signal(shape, op, i);
+    using State = SignalState<std::int64_t, const Sample*, const T*, signed char*, double*>;
+    solve<T, ThreadGroup<kWarps>, std::int64_t>(
+        State{shape.n, signal.x.data, shape.inner, signal.w.data, signal.w.stride,
+              cuts + i * shape.n, region_values + i * shape.n, 1.0},
+        signal.y.data);
     __syncthreads();
   }
 }
@@ -295,61 +320,63 @@ __global__ void __launch_bounds__(kGroupThreads<kWarps>)
 // ---- the gap ----
 
 struct Sum {
-  double v = 0;
+  double value = 0;
   template <class F>
   JAXTV_DEVICE Sum each(F f) const {
-    return {f(v)};
+    return {f(value)};
   }
 };
-JAXTV_DEVICE Sum join(const Sum& a, const Sum& b) { return {a.v + b.v}; }
+JAXTV_DEVICE Sum join(const Sum& a, const Sum& b) { return {a.value + b.value}; }
 
 // jaxtv/gap.hpp by a group, at `factor` of the signal's size.
-template <class G, class T>
-JAXTV_DEVICE double gap_at(double factor, std::int64_t n, const Place<T>& p) {
-  const Scaled x{p.x, factor}, w{p.w, factor};
-  const Scaled y{p.y, factor};  // of its own: not of const samples
-  const std::int64_t each = (n + G::kThreads - 1) / G::kThreads;
-  const std::int64_t begin = min_of(G::thread() * each, n), end = min_of(begin + each, n);
-  Sum sum;
-  for (std::int64_t k = begin; k < end; ++k) sum.v += y[k] - x[k];
-  sum = G::template scan<false>(Arena{}, sum);
-  const auto dual = [&](std::int64_t e) { return max_of(-w[e], min_of(w[e], sum.v)); };
+template <class Group, class T>
+JAXTV_DEVICE double gap_at(double factor, std::int64_t n, const SignalInMemory<T>& signal) {
+  const Scaled x{signal.x, factor}, w{signal.w, factor};
+  const Scaled y{signal.y, factor};  // of its own type: its samples are not const
+  const std::int64_t each = (n + Group::kThreads - 1) / Group::kThreads;
+  const std::int64_t begin = min_of(Group::thread() * each, n), end = min_of(begin + each, n);
+  Sum dual_sum;
+  for (std::int64_t k = begin; k < end; ++k) dual_sum.value += y[k] - x[k];
+  dual_sum = Group::template scan<false>(Arena{}, dual_sum);
+  const auto dual = [&](std::int64_t e) { return max_of(-w[e], min_of(w[e], dual_sum.value)); };
   double last = begin > 0 && begin < end ? dual(begin - 1) : 0;
   Sum gap, total;
   for (std::int64_t k = begin; k < end; ++k) {
-    sum.v += y[k] - x[k];
+    dual_sum.value += y[k] - x[k];
     double u = 0;
     if (k + 1 < n) {
       const double jump = y[k + 1] - y[k];
       u = dual(k);
-      if (jump != 0) gap.v += (w[k] - (jump > 0 ? u : -u)) * abs_of(jump);
+      if (jump != 0) gap.value += (w[k] - (jump > 0 ? u : -u)) * abs_of(jump);
     }
     const double miss = y[k] - (x[k] - last + u);
-    gap.v += 0.5 * miss * miss;
+    gap.value += 0.5 * miss * miss;
     last = u;
   }
-  G::template scan<false>(Arena{}, gap, total);
-  return total.v;
+  Group::template scan<false>(Arena{}, gap, total);
+  return total.value;
 }
 
-// The gap of each signal. `exact`: also what exact solvers report.
+// A group of kWarps warps owns a signal, a thread a range of it.
+// Reads x, y and the weights.
+// Writes the gap of each signal; `exact`: also what exact solvers report.
 template <class T, int kWarps>
-__global__ void __launch_bounds__(kGroupThreads<kWarps>) gaps(Shape s, Prox<T> op, bool exact) {
-  using G = Group<kWarps>;
+__global__ void __launch_bounds__(kGroupThreads<kWarps>) gaps(Shape shape, Prox<T> op, bool exact) {
+  using Group = ThreadGroup<kWarps>;
   Arena arena;
-  arena.take<Run>(kWarps == 1 ? 0 : kWarps);
+  arena.take<RegionSum>(kWarps == 1 ? 0 : kWarps);
   constexpr int kSignals = kGroupSignals<kWarps>;
-  const int mine = kWarps == 1 ? int(threadIdx.x) / kWarp : 0;
-  const std::int64_t signals = s.signals(), step = std::int64_t(gridDim.x) * kSignals;
-  for (std::int64_t i = std::int64_t(blockIdx.x) * kSignals + mine; i < signals; i += step) {
-    const Place<T> p(s, op, i);
-    double gap = gap_at<G>(1, s.n, p);
-    if (!is_finite(gap))
-      gap = gap_at<G>(kSolverScale, s.n, p) / kSolverScale / kSolverScale;  // else inf - inf
-    if (G::thread() == 0) {
+  const int group = kWarps == 1 ? int(threadIdx.x) / kWarp : 0;
+  const std::int64_t signals = shape.signals(), step = std::int64_t(gridDim.x) * kSignals;
+  for (std::int64_t i = std::int64_t(blockIdx.x) * kSignals + group; i < signals; i += step) {
+    const SignalInMemory<T> signal(shape, op, i);
+    double gap = gap_at<Group>(1, shape.n, signal);
+    if (!is_finite(gap))  // else inf - inf
+      gap = gap_at<Group>(kSolverScale, shape.n, signal) / kSolverScale / kSolverScale;
+    if (Group::thread() == 0) {
       op.gap[i] = T(gap);
       if (!exact) continue;
-      const bool solved = T(p.y[0]) == T(p.y[0]);  // else all of it is NaN
+      const bool solved = T(signal.y[0]) == T(signal.y[0]);  // else all of it is NaN
       op.converged[i] = solved;
       op.iterations[i] = solved ? 1 : 0;
     }
@@ -358,143 +385,129 @@ __global__ void __launch_bounds__(kGroupThreads<kWarps>) gaps(Shape s, Prox<T> o
 
 // ---- which kernel ----
 
-// Direct's crossovers, estimated from SOLVERS.md's cost model for an H100; not measured.
-constexpr std::int64_t kRowsAlways = 64;       // up to here one thread per signal is never slow
-constexpr std::int64_t kManySignals = 4096;    // from here on it is the best throughput
-constexpr int kFewestLanes = 8;                // of a tile, or threads idle
-constexpr std::int64_t kGridShortest = 32768;  // the whole device for one signal
-constexpr std::int64_t kGridSignals = 64;      // beyond that blocks fill the device
-
 enum class Route { kRows, kSerial, kWindows, kWarp, kBlock, kWide, kGrid, kNewton };
 
 // T: what is computed in.
 template <class T>
-Route route_of(const Shape& s, Method method, const Tiling& t) {
+Route route_of(const Shape& shape, Method method, const Tiling& tiling) {
   if (method == Method::kProjectedNewton) return Route::kNewton;
-  const bool fits = t.chunks == 1;
+  const bool fits = tiling.chunks == 1;
   if (method == Method::kTautString) return fits ? Route::kRows : Route::kSerial;
-  const bool middle = s.n > kWarpLongest && s.n <= kShortest;
+  const bool middle =
+      shape.n > Crossovers::kLongestForWarp && shape.n <= Crossovers::kLongestInSharedMemory;
   if (method == Method::kDirect && middle && sizeof(T) == 4) return Route::kWindows;
   const bool many =
-      s.n <= kRowsAlways || (s.signals() >= kManySignals && t.lanes() >= kFewestLanes);
+      shape.n <= Crossovers::kLongestForThreads ||
+      (shape.signals() >= Crossovers::kManySignals && tiling.lanes() >= Crossovers::kFewestLanes);
   if (method == Method::kDirect && fits && many) return Route::kRows;
-  if (s.n <= kWarpLongest) return Route::kWarp;
-  if (s.n <= kShortest) return Route::kBlock;
-  return s.n >= kGridShortest && s.signals() <= kGridSignals ? Route::kGrid : Route::kWide;
+  if (shape.n <= Crossovers::kLongestForWarp) return Route::kWarp;
+  if (shape.n <= Crossovers::kLongestInSharedMemory) return Route::kBlock;
+  return for_grid(shape) ? Route::kGrid : Route::kWide;
 }
 
-template <class D, int kWarps>
-Status run_group(cudaStream_t stream, const Shape& s, const Prox<D>& op) {
+template <class Sample, int kWarps>
+Status run_group(cudaStream_t stream, const Shape& shape, const Prox<Sample>& op) {
   constexpr int kSignals = kGroupSignals<kWarps>;
-  return launch("prox_group", prox_group<D, kWarps>, (s.signals() + kSignals - 1) / kSignals,
-                kGroupThreads<kWarps>, GroupMemory<Compute<D>, kWarps>::bytes(s.n, op.per_edge),
-                stream, s, op);
+  return launch("prox_group", prox_group<Sample, kWarps>, ceil_div(shape.signals(), kSignals),
+                kGroupThreads<kWarps>,
+                GroupMemory<Compute<Sample>, kWarps>::bytes(shape.n, op.per_edge), stream, shape,
+                op);
 }
 
-template <class D>
-Status run_windows(cudaStream_t stream, const Shape& s, const Prox<D>& op) {
-  const WindowsPlan plan(s.n);
-  return launch("prox_windows", op.per_edge ? prox_windows<D, true> : prox_windows<D, false>,
-                (s.signals() + plan.at_once - 1) / plan.at_once, kWindowsThreads,
-                plan.bytes(op.per_edge), stream, s, op, plan);
+template <class Sample>
+Status run_windows(cudaStream_t stream, const Shape& shape, const Prox<Sample>& op) {
+  const WindowsPlan plan(shape.n);
+  return launch("prox_windows",
+                op.per_edge ? prox_windows<Sample, true> : prox_windows<Sample, false>,
+                ceil_div(shape.signals(), plan.signals), kWindowsThreads, plan.bytes(op.per_edge),
+                stream, shape, op, plan);
 }
 
-template <class D>
-Status run_rows(cudaStream_t stream, Tiling t, const Prox<D>& op) {
-  if (Status bad = check(t)) return bad;
-  t.parts = 1;
-  t.part_rows = t.rows;
-  const std::size_t bytes = t.elements(0) * std::size_t(rows_need<Compute<D>>(op.per_edge).bytes);
-  return launch("prox_rows", op.per_edge ? prox_rows<D, true> : prox_rows<D, false>, t.tiles,
-                t.threads(), bytes, stream, t, op);
+template <class Sample>
+Status run_rows(cudaStream_t stream, const Tiling& tiling, const Prox<Sample>& op) {
+  if (Status bad = check(tiling)) return bad;
+  const std::size_t bytes =
+      tiling.elements() * std::size_t(bytes_per_sample<Compute<Sample>>(op.per_edge));
+  return launch("prox_rows", op.per_edge ? prox_rows<Sample, true> : prox_rows<Sample, false>,
+                tiling.tiles, tiling.threads(), bytes, stream, tiling, op);
 }
 
 // The kernels that work in global memory.
-template <class D>
-Status run_long(cudaStream_t stream, const Shape& s, const Prox<D>& op, const Solver& solver,
-                Route route, void* workspace) {
-  const std::int64_t signals = s.signals();
-  double* c = static_cast<double*>(workspace);
+template <class Sample>
+Status run_long(cudaStream_t stream, const Shape& shape, const Prox<Sample>& op,
+                const Solver& solver, Route route, void* scratch) {
+  const std::int64_t signals = shape.signals();
+  double* region_values = static_cast<double*>(scratch);
   switch (route) {
     case Route::kNewton:
-      return prox_newton(stream, s, op, solver, workspace);
+      return prox_newton(stream, shape, op, solver, scratch);
     case Route::kSerial:
-      return launch("prox_serial", prox_serial<D>, (signals + kSerialThreads - 1) / kSerialThreads,
-                    kSerialThreads, 0, stream, s, op, static_cast<signed char*>(workspace));
+      return launch("prox_serial", prox_serial<Sample>, ceil_div(signals, kSerialThreads),
+                    kSerialThreads, 0, stream, shape, op, static_cast<signed char*>(scratch));
     case Route::kWide:
-      return launch("prox_wide", prox_wide<D, kWideWarps>, signals, kWideWarps * kWarp,
-                    Group<kWideWarps>::kScratch, stream, s, op, c,
-                    reinterpret_cast<signed char*>(c + signals * s.n));
+      return launch("prox_wide", prox_wide<Sample, kWideWarps>, signals, kWideWarps * kWarp,
+                    ThreadGroup<kWideWarps>::kScratchBytes, stream, shape, op, region_values,
+                    reinterpret_cast<signed char*>(region_values + signals * shape.n));
     default:
-      return prox_grid(stream, s, op, workspace);
+      return prox_grid(stream, shape, op, scratch);
   }
 }
 
-template <class D>
-Status run(cudaStream_t stream, const Shape& s, const Prox<D>& op, const Solver& solver,
-           void* workspace) {
-  using T = Compute<D>;
-  const Tiling t = tiling_of(s, rows_need<T>(op.per_edge));
-  const Route route = route_of<T>(s, solver.method, t);
+template <class Sample>
+Status run(cudaStream_t stream, const Shape& shape, const Prox<Sample>& op, const Solver& solver,
+           void* scratch) {
+  using T = Compute<Sample>;
+  const Tiling tiling = tiles_of_signals(shape, bytes_per_sample<T>(op.per_edge));
+  const Route route = route_of<T>(shape, solver.method, tiling);
   switch (route) {
     case Route::kRows:
-      return run_rows(stream, t, op);
+      return run_rows(stream, tiling, op);
     case Route::kWindows:
-      if constexpr (sizeof(T) == 4) return run_windows(stream, s, op);
+      if constexpr (sizeof(T) == 4) return run_windows(stream, shape, op);
       return nullptr;
     case Route::kWarp:
-      return run_group<D, 1>(stream, s, op);
+      return run_group<Sample, 1>(stream, shape, op);
     case Route::kBlock:
-      return run_group<D, kBlockWarps>(stream, s, op);
+      return run_group<Sample, kBlockWarps>(stream, shape, op);
     default:
-      return run_long(stream, s, op, solver, route, workspace);
+      return run_long(stream, shape, op, solver, route, scratch);
   }
 }
 
 template <class T, int kWarps>
-Status run_gaps(cudaStream_t stream, const Shape& s, const Prox<T>& op, bool exact) {
-  return launch("gaps", gaps<T, kWarps>,
-                (s.signals() + kGroupSignals<kWarps> - 1) / kGroupSignals<kWarps>,
-                kGroupThreads<kWarps>, Group<kWarps>::kScratch, stream, s, op, exact);
+Status run_gaps(cudaStream_t stream, const Shape& shape, const Prox<T>& op, bool exact) {
+  return launch("gaps", gaps<T, kWarps>, ceil_div(shape.signals(), kGroupSignals<kWarps>),
+                kGroupThreads<kWarps>, ThreadGroup<kWarps>::kScratchBytes, stream, shape, op,
+                exact);
 }
 
 }  // namespace
 
 template <class T>
-bool by_rows(const Shape& s, Method method, bool per_edge) {
-  return route_of<T>(s, method, tiling_of(s, rows_need<T>(per_edge))) == Route::kRows;
+bool one_thread_per_signal(const Shape& shape, Method method, bool per_edge) {
+  return route_of<T>(shape, method, tiles_of_signals(shape, bytes_per_sample<T>(per_edge))) ==
+         Route::kRows;
 }
-template bool by_rows<float>(const Shape&, Method, bool);
-template bool by_rows<double>(const Shape&, Method, bool);
+template bool one_thread_per_signal<float>(const Shape&, Method, bool);
+template bool one_thread_per_signal<double>(const Shape&, Method, bool);
 
-// Upper bounds, whatever kernel is picked.
-std::int64_t prox_workspace(const Shape& s, Method method) {
-  if (method == Method::kProjectedNewton) return s.signals() * newton_bytes(s.n);
-  if (method == Method::kTautString) return s.n <= kMinChunk ? 0 : s.signals() * serial_bytes(s.n);
-  if (s.n <= kShortest) return 0;
-  const bool grid = s.n >= kGridShortest && s.signals() <= kGridSignals;
-  return s.signals() * (grid ? grid_bytes(s.n) : block_bytes(s.n));
-}
-
-template <class D>
-Status prox1d(cudaStream_t stream, const Shape& s, const Prox<D>& op, const Solver& solver,
-              void* workspace) {
-  if (s.signals() == 0 || s.n == 0) return nullptr;
-  if (Status bad = run(stream, s, op, solver, workspace)) return bad;
-  if constexpr (!kHalf<D>) {
+template <class Sample>
+Status prox1d(cudaStream_t stream, const Shape& shape, const Prox<Sample>& op, const Solver& solver,
+              void* scratch) {
+  if (shape.signals() == 0 || shape.n == 0) return nullptr;
+  if (Status bad = run(stream, shape, op, solver, scratch)) return bad;
+  if constexpr (!kHalf<Sample>) {
     if (!op.gap) return nullptr;
     const bool exact = solver.method != Method::kProjectedNewton;
-    return s.n <= kWarpLongest ? run_gaps<D, 1>(stream, s, op, exact)
-                               : run_gaps<D, kWideWarps>(stream, s, op, exact);
+    return shape.n <= Crossovers::kLongestForWarp
+               ? run_gaps<Sample, 1>(stream, shape, op, exact)
+               : run_gaps<Sample, kWideWarps>(stream, shape, op, exact);
   }
   return nullptr;
 }
 
-#define JAXTV_INSTANTIATE(D) \
-  template Status prox1d(cudaStream_t, const Shape&, const Prox<D>&, const Solver&, void*);
-JAXTV_INSTANTIATE(float)
-JAXTV_INSTANTIATE(double)
-JAXTV_INSTANTIATE(BFloat16)
-JAXTV_INSTANTIATE(Float16)
+#define JAXTV_INSTANTIATE(Sample) \
+  template Status prox1d(cudaStream_t, const Shape&, const Prox<Sample>&, const Solver&, void*);
+JAXTV_FOR_EACH_DATA_TYPE(JAXTV_INSTANTIATE)
 
 }  // namespace jaxtv::cuda

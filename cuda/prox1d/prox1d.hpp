@@ -8,26 +8,24 @@ namespace jaxtv::cuda {
 
 // y = prox(x) for every signal; y may be x. The last three are per signal and null unless wanted
 // (return_info), which needs y unrounded and apart from x.
-template <class D>
+template <class Sample>
 struct Prox {
-  const D* x;
-  const Compute<D>* w;
+  const Sample* x;
+  const Compute<Sample>* w;
   bool per_edge;  // w: n - 1 per signal, or 1
-  D* y;
-  Compute<D>* gap;
-  std::int32_t* iterations;
-  bool* converged;
+  Sample* y;
+  Compute<Sample>* gap = nullptr;
+  std::int32_t* iterations = nullptr;
+  bool* converged = nullptr;
 };
 
 // Whether each signal is solved by one thread in a tile of shared memory. T: what is computed in.
 template <class T>
-bool by_rows(const Shape& shape, Method method, bool per_edge);
+bool one_thread_per_signal(const Shape& shape, Method method, bool per_edge);
 
-// Scratch in bytes; jaxtv/_lowering.py has the same formula.
-std::int64_t prox_workspace(const Shape& shape, Method method);
-
-template <class D>
-Status prox1d(cudaStream_t stream, const Shape& shape, const Prox<D>& op, const Solver& solver,
-              void* workspace);
+// Scratch: prox1d_scratch in scratch.hpp.
+template <class Sample>
+Status prox1d(cudaStream_t stream, const Shape& shape, const Prox<Sample>& op, const Solver& solver,
+              void* scratch);
 
 }  // namespace jaxtv::cuda

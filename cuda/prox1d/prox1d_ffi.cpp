@@ -1,32 +1,36 @@
 // XLA FFI handlers of the 1D prox.
 #include "handler.hpp"
 #include "prox1d/prox1d.hpp"
+#include "scratch.hpp"
 
 namespace jaxtv::cuda {
 namespace {
 
-template <class D>
-Prox<D> prox_of(Buffer x, Buffer w, Result y, std::int64_t axis) {
+template <class Sample>
+Prox<Sample> prox_of(Buffer x, Buffer w, Result y, std::int64_t axis) {
   check_same(*y, x);
-  return {in<D>(x), in<Compute<D>>(w), check_weights(w, x, axis), out<D>(y), nullptr, nullptr,
-          nullptr};
+  return {.x = in<Sample>(x),
+          .w = in<Compute<Sample>>(w),
+          .per_edge = check_weights(w, x, axis),
+          .y = out<Sample>(y)};
 }
 
-template <class D>
-void run(cudaStream_t stream, Buffer x, const Prox<D>& op, Result scratch, std::int64_t axis,
+template <class Sample>
+void run(cudaStream_t stream, Buffer x, const Prox<Sample>& op, Result scratch, std::int64_t axis,
          const Solver& solver) {
   const Shape shape = shape_of(x, axis);
-  void* space = workspace(scratch, prox_workspace(shape, solver.method));
-  check(prox1d(stream, shape, op, solver, space));
+  void* memory = checked_scratch(scratch, prox1d_scratch(shape, solver.method));
+  check(prox1d(stream, shape, op, solver, memory));
 }
 
 ffi::Error prox(cudaStream_t stream, Buffer x, Buffer w, Result y, Result scratch,
                 std::int64_t axis, std::int64_t method, double tol, std::int64_t max_iterations,
                 std::int64_t line_search) {
-  return with_data(x.element_type(), [&](auto t) {
+  return with_sample_type(x.element_type(), [&](auto sample_type) {
+    using Sample = typename decltype(sample_type)::type;
     const Solver solver = solver_of(method, tol, max_iterations, line_search);
     shape_of(x, axis);  // checks the axis first
-    run(stream, x, prox_of<typename decltype(t)::type>(x, w, y, axis), scratch, axis, solver);
+    run(stream, x, prox_of<Sample>(x, w, y, axis), scratch, axis, solver);
   });
 }
 
@@ -34,8 +38,8 @@ ffi::Error prox_info(cudaStream_t stream, Buffer x, Buffer w, Result y, Result g
                      Result iterations, Result converged, Result scratch, std::int64_t axis,
                      std::int64_t method, double tol, std::int64_t max_iterations,
                      std::int64_t line_search) {
-  return with_type(x.element_type(), [&](auto t) {
-    using T = decltype(t);
+  return with_type(x.element_type(), [&](auto number) {
+    using T = decltype(number);
     const Solver solver = solver_of(method, tol, max_iterations, line_search);
     shape_of(x, axis);
     Prox<T> op = prox_of<T>(x, w, y, axis);

@@ -9,28 +9,27 @@
 
 namespace jaxtv::cuda {
 
-constexpr int kWindow = 65;  // odd: neighbouring threads start in different banks
-constexpr int kHalo = 48;    // on either side
+constexpr int kWindow = tuning::ThreadWindows::kWindow, kHalo = tuning::ThreadWindows::kHalo;
 
-struct Window {
+struct ThreadWindow {
   int n, begin, end;  // samples of the signal; those of the window, and the edges after them
-  JAXTV_DEVICE Window(int n, int index)
+  JAXTV_DEVICE ThreadWindow(int n, int index)
       : n(n), begin(min_of(index * kWindow, n)), end(min_of(begin + kWindow, n)) {}
 };
 
-// Writes what lies in [begin, end) alone. `data`: of the signal; places are told from `first` on.
+// An array of the signal from sample `first` on, in which only [begin, end) is written.
 template <class T>
 struct Within {
   Shared<T> data;
   int first, begin, end;
-  struct Place {
+  struct Element {
     const Within& all;
-    int at;
+    int index;
     JAXTV_DEVICE void operator=(T v) const {
-      if (at >= all.begin && at < all.end) all.data[at] = v;
+      if (index >= all.begin && index < all.end) all.data[index] = v;
     }
   };
-  JAXTV_DEVICE Place operator[](int k) const { return {*this, first + k}; }
+  JAXTV_DEVICE Element operator[](int k) const { return {*this, first + k}; }
 };
 
 JAXTV_DEVICE float weights_from(float w, int) { return w; }
@@ -39,51 +38,51 @@ JAXTV_DEVICE float weight_at(float w, int) { return w; }
 JAXTV_DEVICE float weight_at(Shared<float> w, int e) { return w[e]; }
 
 // Finds the cuts; false where the taut string is the wrong method.
-template <class W>
-JAXTV_DEVICE bool find_window(const Window& window, Shared<float> x, W w,
-                              Shared<signed char> sign) {
+template <class Weights>
+JAXTV_DEVICE bool find_window(const ThreadWindow& window, Shared<float> x, Weights w,
+                              Shared<signed char> cuts) {
   const int first = max_of(window.begin - kHalo, 0), stop = min_of(window.end + kHalo, window.n);
   const int length = stop - first;
 #pragma unroll 4
-  for (int k = window.begin; k < window.end; ++k) sign[k] = 0;
+  for (int k = window.begin; k < window.end; ++k) cuts[k] = 0;
   if (window.begin == window.end) return true;
-  return taut_string_float<!std::is_same_v<W, float>>(
+  return taut_string_float<!std::is_same_v<Weights, float>>(
       length, 1, x + first, weights_from(w, first),
-      Within<signed char>{sign, first, window.begin, window.end}, kTrips * length + kMoreTrips);
+      Within<signed char>{cuts, first, window.begin, window.end}, taut_string_budget(length));
 }
 
 // Writes the values of the segments that end in the window, each to its first sample in y; whether
 // they are certified. `start`: of the segment that the window begins in.
-template <class W>
-JAXTV_DEVICE bool certify_window(const Window& window, Shared<float> x, W w,
-                                 Shared<signed char> sign, Shared<float> y, int& start) {
+template <class Weights>
+JAXTV_DEVICE bool certify_window(const ThreadWindow& window, Shared<float> x, Weights w,
+                                 Shared<signed char> cuts, Shared<float> y, int& start) {
   const int n = window.n;
-  const auto inside = [&](int e) { return e >= 0 && e + 1 < n; };
-  const auto ends = [&](int e) { return !inside(e) || sign[e] != 0; };
+  const auto is_edge = [&](int e) { return e >= 0 && e + 1 < n; };
+  const auto ends_segment = [&](int e) { return !is_edge(e) || cuts[e] != 0; };
   int before = window.begin - 1;  // the cuts before the window, the last in it, and the next
-  while (!ends(before)) --before;
+  while (!ends_segment(before)) --before;
   start = before + 1;
   int last = window.end - 1;
-  while (last >= window.begin && !ends(last)) --last;
+  while (last >= window.begin && !ends_segment(last)) --last;
   if (last < window.begin) return true;
   int next = last;
-  if (inside(last)) ++next;
-  while (!ends(next)) ++next;
-  const auto dual = [&](int e) { return inside(e) ? float(sign[e]) * weight_at(w, e) : 0.0f; };
-  return certified_values<!std::is_same_v<W, float>>(
-      next + 1 - start, 1, x + start, weights_from(w, start), sign + start,
+  if (is_edge(last)) ++next;
+  while (!ends_segment(next)) ++next;
+  const auto dual = [&](int e) { return is_edge(e) ? float(cuts[e]) * weight_at(w, e) : 0.0f; };
+  return certified_values<!std::is_same_v<Weights, float>>(
+      next + 1 - start, 1, x + start, weights_from(w, start), cuts + start,
       Within<float>{y, start, start, last + 1}, dual(next), dual(before));
 }
 
 // x = prox(x) in the window.
-JAXTV_DEVICE void spread_window(const Window& window, Shared<float> x, Shared<signed char> sign,
-                                Shared<float> y, int start) {
+JAXTV_DEVICE void write_window(const ThreadWindow& window, Shared<float> x,
+                               Shared<signed char> cuts, Shared<float> y, int start) {
   if (window.begin == window.end) return;
   float value = y[start];
   x[window.begin] = value;
 #pragma unroll 4
   for (int k = window.begin + 1; k < window.end; ++k) {
-    if (sign[k - 1] != 0) value = y[k];
+    if (cuts[k - 1] != 0) value = y[k];
     x[k] = value;
   }
 }

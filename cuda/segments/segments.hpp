@@ -1,6 +1,10 @@
-// Derivatives by segment means (SOLVERS.md, Eq. 8 of the paper in O(n)) on a stream, without
-// allocation and without waiting for it. What XLA's handlers and the Dykstra adjoint call; plain
-// C++.
+// Derivatives of the 1D prox by segment means (docs/concepts.md; Eq. 8 of the paper in O(n)) on a
+// stream, without allocation and without waiting for it. XLA's handlers and the derivatives of
+// Dykstra's iteration call these two functions. Plain C++.
+//
+// A segment is a maximal range of samples that the solution y joins: equal neighbours with a weight
+// > 0 between them. P replaces every sample by the mean of its segment. s is the sign of the jump
+// y_{e+1} - y_e at an edge e, and D takes differences of neighbours.
 #pragma once
 
 #include "jaxtv/edge_code.hpp"
@@ -8,63 +12,65 @@
 
 namespace jaxtv::cuda {
 
-constexpr std::uint8_t kJoined = kInside, kCut = kSeparate;
-
-// The segments of a solution: from its values and weights, or from a mask.
+// The segments of a solution and its jumps: from y and its weights, or, where y is null, from edge
+// codes (jaxtv/edge_code.hpp).
 template <class T>
-struct Edges {
-  const T *y, *w;
-  bool per_edge;  // w: n - 1 per signal, or 1
-  const std::uint8_t*
-      mask;  // used when y is null: codes of 2 bits, `shift` up, of the edge (k, k + 1)
-  int shift;
-  std::int64_t mask_stride;  // bytes from one batch element's plane to the next one's
+struct SegmentEdges {
+  const T* y;
+  const T* weights;
+  bool weight_per_edge;       // weights: n - 1 per signal, or 1
+  const std::uint8_t* codes;  // a byte per sample
+  int code_shift;             // first bit of the code in its byte
+  std::int64_t code_stride;   // bytes from the codes of one batch element to those of the next
 };
 
-// Some arrays of the shape of the problem: the other states of a Dykstra iteration.
+// Up to kMaxAxes - 1 arrays of the shape of the samples: the other states of a Dykstra iteration.
 template <class T>
 struct Arrays {
   T* data[kMaxAxes - 1];
   int count;
 };
 
-// out = P(a - D^T(s tw)) with a = tx - sum(minus); residual = a - out. `out` may be `tx`, and null
-// where there is a residual.
-template <class D, class T = Compute<D>>
-struct Push {
-  Edges<T> edges;
-  const D* tx;
+// ty = P(ta - D^T(s tw)), where ta = tx - the sum of other_tp. The last two fields are for a pass
+// of Dykstra's iteration, (8) in docs/concepts.md: its state's tangent is tp = ta - ty.
+template <class Sample, class T = Compute<Sample>>
+struct SegmentJvp {
+  SegmentEdges<T> edges;
+  const Sample* tx;
   const T* tw;
-  bool per_edge;
-  D* out;
-  Arrays<const T> minus{};
-  T* residual = nullptr;
+  bool per_edge;  // tw: n - 1 per signal, or 1
+  Sample* ty;     // may be tx; null where only tp is wanted
+  Arrays<const T> other_tp{};
+  T* tp = nullptr;
 };
 
-// c = P(g - own); gw_e (+)= -s_e (c_{e+1} - c_e), summed over a signal unless per_edge. Then, with
-// b = c + own:  others[j] (-)= b, and gx = sum (+)= b; either may be null (not wanted). g and own
-// may be null (zero), gx may be g.
-template <class D, class T = Compute<D>>
-struct Pull {
-  Edges<T> edges;
-  const D* g;
-  D* gx;
+// c = P(g - gp);  gw_e = -s_e (c_{e+1} - c_e), summed over a signal unless per_edge;  gx = c. A
+// pass of Dykstra's iteration, (9) in docs/concepts.md, goes on with b = c + gp: it adds b to
+// gx_sum, copies that sum to gx, and subtracts b from all other_gp.
+template <class Sample, class T = Compute<Sample>>
+struct SegmentVjp {
+  SegmentEdges<T> edges;
+  const Sample* g;  // null: zero
+  Sample* gx;       // may be g; null: not wanted
   T* gw;
-  bool per_edge, accumulate;  // accumulate: add to gw
-  const T* own = nullptr;
-  T* sum = nullptr;
-  bool add = false;  // to sum
-  Arrays<T> others{};
-  unsigned opened = 0;  // bit j: others[j] has a value, else it counts as zero
+  bool per_edge;               // gw: n - 1 per signal, or 1
+  bool add_to_gw;              // else it is overwritten
+  const T* gp = nullptr;       // null: zero
+  T* gx_sum = nullptr;         // null: not wanted
+  bool add_to_gx_sum = false;  // else it is overwritten
+  Arrays<T> other_gp{};
+  unsigned other_gp_in_use = 0;  // bit j: other_gp[j] has a value; else it counts as zero
 };
 
-// Scratch for either, in bytes: 0 for signals that fit in one tile.
+// Scratch of either, in bytes: 0 for signals that fit in one tile.
 template <class T>
-std::int64_t segment_workspace(const Shape& shape);
+std::int64_t segment_scratch_bytes(const Shape& shape);
 
-template <class D>
-Status segment_push(cudaStream_t stream, const Shape& shape, const Push<D>& op, void* workspace);
-template <class D>
-Status segment_pull(cudaStream_t stream, const Shape& shape, const Pull<D>& op, void* workspace);
+template <class Sample>
+Status segment_jvp(cudaStream_t stream, const Shape& shape, const SegmentJvp<Sample>& op,
+                   void* scratch);
+template <class Sample>
+Status segment_vjp(cudaStream_t stream, const Shape& shape, const SegmentVjp<Sample>& op,
+                   void* scratch);
 
 }  // namespace jaxtv::cuda

@@ -16,7 +16,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from jaxtv import _cpu, _lowering, _primitive
+from jaxtv import _cpu, _primitive
 from testing import emulator, native
 
 Platform = Literal["cpu", "cuda"]
@@ -178,20 +178,25 @@ def bind(
         *(jax.core.ShapedArray(a.shape, a.dtype) for a in ins), **params
     )
     results = [(out.shape, out.dtype) for out in outs]
-    if platform == "cuda":
-        results.append(workspace(name, ins, outs[0].dtype, params))
     attributes = _OWN_ATTRIBUTES.get(name, _primitive._attributes)(**params)
+    if platform == "cuda":
+        results.append(_scratch(f"jaxtv_{name}", outs[0], attributes, **params))
     return call(f"jaxtv_{name}", ins, results, attributes, platform, device)[: len(outs)]
 
 
-def workspace(
-    name: str, operands: Sequence[np.ndarray], dtype: np.dtype, params: Mapping[str, Any]
-) -> Spec:
-    """The scratch that a CUDA kernel gets as its last result; `dtype` is that of its first one."""
-    shapes = [a.shape for a in operands]
-    batch = shapes[0][: _primitive._num_batch_dims(**params)]
-    size = _lowering.WORKSPACES[f"jaxtv_{name}"](shapes, itemsize=dtype.itemsize, **params)
-    return (*batch, size), np.uint8
+def _scratch(target, y, attributes: Mapping[str, Any], *, axis=None, axes=(), edge=(), **_) -> Spec:
+    """The scratch that a CUDA kernel gets as its last result; `y` is its first one."""
+    axes = axes if axis is None else (axis,)
+    batch = min(axes)
+    size = emulator.scratch_bytes(
+        target,
+        y.shape[batch:],
+        [a - batch for a in axes],
+        y.dtype.itemsize,
+        int(attributes.get("method", 0)),
+        edge,
+    )
+    return (*y.shape[:batch], size), np.uint8
 
 
 def recordable(target: str, platform: Platform) -> bool:

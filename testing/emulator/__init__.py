@@ -12,7 +12,7 @@ import contextlib
 import ctypes
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -34,15 +34,21 @@ def _build(name: str, sources: list[str]) -> ctypes.CDLL:
 @functools.cache
 def library() -> ctypes.CDLL:
     """The kernels with their handlers, and what testing/emulator/library.cpp offers."""
-    kernels = [p for end in ("*.cu", "*_ffi.cpp") for p in (ROOT / "cuda").rglob(end)]
+    kernels = [
+        p for end in ("*.cu", "*_ffi.cpp", "scratch.cpp") for p in (ROOT / "cuda").rglob(end)
+    ]
     sources = sorted(str(path.relative_to(ROOT)) for path in kernels)
     built = _build(NAME, [*sources, "testing/emulator/library.cpp"])
     int64 = ctypes.c_int64
     built.emulator_name.argtypes = built.emulator_handler.argtypes = [ctypes.c_size_t]
     built.emulator_name.restype = built.emulator_recorded.restype = ctypes.c_char_p
     built.emulator_handler.restype = ctypes.c_void_p
-    built.emulator_workspace.argtypes = [ctypes.c_int, int64, int64]
-    built.emulator_workspace.restype = int64
+    sizes = [ctypes.POINTER(int64), ctypes.c_size_t]
+    built.emulator_scratch_bytes.argtypes = [
+        *(ctypes.c_char_p, *sizes, *sizes),
+        *(ctypes.c_int, ctypes.c_int, ctypes.c_uint),
+    ]
+    built.emulator_scratch_bytes.restype = int64
     built.emulator_reverse.argtypes = [ctypes.c_bool]
     built.emulator_huge.argtypes = built.emulator_huge_dykstra.argtypes = [
         ctypes.c_int,
@@ -67,6 +73,21 @@ def handlers() -> dict[str, int]:
         found[name.decode()] = library().emulator_handler(i)
         i += 1
     return found
+
+
+def scratch_bytes(
+    target: str,
+    shape: Sequence[int],
+    axes: Sequence[int],
+    itemsize: int,
+    method: int = 0,
+    per_edge: Sequence[bool] = (),
+) -> int:
+    """Bytes of scratch per batch element; -1 for an unknown target (`_native.SCRATCH_BYTES`)."""
+    arrays = [(ctypes.c_int64 * len(a))(*a) for a in (shape, axes)]
+    counted = [argument for a in arrays for argument in (a, len(a))]
+    edges = sum(edge << a for a, edge in enumerate(per_edge))
+    return library().emulator_scratch_bytes(target.encode(), *counted, itemsize, method, edges)
 
 
 class Launch(NamedTuple):
@@ -113,6 +134,7 @@ def register() -> dict[str, str]:
     """
     if on_gpu():
         return {target: target for target in _native.REGISTERED["cuda"]}
+    _native.SCRATCH_BYTES["emulated"] = scratch_bytes
     targets = {}
     for target, address in handlers().items():
         targets[target] = target.replace("jaxtv_", "jaxtv_emulated_")

@@ -2,11 +2,13 @@
 #include <sys/mman.h>
 
 #include <cstddef>
+#include <stdexcept>
 #include <string>
 
 #include "components/components.hpp"
-#include "dykstra/dykstra.hpp"
+#include "dykstra/image_tiling.hpp"
 #include "prox1d/prox1d.hpp"
+#include "scratch.hpp"
 #include "segments/segments.hpp"
 #include "targets.hpp"
 
@@ -26,10 +28,19 @@ extern "C" __attribute__((visibility("default"))) void* emulator_handler(std::si
   return entries[i].handler;
 }
 
-// Scratch of the 1D prox, for sizes that no test can run.
-extern "C" __attribute__((visibility("default"))) std::int64_t emulator_workspace(
-    int method, std::int64_t signals, std::int64_t n) {
-  return jaxtv::cuda::prox_workspace({1, signals, n, 1}, jaxtv::Method(method));
+// Bytes of scratch per batch element, as the CUDA module tells them; bit a of `per_edge`: of axis
+// a. -1: no such target.
+extern "C" __attribute__((visibility("default"))) std::int64_t emulator_scratch_bytes(
+    const char* target, const std::int64_t* shape, std::size_t rank, const std::int64_t* axes,
+    std::size_t axes_count, int itemsize, int method, unsigned per_edge) try {
+  return jaxtv::cuda::scratch_bytes({.target = target,
+                                     .shape = {shape, rank},
+                                     .axes = {axes, axes_count},
+                                     .itemsize = itemsize,
+                                     .method = jaxtv::Method(method),
+                                     .per_edge = per_edge});
+} catch (const std::invalid_argument&) {
+  return -1;
 }
 
 // Starts to record launches; what was recorded since.
@@ -76,25 +87,30 @@ extern "C" __attribute__((visibility("default"))) const char* emulator_huge(int 
   const std::int64_t signals = s.signals(), size = signals * n;
   const jaxtv::Solver solver{jaxtv::Method(method), 1e-6, 10, 0};
   const Sparse x(4 * size), w(4 * signals), y(4 * size), g(4 * size), gw(4 * signals);
-  const Sparse scratch(8 + prox_workspace(s, solver.method) + segment_workspace<float>(s));
+  const Sparse scratch(8 + prox1d_scratch(s, solver.method) + segment_scratch<float>(s));
   for (const Sparse* a : {&x, &w, &y, &g, &gw, &scratch})
     if (!a->ok()) return "no address space";
   const std::int64_t places[] = {0, size - 1 - (n - 1) * inner};
   for (std::int64_t at : places)
     for (std::int64_t k = n / 2; k < n; ++k) x.floats()[at + k * inner] = 4;
   w.floats()[0] = w.floats()[signals - 1] = 1;
-  const Prox<float> op{x.floats(), w.floats(), false, y.floats(), nullptr, nullptr, nullptr};
-  const Pull<float> pull{{y.floats(), w.floats(), false, nullptr, 0, 0},
-                         x.floats(),
-                         g.floats(),
-                         gw.floats(),
-                         false,
-                         false};
+  const Prox<float> op{.x = x.floats(), .w = w.floats(), .per_edge = false, .y = y.floats()};
+  const SegmentVjp<float> vjp{.edges = {.y = y.floats(),
+                                        .weights = w.floats(),
+                                        .weight_per_edge = false,
+                                        .codes = nullptr,
+                                        .code_shift = 0,
+                                        .code_stride = 0},
+                              .g = x.floats(),
+                              .gx = g.floats(),
+                              .gw = gw.floats(),
+                              .per_edge = false,
+                              .add_to_gw = false};
   simt::current_device() = 0;
   auto& only = simt::Machine::here().only;
   only = {0, -1};
   Status bad = prox1d<float>(simt::kStream, s, op, solver, scratch.data);
-  if (!bad) bad = segment_pull<float>(simt::kStream, s, pull, scratch.data);
+  if (!bad) bad = segment_vjp<float>(simt::kStream, s, vjp, scratch.data);
   only.clear();
   if (bad) return bad;
   const float low = 1 / float(n / 2), high = 4 - low;
@@ -122,8 +138,8 @@ extern "C" __attribute__((visibility("default"))) const char* emulator_huge_dyks
   const jaxtv::Solver solver{jaxtv::Method::kDirect, 1e-6, 10, 0};
   const std::int64_t signals[] = {batch * inner, batch * n};
   const Sparse x(4 * size), y(4 * size), mask(size), w0(4 * signals[0]), w1(4 * signals[1]),
-      scratch(8 + dykstra_workspace<float>(it, solver, true) +
-              dykstra_derivative_workspace<float>(it));
+      scratch(8 + dykstra_scratch<float>(it, solver.method, true, max_shared()) +
+              dykstra_derivative_scratch<float>(it, max_shared()));
   for (const Sparse* a : {&x, &y, &mask, &w0, &w1, &scratch})
     if (!a->ok()) return "no address space";
   const std::int64_t places[] = {0, size - (n - 1) * inner - across};  // of the first samples
@@ -149,11 +165,11 @@ extern "C" __attribute__((visibility("default"))) const char* emulator_huge_dyks
       dykstra<float>(simt::kStream, it, solver, x.floats(), w, out, codes, scratch.data);
   if (!wrong && !is(low, high)) wrong = "wrong solution";
   if (!wrong)
-    wrong = dykstra_push<float>(simt::kStream, it, codes, x.floats(), w, out, scratch.data);
+    wrong = dykstra_jvp<float>(simt::kStream, it, codes, x.floats(), w, out, scratch.data);
   if (!wrong && !is(low, high)) wrong = "wrong tangent";
   if (!wrong)
-    wrong = dykstra_pull<float>(simt::kStream, it, codes, x.floats(), out,
-                                {{weights[0], weights[1]}, {}}, scratch.data);
+    wrong = dykstra_vjp<float>(simt::kStream, it, codes, x.floats(), out,
+                               {{weights[0], weights[1]}, {}}, scratch.data);
   only.clear();
   if (wrong) return wrong;
   if (!is(0, 4)) return "wrong adjoint";
@@ -171,7 +187,7 @@ extern "C" __attribute__((visibility("default"))) const char* emulator_huge_comp
   const Grid grid{batch, size, 2, {{1, 1, rows, columns}, {1, rows, columns, 1}}};
   const bool per_edge[2] = {};
   const Sparse x(4 * samples), y(4 * samples), masks(samples), w0(4 * batch * columns),
-      w1(4 * batch * rows), scratch(8 + components_workspace(grid, per_edge));
+      w1(4 * batch * rows), scratch(8 + components_scratch(grid, per_edge));
   for (const Sparse* a : {&x, &y, &masks, &w0, &w1, &scratch})
     if (!a->ok()) return "no address space";
   for (std::int64_t i : {std::int64_t(0), 2147483647 / size - 1, last})
@@ -187,14 +203,14 @@ extern "C" __attribute__((visibility("default"))) const char* emulator_huge_comp
   simt::current_device() = 0;
   auto& only = simt::Machine::here().only;
   only = {0, -1};
-  Status bad = components_pull<float>(simt::kStream, grid, codes, x.floats(), y.floats(),
-                                      {{w0.floats(), w1.floats()}, {}}, scratch.data);
+  Status bad = components_vjp<float>(simt::kStream, grid, codes, x.floats(), y.floats(),
+                                     {{w0.floats(), w1.floats()}, {}}, scratch.data);
   if (!bad && (wrong(float(size), 0) || first0 != float(size) || first1 != float(size)))
     bad = "wrong adjoint";
   first0 = first1 = float(size - 1);
   if (!bad)
-    bad = components_push<float>(simt::kStream, grid, codes, x.floats(),
-                                 {{w0.floats(), w1.floats()}, {}}, y.floats(), scratch.data);
+    bad = components_jvp<float>(simt::kStream, grid, codes, x.floats(),
+                                {{w0.floats(), w1.floats()}, {}}, y.floats(), scratch.data);
   only.clear();
   if (bad) return bad;
   return wrong(float(3 * size - 2), -2) ? "wrong tangent" : "";

@@ -3,6 +3,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "block/divider.hpp"
 #include "block/launch.cuh"
 #include "jaxtv/certificate.hpp"
 #include "jaxtv/newton.hpp"
@@ -123,10 +124,10 @@ JAXTV_DEVICE void solve_windows(int n, Shared<float> x, W w, Shared<signed char>
   const int windows = (n + kWindow - 1) / kWindow;
   std::vector<int> start(windows);
   *sure = 1;
-  for (int i = 0; i < windows; ++i) *sure &= find_window(Window(n, i), x, w, sign);
+  for (int i = 0; i < windows; ++i) *sure &= find_window(ThreadWindow(n, i), x, w, sign);
   for (int i = 0; i < windows && *sure; ++i)
-    *sure &= certify_window(Window(n, i), x, w, sign, y, start[i]);
-  for (int i = 0; i < windows && *sure; ++i) spread_window(Window(n, i), x, sign, y, start[i]);
+    *sure &= certify_window(ThreadWindow(n, i), x, w, sign, y, start[i]);
+  for (int i = 0; i < windows && *sure; ++i) write_window(ThreadWindow(n, i), x, sign, y, start[i]);
 }
 __global__ void windows(int n, int edges, float* samples, const float* weights, int* sure) {
   Arena arena;

@@ -1,7 +1,7 @@
-// CUDA's execution model on one CPU thread, so that the kernels in cuda/*.cu run, and are checked,
-// where no GPU is. A block's threads are fibers: each runs until it reaches a barrier or a warp
-// primitive, which is a rendez-vous. The order is fixed, so every run gives the same bits and the
-// same reports.
+// CUDA's execution model on one CPU thread, so that the kernels in cuda/*/*.cu run, and are
+// checked, where no GPU is. A block's threads are fibers: each runs until it reaches a barrier or a
+// warp primitive, which is a rendez-vous. The order is fixed, so every run gives the same bits and
+// the same reports.
 //
 // What is reported (launch() returns the message): two threads of a block that touch one byte of
 // shared memory between barriers, at least one writing; shared memory out of the bounds of its

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import jaxtv
-from jaxtv import _dtypes, _native
+from jaxtv import _dtypes
+from testing import fake_cuda
 from testing.lowering import plain_jax
 
 HALVES = ("bfloat16", "float16")
@@ -146,7 +147,7 @@ def test_info_is_of_the_result_before_rounding(dtype):
 @pytest.mark.parametrize("dtype", HALVES)
 def test_cuda_kernels_take_half_types_as_they_are(monkeypatch, dtype):
     """No float32 copy of x is made on CUDA, forward or backward; XLA:CPU converts."""
-    monkeypatch.setitem(_native.REGISTERED, "cuda", _native.REGISTERED["cpu"])
+    fake_cuda.build(monkeypatch)
     x = jnp.zeros((4, 64, 64), dtype)
     loss = lambda x, lam: jnp.sum(
         jaxtv.prox_tv2d(jaxtv.prox_tv1d(x, lam), lam, axes=(-2, -1))

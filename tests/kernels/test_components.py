@@ -179,7 +179,7 @@ def test_an_empty_axis_is_refused(platform):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"bytes": 100}, "workspace is too small"),
+        ({"bytes": 100}, "scratch is too small"),
         ({"axes": [0]}, "two axes at least"),
         ({"axes": [0, 2]}, "axis out of range"),
         ({"axes": [1, 1]}, "axes must differ"),

@@ -34,8 +34,8 @@ def test_prox1d_and_its_vjp(method, outer, n, inner):
 @pytest.mark.parametrize(
     ("kernel", "axes", "batch", "n", "inner"),
     [
-        ("sweep", 1, HUGE // 32 + 3, 32, 1),
-        ("sweep", 1, 3, 32, HUGE // 64),
+        ("pass_of_tiles", 1, HUGE // 32 + 3, 32, 1),
+        ("pass_of_tiles", 1, 3, 32, HUGE // 64),
         ("prox_wide", 1, HUGE // 2048 + 3, 2048, 1),
         ("image_dykstra", 2, HUGE // 1600 + 3, 40, 40),
     ],

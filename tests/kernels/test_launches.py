@@ -135,8 +135,8 @@ def test_signals_of_half_types_share_blocks(shape, axis):
         _, codes = bind("dykstra_with_codes", x, w, inner=jaxtv.Direct(), **on)
         bind("dykstra_vjp", codes, x, edge=(False,), **on)
     blocks = {launch.kernel: launch.blocks for launch in launches}
-    assert blocks["sweep"] <= 64 // 16
-    assert blocks["apply"] <= 64 // 16
+    assert blocks["pass_of_tiles"] <= 64 // 16
+    assert blocks["segment_means"] <= 64 // 16
 
 
 # ---------------------------------------------------------------------------- crossovers
@@ -164,7 +164,7 @@ def documented(n, signals, dtype):
 def check_route(launches, n, signals, dtype):
     kernel, _, warps = documented(n, signals, dtype).rstrip(">").partition("<")
     ran = {launch.kernel: launch for launch in launches}
-    assert ("g_spread" if kernel == "prox_grid" else kernel) in ran
+    assert ("grid_write" if kernel == "prox_grid" else kernel) in ran
     if warps:
         assert ran[kernel].blocks * ran[kernel].threads == 32 * int(warps) * signals
 

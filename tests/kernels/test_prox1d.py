@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import jaxtv
-from jaxtv import _lowering
 from testing import emulator, oracles
 from testing.callframe import HandlerError, bind, call
 from testing.generators import (
@@ -486,22 +485,24 @@ def test_every_16_bit_pattern_is_stored_as_it_was_read(dtype):
     assert np.all(np.isnan(y.astype(np.float32)[~finite]))
 
 
-# ---------------------------------------------------------------------------- workspaces, errors
+# ---------------------------------------------------------------------------- scratch, errors
 
 
 @pytest.mark.cpu_only
 @pytest.mark.parametrize("n", [1000, 1025, 32_768, 10**8, 2**31 + 5, 10**10])
 @pytest.mark.parametrize("signals", [1, 64, 65])
-def test_workspaces_of_sizes_that_no_test_can_run(signals, n):
-    """The kernels' 64-bit formulas do not overflow, and Python asks for at least as much."""
-    for method, name in enumerate(["direct", "taut string", "decomposition", "backtracking"]):
-        needed = emulator.library().emulator_workspace(method, signals, n)
-        given = _lowering.WORKSPACES["jaxtv_prox1d"](
-            [(n, signals)], axis=0, solver=SOLVERS[name], itemsize=4
-        )
-        assert needed >= 0
-        assert needed <= given <= 1.2 * needed + 300 * signals + 8
-        assert name != "backtracking" or n <= 1024 or needed == 26 * n * signals
+def test_scratch_of_sizes_that_no_test_can_run(signals, n):
+    """Bytes per sample of every kernel; the 64-bit formulas do not overflow."""
+    least = {"direct": 9, "taut string": 1, "decomposition": 9, "backtracking": 26}
+    for method, name in enumerate(least):
+        got = emulator.scratch_bytes("jaxtv_prox1d", (n, signals), [0], 4, method)
+        expected = least[name] * n * signals
+        if n <= 1024 and name != "taut string":
+            assert got == 8
+        elif n >= 32_768 and least[name] == 9 and signals <= 64:  # the whole device
+            assert expected < got <= 1.2 * expected
+        else:
+            assert got == expected
 
 
 @pytest.mark.cpu_only
@@ -509,18 +510,16 @@ def test_workspaces_of_sizes_that_no_test_can_run(signals, n):
     ("n", "solver"),
     [(1200, "decomposition"), (300, "taut string"), (1200, "backtracking"), (33_000, "direct")],
 )
-def test_a_small_workspace_is_an_error(n, solver):
+def test_too_little_scratch_is_an_error(n, solver):
     x, w = np.ones((1, n), np.float32), np.ones((1, 1), np.float32)
     method = ["direct", "taut string", "decomposition", "backtracking"].index(solver)
     attributes = {"axis": 1, "method": method, "tol": 1e-6, "max_iterations": 5, "line_search": 0}
-    enough = _lowering.WORKSPACES["jaxtv_prox1d"](
-        [x.shape], axis=1, solver=SOLVERS[solver], itemsize=4
-    )
+    enough = emulator.scratch_bytes("jaxtv_prox1d", (n,), [0], 4, method)
 
     def run(size):
         results = [(x.shape, x.dtype), ((size,), np.uint8)]
         return call("jaxtv_prox1d", [x, w], results, attributes, "cuda")
 
     run(enough)
-    with pytest.raises(HandlerError, match="workspace is too small"):
+    with pytest.raises(HandlerError, match="scratch is too small"):
         run(8)

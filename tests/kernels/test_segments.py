@@ -107,7 +107,7 @@ def test_nan_and_zero_weights(platform):
 @pytest.mark.parametrize(
     ("bytes_", "w", "axis", "message"),
     [
-        (8, (1, 1), 1, "workspace is too small"),
+        (8, (1, 1), 1, "scratch is too small"),
         (10**6, (1, 2), 1, "wrong size along the prox axis"),
         (10**6, (2, 1), 1, "differ in shape"),
         (10**6, (1, 1), 2, "axis out of range"),

@@ -1,4 +1,4 @@
-"""What the CUDA path lowers to, on a machine without a GPU: targets, workspaces, sharding, missing kernels."""
+"""What the CUDA path lowers to without a GPU: targets, scratch, sharding, missing kernels."""
 
 import importlib.util
 import os
@@ -10,14 +10,15 @@ import jax.numpy as jnp
 import pytest
 
 import jaxtv
-from jaxtv import _lowering, _native, _primitive
+from jaxtv import _native, _primitive
+from testing import fake_cuda
 from testing.generators import HALF, SOLVERS, weight_shape
 
 
 @pytest.fixture
 def cuda(monkeypatch):
     """As if the CUDA module were built; nothing runs."""
-    monkeypatch.setitem(_native.REGISTERED, "cuda", _native.REGISTERED["cpu"])
+    fake_cuda.build(monkeypatch)
 
 
 def lowered(f, *args):
@@ -62,7 +63,7 @@ HANDLERS = [t.removeprefix("jaxtv_") for t in _native.REGISTERED["cpu"] if t != 
 @pytest.mark.parametrize("how", ["plain", "vmap", "sharded"])
 @pytest.mark.parametrize("target", HANDLERS)
 def test_every_primitive_lowers_to_its_kernel(cuda, target, how):
-    """With a workspace, and what keeps XLA from gathering a sharded batch."""
+    """With scratch, and what keeps XLA from gathering a sharded batch."""
     params, args = every_primitive()[target]
     bind = getattr(_primitive, f"_{target}_p").bind
     f = lambda *a: bind(*a, **params)
@@ -81,12 +82,13 @@ def test_every_primitive_lowers_to_its_kernel(cuda, target, how):
     assert "sdy.op_sharding_rule" in call
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("name", SOLVERS)
 @pytest.mark.parametrize("shape", [(4, 3, 64), (2, 3, 5000)])
-def test_prox1d_asks_for_the_workspace_of_its_solver(cuda, shape, solver):
-    x, solver = zeros(*shape), SOLVERS[solver]
+def test_prox1d_asks_for_the_scratch_of_its_solver(cuda, shape, name):
+    x, solver = zeros(*shape), SOLVERS[name]
     plain = lowered(lambda x: jaxtv.prox_tv1d(x, 0.1, solver=solver), x)
-    size = _lowering.WORKSPACES["jaxtv_prox1d"]([shape], axis=2, solver=solver, itemsize=4)
+    method = {"direct": 0, "taut string": 1, "decomposition": 2}.get(name, 3)
+    size = fake_cuda.scratch_bytes("jaxtv_prox1d", shape[2:], [0], 4, method, [])
     assert "@jaxtv_prox1d(" in plain
     assert f"tensor<{shape[0]}x{shape[1]}x{size}xui8>" in plain
     assert "num_batch_dims" in plain
@@ -97,10 +99,10 @@ def test_prox1d_asks_for_the_workspace_of_its_solver(cuda, shape, solver):
 
 
 @pytest.mark.parametrize("shape", [(4, 9), (2, 5000)])
-def test_segments_ask_for_their_workspace(cuda, shape):
+def test_segments_ask_for_their_scratch(cuda, shape):
     x, (w,) = zeros(*shape), weights(shape, (1,))
     text = lowered(lambda *a: _primitive._segment_jvp_p.bind(*a, axis=1), x, w, x, w)
-    size = _lowering.WORKSPACES["jaxtv_segment_jvp"]([shape], axis=1)
+    size = fake_cuda.scratch_bytes("jaxtv_segment_jvp", shape[1:], [0], 4, 0, [])
     assert "@jaxtv_segment_jvp" in text
     assert f"tensor<{shape[0]}x{size}xui8>" in text
 
@@ -112,7 +114,7 @@ def test_dykstra_is_lowered_to_its_kernels(cuda, iterations):
     operands = zeros(*shape), *weights(shape, axes, per_edge=True)
     dykstra = lambda x, *ws: _primitive.dykstra(x, ws, **params)
     solved = lowered(dykstra, *operands)
-    size = _lowering.WORKSPACES["jaxtv_dykstra"]([shape], itemsize=4, **params)
+    size = fake_cuda.scratch_bytes("jaxtv_dykstra", shape[2:], [1, 0], 4, 0, [])
     assert "@jaxtv_dykstra(" in solved
     assert f"tensor<4x2x{size}xui8>" in solved
     assert "num_batch_dims" in solved

@@ -91,7 +91,7 @@ def test_spills_fail_the_ptxas_report(tmp_path, capsys, spills, status):
 @pytest.mark.parametrize(("registers", "status"), [(64, 0), (65, 1)])
 def test_too_many_registers_fail_the_ptxas_report(tmp_path, registers, status):
     log = tmp_path / "build.log"
-    name = "5applyIfLb0EEvv"  # apply<float, false>
+    name = "13segment_meansIfLb0EEvv"  # segment_means<float, false>
     text = LOG.replace("_Z{n}{name}v", f"_Z{name}").format(spills=0)
     log.write_text(text.replace("Used 77", f"Used {registers}"))
     assert script("scripts/ptxas_report.py").main([str(log)]) == status

@@ -1,0 +1,61 @@
+// Sums of segments that do not end where a range of samples ends.
+//
+// A signal is divided into the ranges of its threads, and a long one also into chunks. A range sees
+// of most segments all samples. Of the segment at its left end, and of that at its right end, it
+// may see a piece only: these two are its open segments. A scan joins the pieces.
+//
+//   Example: samples 0..9, segments [0..3], [4..6], [7..9], ranges 0..4 and 5..9.
+//   The first range has the complete segment [0..3], which is its left open segment (a segment
+//   start was met, at 4), and the piece [4..4] as its right one. The second range has the piece
+//   [5..6] on the left and [7..9] on the right. Joining [4..4] and [5..6] completes the segment.
+#pragma once
+
+#include "block/arena.cuh"
+
+namespace jaxtv::cuda {
+
+// The samples at one end of a range, up to the first end of a segment met from there.
+struct PartialSegment {
+  double sum = 0;
+  // Twice the number of samples, plus 1 where an end of the segment was met: then the samples
+  // further away belong to other segments.
+  std::int64_t count_and_end = 0;
+  JAXTV_DEVICE std::int64_t count() const { return count_and_end >> 1; }
+  JAXTV_DEVICE bool ended() const { return count_and_end & 1; }
+};
+
+// The piece that `near` and the samples further away, `far`, make together.
+JAXTV_DEVICE PartialSegment join(const PartialSegment& far, const PartialSegment& near) {
+  if (near.ended()) return near;
+  return {far.sum + near.sum, far.count_and_end + near.count_and_end};
+}
+// The same where `far` is known to continue the segment, whatever ends were met.
+JAXTV_DEVICE PartialSegment append(const PartialSegment& far, const PartialSegment& near) {
+  return {far.sum + near.sum, (far.count_and_end & ~std::int64_t(1)) + near.count_and_end};
+}
+
+// Of a range: the pieces that may continue to its left and to its right. Of what lies around a
+// range: the pieces that continue into it from the left and from the right.
+struct OpenSegments {
+  PartialSegment left, right;
+};
+
+// What a launch leaves of one chunk of a signal for the next launch.
+struct ChunkSummary {
+  OpenSegments open;  // first of the chunk itself; scan_chunks replaces it by what lies around it
+  double gw;          // the chunk's part of the cotangent of one λ
+};
+
+// sum / count. For a float without the code for divisors that a count never is.
+JAXTV_DEVICE float mean_of(double sum, float count) {
+  const float total = float(sum), mean = quotient(total, count, reciprocal(count));
+  return mean == mean ? mean : total;  // quotient has no infinite ones
+}
+JAXTV_DEVICE double mean_of(double sum, double count) { return sum / count; }
+
+template <class T>
+JAXTV_DEVICE T mean_of(const PartialSegment& segment) {
+  return mean_of(segment.sum, T(segment.count()));
+}
+
+}  // namespace jaxtv::cuda

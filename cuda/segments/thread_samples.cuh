@@ -1,0 +1,273 @@
+// Which samples a thread of the segment kernels owns, and how they get into its registers and back.
+//
+// A block has a tile (block/tiles.cuh) of some signals. The threads of a signal own neighbouring
+// ranges of up to kThreadSamples samples of it. A thread has its samples in registers, and the
+// codes of the edges before, between and after them in one 32-bit word.
+#pragma once
+
+#include "block/tiles.cuh"
+#include "half.cuh"
+#include "segments/partial_segments.cuh"
+#include "segments/segment_tiling.hpp"
+#include "segments/segments.hpp"
+
+namespace jaxtv::cuda {
+
+static_assert(kThreadBytes == sizeof(OpenSegments) + sizeof(double));
+static_assert(kChunkSummaryBytes == sizeof(ChunkSummary));
+
+// The samples of a signal that this thread owns.
+struct ThreadRange {
+  int number;                // of this thread among those of the signal
+  int count;                 // samples
+  int thread_stride;         // threads of the block from one range of a signal to the next
+  int shared_offset;         // of the first sample, in a tile in shared memory
+  bool has_signal;           // false for threads past the tile; a range may be empty all the same
+  std::int64_t first;        // sample of the signal
+  std::int64_t offset;       // of that sample in memory
+  std::int64_t edge_offset;  // in memory, of the edge after that sample
+  std::int64_t signal;       // number in the array
+
+  JAXTV_DEVICE ThreadRange(const Tiling& tiling, const Tile& tile) {
+    const int thread = threadIdx.x;
+    const std::int64_t inner = tiling.shape.inner;
+    int group_index, inner_index;
+    if (through_shared_memory(tiling.shape)) {
+      const int rest = int(tiling.by_across.div(thread));
+      group_index = int(tiling.by_threads.div(rest));
+      number = rest - group_index * tiling.threads_per_signal;
+      inner_index = thread - rest * tiling.across;
+      thread_stride = tiling.across;
+    } else {
+      thread_stride = tiling.lanes();
+      number = int(tiling.by_lanes.div(thread));
+      const int column = thread - number * thread_stride;
+      group_index = int(tiling.by_across.div(column));
+      inner_index = column - group_index * tiling.across;
+    }
+    has_signal =
+        group_index < tile.group && inner_index < tile.across && number < tiling.threads_per_signal;
+    const int begin = number * tiling.thread_rows;
+    count = has_signal ? max_of(min_of(tiling.thread_rows, tile.rows - begin), 0) : 0;
+    shared_offset = (group_index * tile.rows + begin) * tiling.across + inner_index;
+    first = tile.row + begin;
+    const std::int64_t outer = tile.outer + group_index;
+    offset = (outer * tiling.shape.n + first) * inner + tile.inner + inner_index;
+    edge_offset = offset - outer * inner;
+    signal = outer * inner + tile.inner + inner_index;
+  }
+};
+
+// ---- registers ----
+
+constexpr std::uint32_t kLowBits = 0x55555555;
+
+// The samples of a thread. Sample j is 0 <= j < count; edge j is the edge before sample j, so edge
+// `count` is the one after the last sample.
+template <class T>
+struct ThreadSamples {
+  T values[kThreadSamples];  // what is averaged, 0 from count on; at last the means
+  std::uint32_t codes;       // of edge j in the bits 2 j and 2 j + 1
+  int count;
+
+  JAXTV_DEVICE std::uint8_t code(int edge) const { return codes >> 2 * edge & 3; }
+  // Of these three, bit 2 j is about edge j, where that lies between two of the samples: whether a
+  // segment starts after it; whether y jumps up there; whether y jumps down.
+  JAXTV_DEVICE std::uint32_t segment_starts() const { return (codes | codes >> 1) & between(); }
+  JAXTV_DEVICE std::uint32_t jumps_up() const { return codes & ~(codes >> 1) & between(); }
+  JAXTV_DEVICE std::uint32_t jumps_down() const { return codes >> 1 & ~codes & between(); }
+
+ private:
+  JAXTV_DEVICE std::uint32_t between() const { return kLowBits & ((1u << 2 * count) - 4); }
+};
+
+// y of the sample before the range, of its samples, and of the sample after it; NaN where there is
+// none.
+template <class T>
+using SolutionWindow = T[kThreadSamples + 2];
+
+// Codes of the edges 0 .. count of the range; all others are kSeparate.
+template <class T>
+JAXTV_DEVICE std::uint32_t codes_from_solution(const SegmentEdges<T>& edges,
+                                               const ThreadRange& range,
+                                               const SolutionWindow<T>& y) {
+  const bool positive = edges.weight_per_edge || edges.weights[range.signal] > T(0);
+  std::uint32_t codes = ~0u;  // all kSeparate; bits of it are cleared
+#pragma unroll
+  for (int j = 0; j <= kThreadSamples; ++j) {
+    const T here = y[j], next = y[j + 1];
+    if (here < next) codes ^= std::uint32_t(kSeparate ^ kJumpUp) << 2 * j;
+    if (here > next) codes ^= std::uint32_t(kSeparate ^ kJumpDown) << 2 * j;
+    if (here == next && positive) codes ^= std::uint32_t(kSeparate ^ kInside) << 2 * j;
+  }
+  return codes;
+}
+// Separates equal neighbours that only an edge of weight 0 joins.
+template <class T>
+JAXTV_DEVICE std::uint32_t separate_weightless(std::uint32_t codes, const SegmentEdges<T>& edges,
+                                               const Shape& shape, const ThreadRange& range) {
+#pragma unroll 1
+  for (int j = 0; j <= range.count; ++j)
+    if ((codes >> 2 * j & 3) == kInside &&
+        !(edges.weights[range.edge_offset + (j - 1) * shape.inner] > T(0)))
+      codes |= std::uint32_t(kSeparate) << 2 * j;
+  return codes;
+}
+template <class T>
+JAXTV_DEVICE std::uint32_t codes_from_memory(const SegmentEdges<T>& edges, const Shape& shape,
+                                             const ThreadRange& range, std::int64_t batch) {
+  const std::int64_t element = batch * shape.outer * shape.n * shape.inner;
+  const std::uint8_t* bytes = edges.codes + batch * edges.code_stride + (range.offset - element);
+  std::uint32_t codes = 0;
+#pragma unroll
+  for (int j = 0; j <= kThreadSamples; ++j) {
+    const std::int64_t k = range.first + j - 1;
+    std::uint32_t code = kSeparate;
+    if (k >= 0 && j <= range.count && k + 1 < shape.n)
+      code = bytes[(j - 1) * shape.inner] >> edges.code_shift & 3;
+    codes |= code << 2 * j;
+  }
+  return codes;
+}
+
+// ---- shared memory ----
+
+// A block's arrays. The last two hold a tile that passes through shared memory, else nothing.
+template <class T>
+struct SegmentMemory {
+  Shared<OpenSegments> open;  // of each thread
+  Shared<double> gw;          // of each thread
+  Shared<T> values;
+  Shared<T> y;  // with one more row before the tile and one after it
+
+  JAXTV_DEVICE SegmentMemory(Arena& arena, const Tiling& tiling, bool with_y) {
+    open = arena.take<OpenSegments>(blockDim.x);
+    gw = arena.take<double>(blockDim.x);
+    const int size = through_shared_memory(tiling.shape) ? tiling.rows * tiling.lanes() : 0;
+    const int halo = size ? 2 * tiling.across : 0;
+    values = arena.take<T>(size);
+    y = arena.take<T>(with_y ? size + halo : 0);
+  }
+  static std::size_t bytes(const Tiling& tiling, bool with_y) {
+    const std::size_t size =
+        through_shared_memory(tiling.shape) ? std::size_t(tiling.rows) * tiling.lanes() : 0;
+    return tiling.threads() * std::size_t(kThreadBytes) +
+           sizeof(T) * (with_y ? 2 * (size + tiling.across) : size);
+  }
+};
+
+// ---- memory to shared memory to registers ----
+
+// A tile that passes through shared memory.
+template <bool kFromCodes, class T, class Terms>
+JAXTV_DEVICE void load_tile(const SegmentMemory<T>& memory, const Shape& shape, const Tile& tile,
+                            const Terms& terms) {
+  const int across = int(shape.inner), count = tile.group * tile.rows * across;
+  const std::int64_t first = (tile.outer * shape.n + tile.row) * across;
+  if constexpr (!kFromCodes) {
+    const int before = tile.row > 0 ? across : 0;
+    const int after = tile.row + tile.rows < shape.n ? across : 0;
+    const T* y = terms.op.edges.y + (first - before);
+    move_contiguous(
+        before + count + after, [&](int m) { return y[m]; },
+        [&](int m, T v) { memory.y[across - before + m] = v; });
+  }
+  move_contiguous(
+      count, [&](int m) { return terms.load(first + m); },
+      [&](int m, T v) { memory.values[m] = v; });
+}
+
+template <class T>
+JAXTV_DEVICE void y_from_shared(const Shape& shape, const ThreadRange& range, Shared<T> from,
+                                SolutionWindow<T>& y) {
+  const int stop = int(min_of<std::int64_t>(shape.n - range.first, range.count + 1));
+  const int step = int(shape.inner);
+  y[0] = range.first > 0 ? T(from[range.shared_offset]) : kNaN<T>;
+#pragma unroll
+  for (int j = 0; j <= kThreadSamples; ++j)
+    y[j + 1] = j < stop ? T(from[range.shared_offset + (j + 1) * step]) : kNaN<T>;
+}
+template <class T>
+JAXTV_DEVICE void y_from_memory(const Shape& shape, const ThreadRange& range, const T* from,
+                                SolutionWindow<T>& y) {
+  const int stop = int(min_of<std::int64_t>(shape.n - range.first, range.count + 1));
+  from += range.offset;
+  y[0] = range.first > 0 ? from[-shape.inner] : kNaN<T>;
+#pragma unroll
+  for (int j = 0; j <= kThreadSamples; ++j) y[j + 1] = j < stop ? from[j * shape.inner] : kNaN<T>;
+}
+template <class T>
+JAXTV_DEVICE void values_from_shared(const Shape& shape, const ThreadRange& range, Shared<T> from,
+                                     ThreadSamples<T>& samples) {
+  const int step = int(shape.inner);
+#pragma unroll
+  for (int j = 0; j < kThreadSamples; ++j)
+    samples.values[j] = j < range.count ? T(from[range.shared_offset + j * step]) : T(0);
+}
+template <class T, class Terms>
+JAXTV_DEVICE void values_from_memory(const Shape& shape, const ThreadRange& range,
+                                     const Terms& terms, ThreadSamples<T>& samples) {
+#pragma unroll
+  for (int j = 0; j < kThreadSamples; ++j)
+    samples.values[j] = j < range.count ? terms.load(range.offset + j * shape.inner) : T(0);
+}
+
+// The samples of this thread. kFromCodes: the edges' codes are in memory; else they follow from y.
+template <class T, bool kFromCodes, class Terms>
+JAXTV_DEVICE ThreadSamples<T> load_samples(const SegmentMemory<T>& memory, const Tiling& tiling,
+                                           const Tile& tile, const ThreadRange& range,
+                                           const Terms& terms) {
+  const Shape& shape = tiling.shape;
+  const SegmentEdges<T>& edges = terms.op.edges;
+  const bool shared = through_shared_memory(shape);
+  if (shared) {
+    load_tile<kFromCodes>(memory, shape, tile, terms);
+    __syncthreads();
+  }
+  ThreadSamples<T> samples{};
+  samples.count = range.count;
+  if (range.count == 0) return samples;
+  if constexpr (kFromCodes) {
+    samples.codes = codes_from_memory(edges, shape, range, tile.batch);
+  } else {
+    SolutionWindow<T> y;
+    if (shared)
+      y_from_shared(shape, range, memory.y, y);
+    else
+      y_from_memory(shape, range, edges.y, y);
+    samples.codes = codes_from_solution(edges, range, y);
+    if (edges.weight_per_edge)
+      samples.codes = separate_weightless(samples.codes, edges, shape, range);
+  }
+  if (shared)
+    values_from_shared(shape, range, memory.values, samples);
+  else
+    values_from_memory(shape, range, terms, samples);
+  return samples;
+}
+
+// ---- registers to memory ----
+
+template <class T, class Terms>
+JAXTV_DEVICE void store_to_memory(const Terms& terms, const Shape& shape, const ThreadRange& range,
+                                  const ThreadSamples<T>& samples) {
+#pragma unroll
+  for (int j = 0; j < kThreadSamples; ++j)
+    if (j < range.count) terms.store(range.offset + j * shape.inner, samples.values[j]);
+}
+template <class T, class Terms>
+JAXTV_DEVICE void store_through_shared(const SegmentMemory<T>& memory, const Shape& shape,
+                                       const Tile& tile, const ThreadRange& range,
+                                       const Terms& terms, const ThreadSamples<T>& samples) {
+  const int across = int(shape.inner);
+#pragma unroll
+  for (int j = 0; j < kThreadSamples; ++j)
+    if (j < range.count) memory.values[range.shared_offset + j * across] = samples.values[j];
+  __syncthreads();
+  const std::int64_t first = (tile.outer * shape.n + tile.row) * across;
+  move_contiguous(
+      tile.group * tile.rows * across, [&](int m) -> T { return memory.values[m]; },
+      [&](int m, T v) { terms.store(first + m, v); });
+}
+
+}  // namespace jaxtv::cuda
