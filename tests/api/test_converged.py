@@ -228,7 +228,7 @@ def test_one_thread_or_many_give_the_same_bits():
 @each_lowering
 def test_extreme_lambda(lowering):
     x = jnp.asarray(data((6, 7, 3)))
-    for axes in ((0, 1), (0, 1, 2)):
+    for axes in ((0, 1), (0, 1, 2)) if lowering == "kernels" else ((0, 1),):
         f = jax.jit(lambda x, lam, axes=axes: solve(x, lam, axes, return_info=True))
         mean = np.broadcast_to(np.mean(np.asarray(x), axes, np.float64, keepdims=True), x.shape)
         largest = jnp.expand_dims(jaxtv.max_lambda(x, axes), axes)
