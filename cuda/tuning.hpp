@@ -60,6 +60,7 @@ struct ThreadWindows {
   // Samples that a thread reads before and after its window: what is further away hardly ever
   // changes the cuts in the window.
   static constexpr int kHalo = 48;
+  // Of a block: small, as it waits for its slowest thread.
   static constexpr int kWarps = 2;
   // More than shared memory lets in (six blocks at n = 1024), but without it ptxas spills.
   static constexpr int kBlocksPerMultiprocessor = 8;
@@ -96,6 +97,7 @@ struct NewtonPerSignal {
 
 // The g_* kernels: threshold decomposition by tiles (prox1d/grid.cu).
 struct GridDecomposition {
+  // Few enough for several blocks on a multiprocessor, which hide each other's barriers.
   static constexpr int kBlockThreads = 256;
   // Neighbouring samples of a thread: enough to hide the scan over the block.
   static constexpr int kThreadSamples = 16;
@@ -112,8 +114,6 @@ struct GridDecomposition {
 // ---- tiles of whole signals (block/tiles.cuh) ----
 
 struct Tiles {
-  // Threads that load and store a tile, and share its scans.
-  static constexpr int kBlockThreads = 256;
   // A tile that does not hold whole signals has at least this many samples of each. So a signal of
   // up to this length always fits.
   static constexpr int kFewestSamples = 256;
@@ -148,7 +148,8 @@ struct SegmentMeans {
   // Threads of a block that are wanted, and at least left when lanes are halved for more tiles.
   static constexpr int kBlockThreads = 256;
   static constexpr int kFewestBlockThreads = 64;
-  // Threads of the block that scans the chunks of a signal.
+  // Threads of the block that scans the chunks of a signal: a chunk each, for up to about 10^6
+  // samples.
   static constexpr int kScanThreads = 256;
 };
 
@@ -156,25 +157,31 @@ struct SegmentMeans {
 
 // image_dykstra, image_jvp, image_vjp: an image stays in shared memory for all passes.
 struct ImageInSharedMemory {
+  // Threads of a block, at most. A thread has a line of the image; images of about 150 x 150 fit, so
+  // few have more lines of one channel.
   static constexpr int kBlockThreads = 256;
+  // Two blocks hide each other's barriers; that leaves 128 registers a thread.
   static constexpr int kBlocksPerMultiprocessor = 2;
   // Channels of a tile, at most: whole sectors of float32.
   static constexpr int kMostChannels = 8;
 };
 
-// sweep and the kernels around a pass that the 1D kernels do.
+// pass_of_tiles, and the kernels around a pass that the 1D kernels do.
 struct DykstraPass {
+  // Of the kernels that only move data: eight blocks fill a multiprocessor. A tile has fewer.
   static constexpr int kBlockThreads = 256;
+  // Of pass_of_tiles: at least two blocks of that size, so that ptxas does not take all registers.
   static constexpr int kBlocksPerMultiprocessor = 2;
-  // Threads of a tile, at least, in sweep: those without a signal load and store.
+  // Threads of a tile, at least, in pass_of_tiles: those without a signal load and store.
   static constexpr int kFewestTileThreads = 64;
-  // Samples of a thread in one part of an array.
+  // Samples of a thread in one part of an array: enough to pay for finding the part.
   static constexpr int kThreadSamples = 16;
 };
 
 // ---- components (components/) ----
 
 struct Components {
+  // A thread has one sample and no shared memory: eight blocks fill a multiprocessor.
   static constexpr int kBlockThreads = 256;
 };
 

@@ -91,8 +91,9 @@ struct ThreadGroup {
 };
 
 // The same for V without each(), in shared memory: `values` has one element per thread of the
-// block. It joins windows of 1, 2, 4, ... threads instead of warps, so sums round differently; the
-// bits of long signals' derivatives are defined by it. `mine` becomes the inclusive result.
+// block. It joins the last 2, 4, 8, ... threads, where ThreadGroup::scan joins warp after warp:
+// sums over more than a warp round differently. The derivatives of signals with more than 32 chunks
+// have the bits of this one. `mine` becomes the join of the values up to and with this thread's.
 template <bool kReverse, class V>
 JAXTV_DEVICE V scan_by_doubling(Shared<V> values, V& mine) {
   const int thread = threadIdx.x, threads = blockDim.x;

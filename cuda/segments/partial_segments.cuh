@@ -1,13 +1,15 @@
-// Sums of segments that do not end where a range of samples ends.
+// Sums of segments that reach over the ends of a range of samples.
 //
-// A signal is divided into the ranges of its threads, and a long one also into chunks. A range sees
-// of most segments all samples. Of the segment at its left end, and of that at its right end, it
-// may see a piece only: these two are its open segments. A scan joins the pieces.
+// A signal is divided into the ranges of its threads; a long one is first divided into chunks. A
+// range holds most of its segments completely. The segments at its two ends may go on outside of
+// it, so the range has only a piece of them: these two are its open segments. Joining the pieces of
+// neighbouring ranges completes them.
 //
-//   Example: samples 0..9, segments [0..3], [4..6], [7..9], ranges 0..4 and 5..9.
-//   The first range has the complete segment [0..3], which is its left open segment (a segment
-//   start was met, at 4), and the piece [4..4] as its right one. The second range has the piece
-//   [5..6] on the left and [7..9] on the right. Joining [4..4] and [5..6] completes the segment.
+//   Example: samples 0..9; segments [0..3], [4..6], [7..9]; ranges 0..4 and 5..9.
+//                left piece                      right piece
+//     range 0..4   [0..3], ended: 4 is another     [4..4], ended: 3 is another
+//     range 5..9   [5..6], ended: 7 is another     [7..9], ended: 6 is another
+//   join([4..4], [5..6]) is the segment [4..6].
 #pragma once
 
 #include "block/arena.cuh"
@@ -29,7 +31,8 @@ JAXTV_DEVICE PartialSegment join(const PartialSegment& far, const PartialSegment
   if (near.ended()) return near;
   return {far.sum + near.sum, far.count_and_end + near.count_and_end};
 }
-// The same where `far` is known to continue the segment, whatever ends were met.
+// The same for pieces of one segment of which `far` ends at its far side: only the end of `near`
+// matters.
 JAXTV_DEVICE PartialSegment append(const PartialSegment& far, const PartialSegment& near) {
   return {far.sum + near.sum, (far.count_and_end & ~std::int64_t(1)) + near.count_and_end};
 }

@@ -360,13 +360,6 @@ bool empty(const Shape& shape) { return shape.signals() == 0 || shape.n == 0; }
 
 }  // namespace
 
-template <class T>
-std::int64_t segment_scratch_bytes(const Shape& shape) {
-  if (empty(shape)) return 0;
-  const std::int64_t chunks = segment_tiles<T>(shape).chunks;
-  return chunks == 1 ? 0 : shape.signals() * chunks * std::int64_t(sizeof(ChunkSummary));
-}
-
 template <class Sample>
 Status segment_jvp(cudaStream_t stream, const Shape& shape, const SegmentJvp<Sample>& op,
                    void* scratch) {
@@ -394,8 +387,6 @@ Status segment_vjp(cudaStream_t stream, const Shape& shape, const SegmentVjp<Sam
                 chunks, op.gw, op.add_to_gw);
 }
 
-template std::int64_t segment_scratch_bytes<float>(const Shape&);
-template std::int64_t segment_scratch_bytes<double>(const Shape&);
 #define JAXTV_INSTANTIATE(Sample)                                                            \
   template Status segment_jvp(cudaStream_t, const Shape&, const SegmentJvp<Sample>&, void*); \
   template Status segment_vjp(cudaStream_t, const Shape&, const SegmentVjp<Sample>&, void*);

@@ -62,10 +62,7 @@ struct SegmentVjp {
   unsigned other_gp_in_use = 0;  // bit j: other_gp[j] has a value; else it counts as zero
 };
 
-// Scratch of either, in bytes: 0 for signals that fit in one tile.
-template <class T>
-std::int64_t segment_scratch_bytes(const Shape& shape);
-
+// Scratch of either: segment_scratch in scratch.hpp.
 template <class Sample>
 Status segment_jvp(cudaStream_t stream, const Shape& shape, const SegmentJvp<Sample>& op,
                    void* scratch);
