@@ -83,7 +83,7 @@ def duality_gap(x: ArrayLike, y: ArrayLike, lam: Lam, *, axes: int | Sequence[in
         return jnp.sum(x, resolved)
     factor, (x, y, *ws) = _overflow.scaled_for_squares(resolved, x, y, *ws)
     gap = _gap_1d(x, y, ws[0], *resolved) if len(resolved) == 1 else _gap_nd(x, y, ws, resolved)
-    return gap / factor / factor
+    return _overflow.unscaled_square(gap, factor)
 
 
 def _gap_nd(x: Array, y: Array, ws: Sequence[Array], axes: tuple[int, ...]) -> Array:

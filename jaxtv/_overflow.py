@@ -47,3 +47,11 @@ def scaled_for_squares(axes: Sequence[int], x: Array, *others: Array) -> tuple[A
     beyond = largest > 2.0 ** (3 * exponent // 8)
     factor = jnp.where(beyond, 2.0 ** -(5 * exponent // 8), 1.0).astype(x.dtype)
     return jnp.squeeze(factor, axes), [v * factor for v in arrays]
+
+
+def unscaled_square(gap: Array, factor: Array) -> Array:
+    """The gap of the given arrays from the one of the scaled arrays: divided by factor².
+
+    In two steps that XLA may not join: the square itself is 0 in the type, and 0 / 0 is NaN.
+    """
+    return jax.lax.optimization_barrier(gap / factor) / factor

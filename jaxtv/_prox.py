@@ -379,7 +379,8 @@ def _dykstra(
     gap, objective = _feasible_gap(small_x, small_y, small_ws, axes)
     finite = jnp.all(jnp.isfinite(y), axis=axes)
     iterations = jnp.where(finite, jnp.int32(solver.iterations), jnp.int32(0))
-    return y, Info(gap / factor / factor, iterations, finite & (gap <= 1e-5 * objective))
+    converged = finite & (gap <= 1e-5 * objective)
+    return y, Info(_overflow.unscaled_square(gap, factor), iterations, converged)
 
 
 def _converged(

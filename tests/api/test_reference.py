@@ -132,7 +132,7 @@ def test_reference_bad_signals_are_nan_and_alone():
 
 
 def test_reference_bad_arguments():
-    with pytest.raises(TypeError, match="`x` must be float32.*int"):
+    with pytest.raises(TypeError, match=r"`x` must be float32.*int"):
         reference.prox_tv1d(jnp.arange(4), 1.0)
     with pytest.raises(ValueError, match="`lam` has shape"):
         reference.prox_tv1d(jnp.ones(5), jnp.ones(3))
