@@ -1,8 +1,8 @@
 """The 15 corruptions of CIFAR-10-C at 5 severities, for any batch of small colour images.
 
 Hendrycks & Dietterich 2019, "Benchmarking neural network robustness to common corruptions and
-perturbations", with the constants of their CIFAR set. Frost takes photographs of ice there; here
-its texture is generated.
+perturbations", computed as their make_cifar_c.py computes them. Frost takes photographs of ice
+there; here its texture is generated.
 """
 
 from __future__ import annotations
@@ -81,7 +81,10 @@ def defocus_blur(x: np.ndarray, s: int, _: np.random.Generator) -> np.ndarray:
 
 
 def glass_blur(x: np.ndarray, s: int, rng: np.random.Generator) -> np.ndarray:
-    """Pixels swap with near ones, between two Gaussian blurs."""
+    """Pixels are replaced by near ones, between two Gaussian blurs.
+
+    The published code means to swap them; its assignment of NumPy rows copies.
+    """
     sigma, shift, passes = (
         (0.05, 1, 1),
         (0.25, 1, 1),
@@ -89,26 +92,23 @@ def glass_blur(x: np.ndarray, s: int, rng: np.random.Generator) -> np.ndarray:
         (0.25, 1, 2),
         (0.4, 1, 2),
     )[s]
-    out = blur(x, sigma)
+    out = quantised(blur(x, sigma))
     n, height, width, _ = x.shape
     every = np.arange(n)
     for _ in range(passes):
         for h in range(height - shift, shift, -1):
             for w in range(width - shift, shift, -1):
                 dy, dx = rng.integers(-shift, shift, size=(2, n))
-                # The published code starts one beyond the last pixel that has all neighbours.
-                row, column = min(h, height - 1), min(w, width - 1)
-                swap = out[every, row + dy, column + dx].copy()
-                out[every, row + dy, column + dx] = out[:, row, column]
-                out[:, row, column] = swap
-    return blur(np.clip(out, 0, 1), sigma)
+                out[:, h, w] = out[every, h + dy, w + dx]
+    return blur(out, sigma)
 
 
 def motion_blur(x: np.ndarray, s: int, rng: np.random.Generator) -> np.ndarray:
     """A one-sided Gaussian along a random direction."""
     radius, sigma = ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))[s]
     angles = rng.uniform(-45, 45, size=len(x))
-    return np.stack([motion(image, radius, sigma, a) for image, a in zip(x, angles)])
+    blurred = [motion(image, radius, sigma, a) for image, a in zip(x, angles)]
+    return np.rint(255 * np.stack(blurred)) / 255  # ImageMagick rounds to 8 bits
 
 
 def zoom_blur(x: np.ndarray, s: int, _: np.random.Generator) -> np.ndarray:
@@ -130,10 +130,11 @@ def snow(x: np.ndarray, s: int, rng: np.random.Generator) -> np.ndarray:
         (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
     )[s]
     layer = zoom(rng.normal(mean, std, size=(*x.shape[:3], 1)), factor)
-    layer = np.clip(np.where(layer < threshold, 0, layer), 0, 1)
+    layer = quantised(np.where(layer < threshold, 0, layer))
     angles = rng.uniform(-135, -45, size=len(x))
-    flakes = np.stack([motion(image, radius, sigma, a) for image, a in zip(layer, angles)])
-    gray = skimage.color.rgb2gray(x)[..., None]
+    blurred = [motion(image, radius, sigma, a) for image, a in zip(layer, angles)]
+    flakes = np.rint(255 * np.stack(blurred)) / 255
+    gray = (x @ (0.299, 0.587, 0.114))[..., None]  # OpenCV's
     white = blend * x + (1 - blend) * np.maximum(x, 1.5 * gray + 0.5)
     return white + flakes + flakes[:, ::-1, ::-1]
 
@@ -170,7 +171,7 @@ def contrast(x: np.ndarray, s: int, _: np.random.Generator) -> np.ndarray:
 
 
 def elastic_transform(x: np.ndarray, s: int, rng: np.random.Generator) -> np.ndarray:
-    """A random affine map and a smooth random displacement."""
+    """A random affine map, then a smooth random displacement."""
     constants = ((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05))
     alpha, sigma, affine = (*constants, (0.1, 0.03, 0.03))[s]
     side = x.shape[1]
@@ -229,6 +230,11 @@ CORRUPTIONS: dict[str, Corruption] = {
 def blur(x: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian blur of each image of (N, H, W, C)."""
     return ndi.gaussian_filter(x, (0, sigma, sigma, 0), mode="nearest")
+
+
+def quantised(x: np.ndarray) -> np.ndarray:
+    """Clipped to [0, 1] and truncated to 8 bits."""
+    return (np.clip(x, 0, 1) * 255).astype(np.uint8) / 255
 
 
 def through_pillow(x: np.ndarray, f: Callable[[Image.Image], Image.Image]) -> np.ndarray:
@@ -294,14 +300,14 @@ def plasma(side: int, decay: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def jitter(values: np.ndarray, wobble: float, rng: np.random.Generator) -> np.ndarray:
-    """Values plus uniform noise of that size."""
-    return values + wobble * rng.uniform(-1, 1, size=values.shape)
+    """Values plus uniform noise of the size wobble²: the published code multiplies by it twice."""
+    return values + wobble * rng.uniform(-wobble, wobble, size=values.shape)
 
 
 def ice_texture(shape: tuple[int, int, int], rng: np.random.Generator) -> np.ndarray:
     """Bright crystals on a bluish ground: (N, H, W, 3) in [0, 1]."""
     n, height, width = shape
-    ground = np.stack([plasma(max(height, width), 2.0, rng) for _ in range(n)])
+    ground = np.stack([plasma(max(height, width), np.sqrt(2), rng) for _ in range(n)])
     ground = ground[:, :height, :width, None]
     needles = rng.normal(size=(n, height, width, 1)) > 1.5
     angles = rng.uniform(0, 360, size=n)
@@ -312,25 +318,29 @@ def ice_texture(shape: tuple[int, int, int], rng: np.random.Generator) -> np.nda
 def elastic(
     image: np.ndarray, alpha: float, sigma: float, affine: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Affine map of three points moved by up to `affine` pixels, then a smooth displacement."""
+    """Affine map of three points moved by up to `affine` pixels, then a smooth displacement.
+
+    Two interpolations, as in the published code.
+    """
     height, width = image.shape[:2]
     centre, reach = np.array([height, width]) // 2, min(height, width) // 3
-    points = centre + reach * np.array([[1, 1], [1, -1], [-1, -1]])
+    points = centre + reach * np.array([[1, 1], [-1, 1], [-1, -1]])  # rows, columns
     moved = points + rng.uniform(-affine, affine, size=(3, 2))
     # Where each pixel comes from: the inverse map, moved -> points.
     homogeneous = np.column_stack([moved, np.ones(3)])
     inverse = np.linalg.solve(homogeneous, points.astype(float))
     rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
-    at = np.stack([rows, columns, np.ones_like(rows)], axis=-1) @ inverse
+    grid = np.stack([rows, columns], axis=-1)
+    mapped = sample(image, np.dstack([grid, np.ones_like(rows)]) @ inverse, "mirror")
     shape = (height, width)
     smooth = lambda: ndi.gaussian_filter(
         rng.uniform(-1, 1, shape), sigma, mode="reflect", truncate=3
     )
-    at = at + alpha * np.stack([smooth(), smooth()], axis=-1)
-    return np.stack(
-        [
-            ndi.map_coordinates(image[..., c], np.moveaxis(at, -1, 0), order=1, mode="reflect")
-            for c in range(image.shape[-1])
-        ],
-        axis=-1,
-    )
+    return sample(mapped, grid + alpha * np.stack([smooth(), smooth()], axis=-1), "reflect")
+
+
+def sample(image: np.ndarray, at: np.ndarray, mode: str) -> np.ndarray:
+    """Linear interpolation of (H, W, C) at rows and columns (H, W, 2)."""
+    at = np.moveaxis(at, -1, 0)
+    channels = np.moveaxis(image, -1, 0)
+    return np.stack([ndi.map_coordinates(c, at, order=1, mode=mode) for c in channels], axis=-1)

@@ -154,8 +154,9 @@ def _white(dtype: np.dtype) -> np.float32:
 
 def _bits(image: Image.Image) -> int:
     """Bits per sample in the file, at least those that Pillow has."""
-    layout = str(getattr(image, "tile", ""))
-    deep_ppm = image.format == "PPM" and "'ppm'" in layout and int(image.tile[0].args[1]) > 255
+    tiles = getattr(image, "tile", [])
+    layout = str(tiles)
+    deep_ppm = "codec_name='ppm'" in layout and int(tiles[0].args[1]) > 255  # its white
     return 64 if "F;64" in layout else 16 if ";16" in layout or deep_ppm else 8
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Column
 from rich.table import Table as RichTable
 
-from jaxtv.vision import figures, training
+from jaxtv.vision import figures, files, training
 from jaxtv.vision.task import Preset, Settings, Table, Task, get_task, settings_of, task_names
 
 WIDE = 4  # metrics: a table of more has a row for each of them
@@ -92,7 +92,7 @@ def draw(name: str, preset: str, settings: Settings, data: Path | None, output: 
     task, found = find(table)
     group = next(iter(found.groups))
     runs = {
-        variant: sorted(folder_of(output, task, preset, group, variant, 0).parent.iterdir())
+        variant: files.entries(folder_of(output, task, preset, group, variant, 0).parent)
         for variant in task.variants
     }
     models = {variant: training.load(folders[0])[2] for variant, folders in runs.items()}

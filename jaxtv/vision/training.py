@@ -105,7 +105,10 @@ def train(task: Task, run: Run, data: Dataset, folder: Path, console: Console) -
     settings = run.settings
     steps = data.steps(settings.batch_size)
     if steps == 0:
-        raise ValueError(f"`batch_size` {settings.batch_size} is more than the data has.")
+        raise ValueError(
+            f"`batch_size` {settings.batch_size} is more than the data has to train on "
+            f"({data.description})."
+        )
     model, optimizer = create(task, run, steps)
     sharding = batch_sharding(settings.batch_size)
     with checkpoints(folder) as manager:

@@ -14,6 +14,7 @@ from jaxtv.vision import corruptions
 from jaxtv.vision.readers import augment, labelled, shapes
 from jaxtv.vision.readers import classification as reader
 from jaxtv.vision.task import DataError, apply, get_task, settings_of
+from jaxtv.vision.tasks import classification
 
 pytestmark = pytest.mark.float32
 TASK = get_task("classification")
@@ -192,6 +193,114 @@ def test_bad_data_is_named(tmp_path, make, match):
         reader.read(tmp_path)
 
 
+def load_npz(tmp_path, x, y, **more):
+    path = tmp_path / "data.npz"
+    np.savez(path, x_train=x, y_train=y, x_test=x, y_test=y, **more)
+    return TASK.load(path, settings_of(TASK, "small"))
+
+
+PIXELS, LABELS = arrays(np.random.default_rng(0), 40)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "right"),
+    [
+        (PIXELS, LABELS[:, None], PIXELS),
+        (PIXELS, LABELS.astype(float), PIXELS),
+        (PIXELS / 255, LABELS, PIXELS),
+        (PIXELS.astype(np.float32), LABELS, PIXELS),
+        (PIXELS.astype(int), LABELS, PIXELS),
+        (PIXELS[..., 0], LABELS, np.repeat(PIXELS[..., :1], 3, -1)),
+        (PIXELS[..., :1], LABELS, np.repeat(PIXELS[..., :1], 3, -1)),
+        (PIXELS.transpose(0, 3, 1, 2), LABELS, PIXELS),
+    ],
+)
+def test_an_npz_whose_meaning_is_clear_is_read(tmp_path, x, y, right):
+    data = load_npz(tmp_path, x, y)
+    for found, expected in zip(data.test, (right, LABELS)):
+        np.testing.assert_array_equal(found, expected)
+    assert [a.dtype for a in data.test] == [np.uint8, np.int32]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "match"),
+    [
+        (PIXELS, LABELS[:30], r"y_train is int64 \(30,\); expected .* 40 pictures"),
+        (PIXELS, np.eye(10)[LABELS], r"y_train is float64 \(40, 10\)"),
+        (PIXELS, LABELS - 1, "y_train has the label -1; expected 0 and up"),
+        (PIXELS, LABELS + 0.5, "y_train has the label"),
+        (PIXELS, np.where(LABELS == 3, 77, LABELS), "has 78 classes; train with --classes 78"),
+        (PIXELS.astype(float) - 128, LABELS, "x_train has values from -128"),
+        (np.where(PIXELS > 9, np.nan, 0), LABELS, "x_train has values from nan"),
+        (PIXELS.astype(np.uint16) * 257, LABELS, "x_train has values from 0 to 65535"),
+        (PIXELS > 9, LABELS, "x_train is bool"),
+        (PIXELS[:, :, :, :2], LABELS, "x_train has shape"),
+        (PIXELS.reshape(40, -1), LABELS, r"x_train is uint8 \(40, 3072\)"),
+        (PIXELS[:0], LABELS[:0], "x_train is"),
+    ],
+)
+def test_an_npz_of_something_else_is_named(tmp_path, x, y, match):
+    with pytest.raises(DataError, match=match) as error:
+        load_npz(tmp_path, x, y)
+    assert str(tmp_path / "data.npz") in str(error.value)
+
+
+def test_labels_beyond_the_named_classes_and_another_size_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"y_train|y_test has the label .; expected 0 to 2"):
+        load_npz(tmp_path, PIXELS, LABELS, classes=["a", "b", "c"])
+    path = tmp_path / "sizes.npz"
+    np.savez(path, x_train=PIXELS, y_train=LABELS, x_test=PIXELS[:, :9], y_test=LABELS)
+    with pytest.raises(DataError, match="one size"):
+        reader.read(path)
+
+
+def test_right_labels_in_a_column_are_all_right(tmp_path, untrained):
+    """As keras.datasets.cifar10.load_data() has them."""
+    model = untrained("classification", "baseline")
+    y = np.asarray(classification.predict(model, jnp.asarray(augment.normalise(PIXELS))))
+    data = load_npz(tmp_path, PIXELS, y[:, None])
+    assert classification.accuracy(model, *data.test) == 100
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_cifars_labels_are_checked(tmp_path, binary):
+    write_cifar(tmp_path / "data", np.random.default_rng(0), binary)
+    file = tmp_path / "data" / ("test_batch.bin" if binary else "test_batch")
+    if binary:
+        file.write_bytes(b"\x0a" + file.read_bytes()[1:])
+    else:
+        pickled = {b"data": np.zeros((1, 3072), np.uint8), b"labels": [10]}
+        file.write_bytes(pickle.dumps(pickled, protocol=2))
+    with pytest.raises(DataError, match="labels has the label 10; expected 0 to 9"):
+        reader.read(tmp_path / "data")
+
+
+def test_hidden_entries_are_no_data(tmp_path):
+    for part in ("train", "test"):
+        for name in ("cats", "dogs"):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / part / name / "0.png")
+            (tmp_path / part / name / "._0.png").write_bytes(b"a fork of the Macintosh")
+    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
+    data = reader.read(tmp_path)
+    assert data.classes == ["cats", "dogs"]
+    assert len(data.test[0]) == 2
+
+
+def test_folders_without_pictures_or_of_other_sizes_are_named(tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / part / "cats").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "train" / "cats" / "0.png")
+    with pytest.raises(DataError, match=r"test has no picture in its folders \(cats\)"):
+        reader.read(tmp_path)
+    Image.new("RGB", (9, 8)).save(tmp_path / "test" / "cats" / "0.png")
+    with pytest.raises(DataError, match=r"train/ has pictures of \(8, 8\), test/ \(8, 9\)"):
+        reader.read(tmp_path)
+    Image.new("RGB", (9, 8)).save(tmp_path / "train" / "cats" / "1.png")
+    with pytest.raises(DataError, match=r"one size, found \[\(8, 8\), \(8, 9\)\]"):
+        reader.read(tmp_path)
+
+
 # ---------------------------------------------------------------------------- corruptions
 
 
@@ -274,3 +383,99 @@ def test_defocus_is_the_box_of_a_disk():
 def test_bad_arguments_are_named(arguments, match):
     with pytest.raises(ValueError, match=match):
         corruptions.corrupt(*arguments)
+
+
+# What follows computes the published code's results one image at a time, as make_cifar_c.py does.
+
+
+def roughness(cloud):
+    steps = [np.mean(np.diff(cloud, axis=axis) ** 2) for axis in (0, 1)]
+    return sum(steps) / cloud.var()
+
+
+@pytest.mark.parametrize("decay", [3, 1.75])
+def test_the_fog_is_as_rough_as_the_published_one(decay):
+    """Its jitter falls by decay² a level."""
+
+    def cloud(rng, n=32):
+        field, step, wobble = np.zeros((n, n)), n, 100.0
+        while step >= 2:
+            half = step // 2
+            jitter = lambda v, w=wobble: v / 4 + w * rng.uniform(-w, w, v.shape)
+            corner = field[::step, ::step]
+            two = corner + np.roll(corner, -1, 0)
+            field[half::step, half::step] = jitter(two + np.roll(two, -1, 1))
+            middle = field[half::step, half::step]
+            beside = middle + np.roll(middle, 1, 0) + corner + np.roll(corner, -1, 1)
+            field[::step, half::step] = jitter(beside)
+            beside = middle + np.roll(middle, 1, 1) + corner + np.roll(corner, -1, 0)
+            field[half::step, ::step] = jitter(beside)
+            step, wobble = half, wobble / decay
+        field -= field.min()
+        return field / field.max()
+
+    rngs = lambda: (np.random.default_rng(i) for i in range(60))
+    right = np.mean([roughness(cloud(rng)) for rng in rngs()])
+    found = np.mean([roughness(corruptions.plasma(32, decay, rng)) for rng in rngs()])
+    assert found == pytest.approx(right, rel=1e-6)  # the same random numbers
+
+
+def test_glass_copies_pixels():
+    """`x[h, w], x[i, j] = x[i, j], x[h, w]` on rows of an array is a copy."""
+    x = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    sigma, passes = 0.4, 2
+    right = np.uint8(ndi.gaussian_filter(x / 255, (sigma, sigma, 0), mode="nearest") * 255)
+    rng = np.random.default_rng(1)
+    for _ in range(passes):
+        for h in range(31, 1, -1):
+            for w in range(31, 1, -1):
+                dy, dx = rng.integers(-1, 1, size=(2, 1))[:, 0]
+                right[h, w], right[h + dy, w + dx] = right[h + dy, w + dx], right[h, w]
+    right = ndi.gaussian_filter(right / 255, (sigma, sigma, 0), mode="nearest")
+    found = corruptions.glass_blur(x[None] / 255, 4, np.random.default_rng(1))[0]
+    np.testing.assert_allclose(found, right, atol=1e-12)
+
+
+def test_elastic_interpolates_twice():
+    """First the affine map, mirrored at the rim, then the displacement."""
+    x = np.random.default_rng(0).random((32, 32, 3))
+    alpha, sigma, affine = 3.2, 0.96, 0.96
+    rng = np.random.default_rng(1)
+    corners = 16 + 10 * np.array([[1, 1], [-1, 1], [-1, -1]])
+    moved = corners + rng.uniform(-affine, affine, size=(3, 2))
+    back = np.linalg.solve(np.column_stack([moved, np.ones(3)]), corners.astype(float))
+    grid = np.stack(np.meshgrid(np.arange(32), np.arange(32), indexing="ij"), -1).astype(float)
+    source = np.concatenate([grid, np.ones((32, 32, 1))], -1) @ back
+    noise = lambda: (
+        alpha * ndi.gaussian_filter(rng.uniform(-1, 1, (32, 32)), sigma, mode="reflect", truncate=3)
+    )
+    displaced = grid + np.stack([noise(), noise()], -1)
+    right = np.empty_like(x)
+    for c in range(3):
+        mapped = ndi.map_coordinates(x[..., c], source.transpose(2, 0, 1), order=1, mode="mirror")
+        right[..., c] = ndi.map_coordinates(
+            mapped, displaced.transpose(2, 0, 1), order=1, mode="reflect"
+        )
+    found = corruptions.elastic(x, alpha, sigma, affine, np.random.default_rng(1))
+    np.testing.assert_allclose(found, right, atol=1e-12)
+
+
+def test_motion_blur_is_rounded_to_bytes_as_imagemagick_does():
+    x = np.random.default_rng(0).random((2, 32, 32, 3))
+    found = corruptions.motion_blur(x, 2, np.random.default_rng(0)) * 255
+    np.testing.assert_allclose(found, np.rint(found), atol=1e-9)
+
+
+def test_snow_whitens_by_opencvs_gray():
+    """On a picture without flakes: the blend with 1.5 gray + 0.5."""
+
+    class Dry:
+        def normal(self, mean, std, size):
+            return np.zeros(size)
+
+        uniform = staticmethod(np.random.default_rng(0).uniform)
+
+    x = np.random.default_rng(0).random((1, 32, 32, 3))
+    gray = (0.299 * x[..., 0] + 0.587 * x[..., 1] + 0.114 * x[..., 2])[..., None]
+    right = 0.8 * x + 0.2 * np.maximum(x, 1.5 * gray + 0.5)
+    np.testing.assert_allclose(corruptions.snow(x, 4, Dry()), right, atol=1e-12)

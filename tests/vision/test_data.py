@@ -3,17 +3,20 @@
 import hashlib
 import http.server
 import io
+import pickle
 import tarfile
 import threading
 
 import numpy as np
 import pytest
+import scipy.io
+from PIL import Image
 from rich.console import Console
 
 from jaxtv import cli
 from jaxtv.vision import commands
 from jaxtv.vision.readers import catalogue
-from jaxtv.vision.task import DataError
+from jaxtv.vision.task import DataError, get_task, settings_of
 
 QUIET = Console(quiet=True)
 
@@ -170,3 +173,128 @@ def test_every_set_has_a_task_and_a_fetched_one_a_digest():
         if source.url:
             algorithm, value = source.digest.split(":")
             assert len(value) == hashlib.new(algorithm).digest_size * 2
+
+
+# ---------------------------------------------------------------------------- layouts
+
+
+def picture(path, size=(40, 48), seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def edge_map(path, size=(40, 48)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    edge = np.zeros(size, np.uint8)
+    edge[:, 20] = 255
+    Image.fromarray(edge).save(path)
+
+
+def cifar(root):
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
+        content = {b"data": np.zeros((4, 3072), np.uint8), b"labels": [0, 1, 2, 9]}
+        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+
+
+def cifar_c(root):
+    cifar(root)
+    (root / "CIFAR-10-C").mkdir()
+    np.save(root / "CIFAR-10-C" / "labels.npy", np.zeros(50000, np.uint8))
+    shape = (50000, 32, 32, 3)  # sparse: nothing is written
+    np.lib.format.open_memmap(root / "CIFAR-10-C" / "fog.npy", "w+", np.uint8, shape)
+
+
+def eps(root):
+    for n in range(1, 6):
+        picture(root / "origin_images" / f"{n:04d}.png")
+        for k in range(1, 6):
+            picture(root / "gt_images" / f"{n:04d}_{k}.png")
+    scipy.io.savemat(root / "weight_matrix.mat", {"weight_matrix": np.ones((5, 5))})
+
+
+def wsolevaluation(root):
+    for part in ("train", "val", "test"):
+        name = f"{part}/0.jpg"
+        picture(root / "CUB" / name)
+        folder = root / "metadata" / "CUB" / part
+        folder.mkdir(parents=True)
+        (folder / "image_ids.txt").write_text(f"{name}\n")
+        (folder / "class_labels.txt").write_text(f"{name},0\n")
+        (folder / "image_sizes.txt").write_text(f"{name},48,40\n")
+        (folder / "localization.txt").write_text(f"{name},5,5,20,20\n")
+
+
+def voc(root):
+    corners = "<xmin>3</xmin><ymin>4</ymin><xmax>20</xmax><ymax>22</ymax>"
+    xml = f"<annotation><object><name>dog</name><bndbox>{corners}</bndbox></object></annotation>"
+    for folder in ("Annotations", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    for part in ("train", "val"):
+        (root / "ImageSets/Main" / f"{part}.txt").write_text(f"{part}_0\n{part}_1\n")
+        for i in range(2):
+            picture(root / "JPEGImages" / f"{part}_{i}.jpg")
+            (root / "Annotations" / f"{part}_{i}.xml").write_text(xml)
+
+
+def bsds(root):
+    for part in ("train", "val", "test"):
+        picture(root / "images" / part / "7.jpg")
+        cells = np.empty((1, 2), object)
+        for k in range(2):
+            cells[0, k] = {"Boundaries": np.eye(40, 48, k, dtype=np.uint8)}
+        (root / "groundTruth" / part).mkdir(parents=True)
+        scipy.io.savemat(root / "groundTruth" / part / "7.mat", {"groundTruth": cells})
+
+
+def biped(root):
+    for part, count in (("train", 2), ("test", 1)):
+        for i in range(count):
+            picture(root / "edges/imgs" / part / "rgbr/real" / f"{i}.jpg")
+            edge_map(root / "edges/edge_maps" / part / "rgbr/real" / f"{i}.png")
+
+
+def uded(root):
+    picture(root / "imgs" / "0.png")
+    edge_map(root / "gt" / "0.png")
+    (root / "test_pair.lst").write_text('[["imgs/0.png", "gt/0.png"]]')
+
+
+def photo_sets(test):
+    def lay(root):
+        picture(root / "train" / "0.png")
+        picture(root / test)
+
+    return lay
+
+
+# As the page of each set has it; the numbers of pictures to train and test on.
+LAYOUTS = {
+    "cifar-10": (cifar, "CIFAR-10"),
+    "cifar-10-c": (cifar_c, "CIFAR-10"),
+    "benchmark-eps": (eps, "4 photos to train on, 1 to test"),
+    "wsolevaluation": (wsolevaluation, "1 pictures to train on, 1 to test"),
+    "pascal-voc": (voc, "2 pictures to train on, 1 to test"),
+    "bsds500": (bsds, "1 pictures to train on, 1 to test"),
+    "biped": (biped, "1 pictures to train on, 1 to test"),
+    "uded": (uded, "0 pictures to train on, 1 to test"),
+    "kodak24": (photo_sets("Kodak24/kodim01.png"), "1 photos to train on, tests: 1 Kodak24"),
+    "cbsd68": (photo_sets("CBSD68/101085.png"), "1 photos to train on, tests: 1 CBSD68"),
+    "mcmaster": (photo_sets("McMaster/1.tif"), "1 photos to train on, tests: 1 McMaster"),
+}
+
+
+@pytest.mark.parametrize("name", catalogue.CATALOGUE)
+def test_every_set_of_the_list_is_read_as_it_is_published(tmp_path, name):
+    lay, description = LAYOUTS[name]
+    lay(tmp_path)
+    for folder in [p for p in tmp_path.rglob("*") if p.is_dir()]:  # what a Macintosh leaves
+        (folder / "._0.png").write_bytes(b"no picture")
+        (folder / ".DS_Store").write_bytes(b"no data")
+    task = get_task(catalogue.CATALOGUE[name].task)
+    data = task.load(tmp_path, settings_of(task, "smoke", {"size": 16, "classes": 20}))
+    assert description in data.description
+    if name == "cifar-10-c":
+        assert data.corrupted("fog", 5)[0].shape == (10000, 32, 32, 3)

@@ -298,3 +298,94 @@ def test_pair_lists_are_read(tmp_path, as_json):
 def test_another_layout_is_named(tmp_path):
     with pytest.raises(DataError, match="not laid out as edge data"):
         reader.read(tmp_path)
+
+
+def test_uded_has_pictures_to_test_on_alone(tmp_path):
+    rng = np.random.default_rng(0)
+    pairs = []
+    for i in range(3):
+        picture, edge = picture_and_edges(rng)
+        save(tmp_path / "imgs" / f"{i}.png", picture)
+        save(tmp_path / "gt" / f"{i}.png", edge)
+        pairs.append([f"imgs/{i}.png", f"gt/{i}.png"])
+    (tmp_path / "test_pair.lst").write_text(json.dumps(pairs))
+    data = TASK.load(tmp_path, settings_of(TASK, "small"))
+    assert (data.steps(1), len(data.test), len(data.validation)) == (0, 3, 1)
+    assert "0 pictures to train on, 3 to test" in data.description
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [((0, 1), np.uint8), ((0, 255), np.uint8), ((0, 1), np.uint16), ((0, 1), bool), ((3, 9), "u1")],
+)
+def test_an_edge_map_of_two_values_has_its_edges_at_the_higher(tmp_path, values, dtype):
+    edge = np.zeros((32, 32), bool)
+    edge[8, 4:20] = True
+    save(tmp_path / "a.png", np.zeros((32, 32, 3), np.uint8))
+    save(tmp_path / "b.png", np.where(edge, *values[::-1]).astype(dtype))
+    found = reader.pair_of(tmp_path / "a.png", tmp_path / "b.png")
+    np.testing.assert_array_equal(found.truths[0], edge)
+
+
+def test_an_edge_map_without_white_is_named(tmp_path):
+    save(tmp_path / "a.png", np.zeros((1, 3, 3), np.uint8))
+    save(tmp_path / "b.png", np.array([[0, 40, 100]], np.uint8))
+    with pytest.raises(DataError, match=r"b\.png has 3 values up to 100; expected"):
+        reader.pair_of(tmp_path / "a.png", tmp_path / "b.png")
+
+
+def test_edges_stay_on_the_stored_pixels(tmp_path):
+    picture = np.zeros((40, 40, 3), np.uint8)
+    picture[4:14, 6:16] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture).save(tmp_path / "a.jpg", exif=exif, quality=98)
+    edge = np.zeros((40, 40), np.uint8)
+    edge[8, 6:16] = 255
+    save(tmp_path / "a.png", edge)
+    found = reader.pair_of(tmp_path / "a.jpg", tmp_path / "a.png")
+    assert found.image[found.truths[0]].min() > 230
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ('[["a.png", "b.png"],', r"test_pair\.lst is no JSON list"),
+        ("a.png\n", r"test_pair\.lst has \['a\.png'\]; expected pairs"),
+        ("[[1, 2]]", "expected pairs of paths"),
+        ("a.png b.png\n", r"b\.png is missing; it belongs to"),
+    ],
+)
+def test_a_bad_pair_list_is_named(tmp_path, text, match):
+    (tmp_path / "test_pair.lst").write_text(text)
+    with pytest.raises(DataError, match=match):
+        reader.read(tmp_path)
+
+
+def test_biped_with_augmented_pictures_alone_is_named(tmp_path):
+    """As DexiNed's augmentation leaves it."""
+    for part, inner in (("train", "rgbr/aug/real"), ("test", "rgbr")):
+        for kind in ("imgs", "edge_maps"):
+            save(tmp_path / "edges" / kind / part / inner / "0.png", np.zeros((9, 9), np.uint8))
+    with pytest.raises(DataError, match=r"imgs/train/rgbr has no picture"):
+        reader.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "can not be read"),
+        (b"MATLAB 7.3 MAT-file".ljust(124) + b"\0\2IM" + bytes(99), r"version 7\.3; save it with"),
+        (b"x" * 300, "can not be read"),
+    ],
+)
+def test_a_damaged_mat_is_named(tmp_path, content, match):
+    (tmp_path / "a.mat").write_bytes(content)
+    with pytest.raises(DataError, match=rf"a\.mat .*{match}"):
+        reader.read_mat(tmp_path / "a.mat")
+
+
+def test_a_mat_of_something_else_is_named(tmp_path):
+    scipy.io.savemat(tmp_path / "a.mat", {"groundTruth": np.zeros((2, 2))})
+    with pytest.raises(DataError, match="has no groundTruth with Boundaries"):
+        reader.read_mat(tmp_path / "a.mat")

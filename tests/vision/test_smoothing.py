@@ -118,7 +118,7 @@ def test_the_benchmark_is_read_and_each_crop_has_its_pictures_votes(tmp_path):
         (lambda p: (p / "origin_images" / "0005.png").unlink(), "4 pictures and votes for 5"),
         (
             lambda p: Image.new("RGB", (9, 9)).save(p / "gt_images" / "0001_1.png"),
-            "must have its size",
+            r"0001_1\.png must have the size of",
         ),
         (
             lambda p: scipy.io.savemat(p / "weight_matrix.mat", {"w": np.zeros((5, 3))}),

@@ -76,14 +76,35 @@ def test_overlap_by_hand():
 
 def test_the_best_of_several_components_and_boxes_counts():
     scores = np.zeros((40, 40))
-    scores[2:12, 2:12] = 0.5  # exact for the first box
+    scores[2:12, 2:12] = 0.5  # exact for the first box, which ends at x0 + width
     scores[20:40, 20:40] = 1.0  # twice too wide for the second
-    boxes = np.array([[2, 2, 11, 11], [20, 20, 29, 39]])
+    boxes = np.array([[2, 2, 12, 12], [20, 20, 29, 39]])
     ious = metrics.best_ious(scores, boxes)
     assert len(ious) == 1000
     np.testing.assert_allclose(ious[:490], 1)  # both are there: the better one
     np.testing.assert_allclose(ious[510:], 0.5)
     assert metrics.best_ious(np.zeros((9, 9)), boxes).max() == 0
+
+
+def test_contours_of_holes_count_and_boxes_end_at_their_width():
+    """As OpenCV's findContours and boundingRect give them to wsolevaluation."""
+    scores = np.zeros((224, 224))
+    scores[20:200, 20:200] = 1
+    scores[60:120, 60:120] = 0  # the contour round the hole is on the frame: 59..120, to 121
+    found = metrics.contour_boxes(scores > 0)
+    np.testing.assert_array_equal(found, [[20, 20, 200, 200], [59, 59, 121, 121]])
+    overlap = metrics.best_ious(scores, np.array([[59, 59, 120, 120]])).max()
+    assert overlap == pytest.approx(62**2 / 63**2)
+    scores[:] = 0
+    scores[100:106, 100:106] = 1
+    assert metrics.best_ious(scores, np.array([[100, 100, 106, 106]])).max() == 1
+    scores[100:106, 200:] = 1  # ends at the last pixel; open to the side: no hole
+    found = metrics.contour_boxes(scores > 0)
+    np.testing.assert_array_equal(found, [[100, 100, 106, 106], [200, 100, 223, 106]])
+    ring = np.ones((9, 9), bool)
+    ring[4, 4] = ring[3, 3] = False  # two holes: diagonal neighbours of the background are apart
+    assert len(metrics.contour_boxes(ring)) == 3
+    np.testing.assert_array_equal(metrics.contour_boxes(ring & False), [[0, 0, 0, 0]])
 
 
 def test_max_box_acc_by_hand():
@@ -117,6 +138,17 @@ def test_pixel_precision_is_the_average_precision_of_its_definition():
     assert curve.average_precision() == pytest.approx(100 * area)
 
 
+def test_ignored_pixels_do_not_count():
+    curve, mask = metrics.PixelCurve(), np.zeros((20, 20), bool)
+    mask[5:9, 6:15] = True
+    scores = mask.astype(float)
+    scores[12:, :] = 1.0  # wrong, but ignored
+    curve.add(scores, mask, ignored=scores > mask)
+    assert curve.average_precision() == pytest.approx(100)
+    curve.add(scores, mask)
+    assert curve.average_precision() < 70
+
+
 def test_a_perfect_map_scores_one_hundred():
     curve, mask = metrics.PixelCurve(), np.zeros((20, 20), bool)
     mask[5:9, 6:15] = True
@@ -134,6 +166,16 @@ def test_a_score_map_runs_from_zero_to_one_at_the_pictures_size():
     assert metrics.score_map(np.ones((6, 8), np.float32), 12, 16).max() == 0
 
 
+def test_maps_are_enlarged_by_opencvs_cubic_interpolation():
+    """Its weights at a quarter of a sample, A = -0.75, and at the ends the end is repeated."""
+    weights = metrics.cubic_matrix(6, 12)
+    quarter = [-0.10546875, 0.87890625, 0.26171875, -0.03515625]
+    np.testing.assert_allclose(weights[5, 1:5], quarter)
+    np.testing.assert_allclose(weights[6, 1:5], quarter[::-1])
+    np.testing.assert_allclose(weights[0, :2], [1.10546875, -0.10546875])
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+
+
 # ---------------------------------------------------------------------------- data
 
 
@@ -142,9 +184,9 @@ def test_embedded_pictures_have_exact_boxes():
         (x0, y0, x1, y1), mask = located.boxes[0], located.mask
         assert mask[y0 : y1 + 1, x0 : x1 + 1].sum() == mask.sum()
         assert mask[y0].any()
-        assert mask[y1].any()
+        assert mask[min(y1, len(mask)) - 1].any()
         assert mask[:, x0].any()
-        assert mask[:, x1].any()
+        assert mask[:, min(x1, len(mask)) - 1].any()
         assert len(np.unique(located.image[mask], axis=0)) == 1  # the shape's one colour
 
 
@@ -173,7 +215,7 @@ def test_garments_are_put_on_photos(tmp_path):
     assert data.train[0].shape == (32, 48, 48, 3)
     for located in data.test:
         x0, y0, x1, y1 = located.boxes[0]
-        assert located.mask[y0 : y1 + 1, x0 : x1 + 1].mean() > 0.9  # the garment is a rectangle
+        assert located.mask[y0:y1, x0:x1].mean() > 0.9  # the garment is a rectangle
     (tmp_path / "fashion_mnist_small" / "t10k-labels-idx1-ubyte.gz").write_bytes(b"no gzip")
     with pytest.raises(DataError, match="is damaged"):
         TASK.load(tmp_path, SMOKE)
@@ -200,7 +242,120 @@ def test_wsolevaluations_metadata_is_read(tmp_path):
         TASK.load(tmp_path, SMOKE)
 
 
-def test_pascal_voc_is_read(tmp_path):
+def write_metadata(folder, lines):
+    """image_ids, class_labels and localization of the parts, from {name: [rows]}."""
+    for part in ("train", "val", "test"):
+        (folder / part).mkdir(parents=True)
+        (folder / part / "image_ids.txt").write_text("".join(f"{n}\n" for n in lines))
+        labels = "".join(f"{n},{i}\n" for i, n in enumerate(lines))
+        (folder / part / "class_labels.txt").write_text(labels)
+        rows = "".join(f"{n},{row}\n" for n in lines for row in lines[n])
+        (folder / part / "localization.txt").write_text(rows)
+
+
+@pytest.mark.parametrize("pictures", ["", "CUB", "dataset/CUB"])
+def test_the_layout_of_wsolevaluations_repository_is_read(tmp_path, pictures):
+    rng = np.random.default_rng(0)
+    write_photos(tmp_path / pictures / "a", rng)
+    rows = {f"a/{i}.png": ["8,7,16,14"] for i in range(2)}
+    write_metadata(tmp_path / "metadata" / "CUB", rows)
+    write_metadata(tmp_path / "metadata" / "ILSVRC", {"elsewhere.jpg": ["1,1,2,2"]})
+    data = TASK.load(tmp_path, SMOKE)
+    assert len(data.test) == 2
+    write_photos(tmp_path / "ILSVRC" / "b", rng)
+    (tmp_path / "ILSVRC" / "b" / "0.png").rename(tmp_path / "ILSVRC" / "elsewhere.jpg")
+    with pytest.raises(DataError, match=r"CUB, ILSVRC.* keep the metadata of one"):
+        TASK.load(tmp_path, SMOKE)
+
+
+def test_metadata_without_its_pictures_says_what_there_is(tmp_path):
+    write_metadata(tmp_path / "metadata" / "CUB", {"a.jpg": ["1,1,2,2"]})
+    with pytest.raises(DataError, match=r"has CUB; expected .* their pictures"):
+        TASK.load(tmp_path, SMOKE)
+
+
+def test_masks_of_openimages_give_pxap(tmp_path, untrained):
+    """Two masks of one picture, and a region that is ignored but for the masks."""
+    rng = np.random.default_rng(0)
+    write_photos(tmp_path / "val", rng)
+    for name, (rows, columns) in {"m1": (10, 20), "m2": (40, 30), "ignore": (60, 60)}.items():
+        mask = np.zeros((70, 80), np.uint8)
+        mask[:rows, :columns] = 255
+        Image.fromarray(mask).save(tmp_path / "val" / f"{name}.png")
+    masks = {"val/0.png": ["val/m1.png,val/ignore.png", "val/m2.png,"]}
+    write_metadata(tmp_path / "metadata", masks)
+    data = TASK.load(tmp_path, SMOKE)
+    (one,) = data.test
+    rows, columns = np.arange(48) * 70 // 48, np.arange(48) * 80 // 48
+    inside = lambda height, width: np.outer(rows < height, columns < width)
+    np.testing.assert_array_equal(one.mask, inside(10, 20) | inside(40, 30))
+    np.testing.assert_array_equal(one.ignored, inside(60, 60) & ~one.mask)
+    found = TASK.evaluate(untrained("wsol", "tv"), data, SMOKE)
+    assert set(found) == {"accuracy", "pxap"}
+    assert 0 < found["pxap"] < 100
+    (tmp_path / "val" / "m2.png").unlink()
+    with pytest.raises(DataError, match=r"localization\.txt: val/0\.png: the mask .*m2\.png"):
+        TASK.load(tmp_path, SMOKE)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "match"),
+    [
+        ("class_labels.txt", "a/0.png,cat\n", r"class_labels\.txt has 'a/0\.png,cat'"),
+        ("class_labels.txt", "a/0.png\n", "expected id,label"),
+        ("localization.txt", "a/0.png,1,2,3\n", "are no boxes"),
+        ("localization.txt", "a/0.png,9,2,3,4\n", "are no boxes"),
+        ("localization.txt", "a/0.png,x,2,3,4\n", r"localization\.txt: a/0\.png has"),
+        ("image_ids.txt", "\n", "is empty"),
+    ],
+)
+def test_bad_metadata_is_named(tmp_path, file, content, match):
+    write_photos(tmp_path / "a", np.random.default_rng(0))
+    write_metadata(tmp_path / "metadata", {"a/0.png": ["8,7,16,14"]})
+    (tmp_path / "metadata" / "test" / file).write_text(content)
+    with pytest.raises(DataError, match=match):
+        TASK.load(tmp_path, SMOKE)
+
+
+def test_boxes_stay_on_the_stored_pixels_and_are_truncated(tmp_path):
+    """The EXIF tag turns the picture for a viewer; annotations do not turn."""
+    picture = np.zeros((40, 40, 3), np.uint8)
+    picture[4:14, 6:16] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    Image.fromarray(picture).save(tmp_path / "a.jpg", exif=exif, quality=98)
+    found = wsol.resize_located(tmp_path / "a.jpg", 0, np.array([[6, 4, 15, 13]]), SMOKE)
+    x0, y0, x1, y1 = found.boxes[0]
+    assert (x0, y0, x1, y1) == (7, 4, 18, 15)  # 48 / 40 times: 7.2, 4.8, 18, 15.6
+    assert found.image[y0 + 2 : y1 - 1, x0 + 2 : x1 - 1].min() > 200
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        ("<name>cat", "<name>raccoon", r"0\.xml has the class 'raccoon'; expected aeroplane"),
+        ("<xmin>1", "<xmin>abc", r"0\.xml has the boxes .*abc"),
+        ("<xmin>1</xmin>", "", r"0\.xml has the boxes"),
+        ("<xmin>1", "<xmin>77", r"0\.xml.* no boxes"),
+        ("</annotation>", "", r"0\.xml can not be read"),
+    ],
+)
+def test_bad_annotations_of_pascal_voc_are_named(tmp_path, old, new, match):
+    write_voc(tmp_path)
+    file = tmp_path / "Annotations" / "0.xml"
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(DataError, match=match):
+        TASK.load(tmp_path, settings_of(TASK, "smoke", {"classes": 20}))
+
+
+def test_a_missing_list_of_pascal_voc_is_named(tmp_path):
+    write_voc(tmp_path)
+    (tmp_path / "ImageSets" / "Main" / "val.txt").unlink()
+    with pytest.raises(DataError, match=r"val\.txt is missing; .*VOC"):
+        TASK.load(tmp_path, settings_of(TASK, "smoke", {"classes": 20}))
+
+
+def write_voc(tmp_path):
     rng = np.random.default_rng(0)
     write_photos(tmp_path / "JPEGImages", rng)
     for file in list((tmp_path / "JPEGImages").iterdir()):
@@ -216,6 +371,10 @@ def test_pascal_voc_is_read(tmp_path):
     lists.mkdir(parents=True)
     (lists / "train.txt").write_text("0\n4\n")
     (lists / "val.txt").write_text("1\n2\n3\n")
+
+
+def test_pascal_voc_is_read(tmp_path):
+    write_voc(tmp_path)
     data = TASK.load(tmp_path, settings_of(TASK, "smoke", {"classes": 20}))
     np.testing.assert_array_equal(data.train[1], [pascal_voc.VOC_CLASSES.index("cat")])
     assert len(data.validation) == 1

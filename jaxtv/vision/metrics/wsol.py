@@ -2,53 +2,90 @@
 
 from __future__ import annotations
 
-import jax
 import numpy as np
 import scipy.ndimage as ndi
-import skimage
 
 IOUS = (0.3, 0.5, 0.7)
-
-LEVELS = 1000  # thresholds of a score map, as in wsolevaluation
+THRESHOLDS = np.arange(0, 1, 0.001)  # of a score map
 
 
 def score_map(evidence: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A map of one class at the picture's size, from 0 to 1: (h, w) to float32 (height, width)."""
+    """A map of one class at the picture's size, from 0 to 1: (h, w) to (height, width).
+
+    Enlarged by the cubic interpolation that wsolevaluation uses (OpenCV's).
+    """
     if evidence.max() == evidence.min():
-        return np.zeros((height, width), np.float32)
-    large = np.asarray(jax.image.resize(evidence, (height, width), "cubic"))
-    return (large - large.min()) / (large.max() - large.min())
+        return np.zeros((height, width))
+    rows, columns = (
+        cubic_matrix(n, side) for n, side in zip(evidence.shape, (height, width), strict=True)
+    )
+    large = rows @ evidence.astype(np.float64) @ columns.T
+    large -= large.min()
+    return large / large.max()
+
+
+def cubic_matrix(n: int, side: int) -> np.ndarray:
+    """Cubic interpolation of n samples to `side`, A = -0.75, the ends repeated: (side, n)."""
+    at = (np.arange(side) + 0.5) * n / side - 0.5
+    left = np.floor(at).astype(int)
+    out = np.zeros((side, n))
+    for k in range(-1, 3):
+        d = np.abs(at - (left + k))
+        near = (1.25 * d - 2.25) * d**2 + 1
+        far = -0.75 * (((d - 5) * d + 8) * d - 4)
+        np.add.at(out, (np.arange(side), np.clip(left + k, 0, n - 1)), np.where(d <= 1, near, far))
+    return out
 
 
 def best_ious(scores: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """The best overlap at each threshold, over all components and all true boxes (MaxBoxAccV2).
+    """The best overlap at each threshold, over all contours and all true boxes (MaxBoxAccV2).
 
     Args:
         scores: (H, W) in 0..1; quantised to 8 bits, as in wsolevaluation (Choe et al. 2020).
-        boxes: (B, 4), x0, y0, x1, y1 in pixels, both ends inside.
+        boxes: (B, 4), x0, y0, x1, y1 in pixels.
 
     Returns:
         (1000,): per threshold.
     """
     gray = (255 * scores).astype(np.uint8)
-    levels = (np.arange(LEVELS) / LEVELS * gray.max()).astype(int)
+    levels = (THRESHOLDS * gray.max()).astype(int)
     found = {level: best_iou(gray > level, boxes) for level in np.unique(levels)}
     return np.array([found[level] for level in levels])
 
 
 def best_iou(mask: np.ndarray, boxes: np.ndarray) -> float:
-    """The best overlap of a component's bounding box with a true box; 0 for an empty mask."""
-    label = np.asarray(skimage.measure.label(mask, connectivity=2))
-    found = np.array(
-        [(x.start, y.start, x.stop - 1, y.stop - 1) for y, x in ndi.find_objects(label)]
-    )
-    if not len(found):
-        return 0.0
-    return float(iou(found[:, None], boxes[None]).max())
+    """The best overlap of a contour's bounding box with a true box."""
+    return float(iou(contour_boxes(mask)[:, None], boxes[None]).max())
+
+
+def contour_boxes(mask: np.ndarray) -> np.ndarray:
+    """Boxes of all contours as the benchmark takes them, (N, 4): x0, y0, x1, y1.
+
+    There is a contour round each component (of 8 neighbours) and one round each hole in it (of 4),
+    which lies on the pixels beside the hole. A box ends at x0 + width, y0 + height, at most at the
+    last pixel. An empty mask has the box 0, 0, 0, 0.
+    """
+    size = np.array(mask.shape)
+    regions = lambda mask, near: ndi.find_objects(ndi.label(mask, near)[0])  # type: ignore
+    boxes = [slices_box(s) for s in regions(mask, np.ones((3, 3)))]
+    for hole in regions(~mask, None):
+        y0, x0, y1, x1 = slices_box(hole)
+        if y0 > 0 and x0 > 0 and y1 < size[0] and x1 < size[1]:
+            boxes.append((y0 - 1, x0 - 1, y1 + 1, x1 + 1))
+    if not boxes:
+        return np.zeros((1, 4), int)
+    found = np.minimum(boxes, np.tile(size - 1, 2))
+    return found[:, [1, 0, 3, 2]]
+
+
+def slices_box(slices: tuple[slice, slice]) -> tuple[int, int, int, int]:
+    """First row and column, and those after the last."""
+    rows, columns = slices
+    return rows.start, columns.start, rows.stop, columns.stop
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes (..., 4), both ends inside."""
+    """Intersection over union of boxes (..., 4), both ends counted."""
     low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
     inter = np.prod(np.maximum(high - low + 1, 0), axis=-1)
     area = lambda box: np.prod(box[..., 2:] - box[..., :2] + 1, axis=-1)
@@ -70,14 +107,15 @@ class PixelCurve:
     """PxAP: average precision of pixels, over all images at once (Choe et al. 2020)."""
 
     def __init__(self):
-        self.edges = np.append(np.arange(LEVELS) / LEVELS, [1.0, 2.0])
-        self.inside = np.zeros(LEVELS + 1)
-        self.outside = np.zeros(LEVELS + 1)
+        self.edges = np.append(THRESHOLDS, [1.0, 2.0])
+        self.inside = np.zeros(len(THRESHOLDS) + 1)
+        self.outside = np.zeros(len(THRESHOLDS) + 1)
 
-    def add(self, scores: np.ndarray, mask: np.ndarray) -> None:
-        """One score map (H, W) in 0..1 and its true mask (bool)."""
+    def add(self, scores: np.ndarray, mask: np.ndarray, ignored: np.ndarray | None = None) -> None:
+        """One score map (H, W) in 0..1, its true mask, and the pixels that do not count (bool)."""
+        outside = ~mask if ignored is None else ~mask & ~ignored
         self.inside += np.histogram(scores[mask], self.edges)[0]
-        self.outside += np.histogram(scores[~mask], self.edges)[0]
+        self.outside += np.histogram(scores[outside], self.edges)[0]
 
     def average_precision(self) -> float:
         """In percent."""

@@ -62,7 +62,8 @@ CATALOGUE: dict[str, Source] = {
     "wsolevaluation": Source(
         "wsol",
         "https://github.com/clovaai/wsolevaluation",
-        "metadata/{train,val,test}/*.txt in the folder of the pictures",
+        "metadata/{train,val,test}/*.txt in the folder of the pictures, or the repository's "
+        "metadata/{CUB,ILSVRC,OpenImages}/{train,val,test}/*.txt",
     ),
     "pascal-voc": Source(
         "wsol",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxtv.vision.readers import checks
 from jaxtv.vision.readers.labelled import Labelled, split
 from jaxtv.vision.task import DataError
 
@@ -39,7 +40,7 @@ def read_cifar_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if raw.size == 0 or raw.size % 3073:
         raise DataError(f"{path} has {raw.size} bytes, no multiple of 3073: fetch it again.")
     rows = raw.reshape(-1, 3073)
-    return planes_to_images(rows[:, 1:]), rows[:, 0].astype(np.int32)
+    return to_images(path, rows[:, 1:], rows[:, 0])
 
 
 class PlainUnpickler(pickle.Unpickler):
@@ -62,13 +63,21 @@ def read_cifar_python(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         with path.open("rb") as file:
             content = PlainUnpickler(file, encoding="bytes").load()
-        return planes_to_images(content[b"data"]), np.asarray(content[b"labels"], np.int32)
+        planes, labels = np.asarray(content[b"data"]), content[b"labels"]
     except FileNotFoundError:
         raise DataError(f"{path} is missing: `jaxtv data fetch cifar-10`.") from None
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # a damaged file fails in any way
         raise DataError(f"{path} is damaged ({error}): fetch it again.") from error
+    return to_images(path, planes, labels)
 
 
-def planes_to_images(planes: np.ndarray) -> np.ndarray:
-    """(N, 3072) in planes to (N, 32, 32, 3)."""
-    return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+def to_images(path: Path, planes: np.ndarray, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Channel planes (N, 3072) to (N, 32, 32, 3), and their labels.
+
+    Raises:
+        DataError: other shapes, types or labels.
+    """
+    if planes.dtype != np.uint8 or planes.ndim != 2 or planes.shape[1] != 3072 or not len(planes):
+        raise DataError(f"{path} has {planes.dtype} {planes.shape}, expected uint8 (N, 3072).")
+    y = checks.labels(f"{path}: labels", labels, len(planes), len(CIFAR))
+    return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), y

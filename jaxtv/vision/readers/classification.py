@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxtv.vision import images
+from jaxtv.vision import files, images
+from jaxtv.vision.readers import checks
 from jaxtv.vision.readers.cifar import read_cifar
 from jaxtv.vision.readers.labelled import Labelled, split
 from jaxtv.vision.task import DataError
@@ -48,28 +49,33 @@ def read_npz(path: Path) -> Labelled:
     """Arrays of an .npz.
 
     Raises:
-        DataError: damaged, or arrays are missing.
+        DataError: damaged, or arrays are missing or have other shapes, types or values.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged file fails in any way
         raise DataError(f"{path} can not be read as .npz: {error}.") from error
     missing = {"x_train", "y_train", "x_test", "y_test"} - set(arrays)
     if missing:
         raise DataError(f"{path} lacks {', '.join(sorted(missing))}; it has {', '.join(arrays)}.")
-    part = lambda name: (arrays[f"x_{name}"], arrays[f"y_{name}"].astype(np.int32))
-    classes = arrays.get("classes", np.unique(arrays["y_train"]))
-    train, validation = (
-        (part("train"), part("validation")) if "x_validation" in arrays else split(part("train"))
-    )
-    return Labelled(
-        f"{path.stem}: {len(train[0])} training images",
-        [str(c) for c in classes],
-        train,
-        validation,
-        part("test"),
-    )
+    names = [
+        n for n in ("train", "validation", "test") if f"x_{n}" in arrays and f"y_{n}" in arrays
+    ]
+    x = {n: checks.pictures(f"{path}: x_{n}", arrays[f"x_{n}"]) for n in names}
+    y_train = checks.labels(f"{path}: y_train", arrays["y_train"], len(x["train"]))
+    classes = [str(c) for c in arrays.get("classes", np.arange(y_train.max() + 1))]
+    parts = {}
+    for n in names:
+        if x[n].shape[1:] != x["train"].shape[1:]:
+            raise DataError(f"{path}: x_{n} is {x[n].shape}, x_train {x['train'].shape}: one size.")
+        y = checks.labels(f"{path}: y_{n}", arrays[f"y_{n}"], len(x[n]), len(classes))
+        parts[n] = (x[n], y)
+    train, validation = parts["train"], parts.get("validation")
+    if validation is None:
+        train, validation = split(train)
+    description = f"{path.stem}: {len(train[0])} training images"
+    return Labelled(description, classes, train, validation, parts["test"])
 
 
 def read_folders(path: Path) -> Labelled:
@@ -78,18 +84,27 @@ def read_folders(path: Path) -> Labelled:
     Raises:
         DataError: no class, classes that differ, or pictures of several sizes.
     """
-    classes = sorted(p.name for p in (path / "train").iterdir() if p.is_dir())
-    if not classes or classes != sorted(p.name for p in (path / "test").iterdir() if p.is_dir()):
+    classes, of_test = (
+        [p.name for p in files.entries(path / part) if p.is_dir()] for part in ("train", "test")
+    )
+    if not classes or classes != of_test:
         raise DataError(f"{path}: train/ and test/ must have the same folders, one per class.")
 
     def part(name: str) -> tuple[np.ndarray, np.ndarray]:
-        files = [(f, i) for i, c in enumerate(classes) for f in images.listed(path / name / c)]
-        pixels = [images.read_rgb(f) for f, _ in files]
-        if len({p.shape for p in pixels}) != 1:
-            raise DataError(f"{path / name}: the pictures must all have one size.")
-        return np.stack(pixels), np.asarray([i for _, i in files], np.int32)
+        found = [(f, i) for i, c in enumerate(classes) for f in images.listed(path / name / c)]
+        if not found:
+            raise DataError(f"{path / name} has no picture in its folders ({', '.join(classes)}).")
+        pixels = [images.read_rgb(f) for f, _ in found]
+        sizes = sorted({p.shape[:2] for p in pixels})
+        if len(sizes) != 1:
+            raise DataError(f"{path / name}: the pictures must all have one size, found {sizes}.")
+        return np.stack(pixels), np.asarray([i for _, i in found], np.int32)
 
     train, test = part("train"), part("test")
+    if train[0].shape[1:] != test[0].shape[1:]:
+        raise DataError(
+            f"{path}: train/ has pictures of {train[0].shape[1:3]}, test/ {test[0].shape[1:3]}."
+        )
     order = np.random.default_rng(0).permutation(len(train[0]))  # classes mixed, for the split
     train = (train[0][order], train[1][order])
     return Labelled(f"{path.name}: {len(train[0])} pictures", classes, *split(train), test)

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.ndimage as ndi
 from PIL import Image
 
-from jaxtv.vision.readers import photos
+from jaxtv.vision.readers import checks, photos
 from jaxtv.vision.readers.located import Located
 from jaxtv.vision.readers.shapes import SHAPES
 from jaxtv.vision.task import DataError, Settings
@@ -39,9 +39,14 @@ def compose(
 
 
 def box_of(mask: np.ndarray) -> np.ndarray:
-    """The bounding box of a mask, (1, 4)."""
+    """The bounding box of a mask, (1, 4): it ends as the boxes that MaxBoxAccV2 compares with it.
+
+    That is at x0 + width and y0 + height, at most at the last pixel.
+    """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return np.array([[columns[0], rows[0], columns[-1], rows[-1]]])
+    last = np.array(mask.shape) - 1
+    bottom, right = np.minimum((rows[-1] + 1, columns[-1] + 1), last)
+    return np.array([[columns[0], rows[0], right, bottom]])
 
 
 def embedded(settings: Settings, seed: int = 0) -> dict[str, list[Located]]:
@@ -105,7 +110,8 @@ def garments(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         pixels = array(f"{prefix}-images-idx3-ubyte.gz", 16)
         if pixels.size != 784 * labels.size:
             raise DataError(f"{folder}: {prefix} has {labels.size} labels and other images.")
-        found[part] = (pixels.reshape(-1, 28, 28), labels.astype(np.int32))
+        labels = checks.labels(f"{folder}: {prefix}-labels", labels, len(labels), 10)
+        found[part] = (pixels.reshape(-1, 28, 28), labels)
     return found
 
 
@@ -115,9 +121,15 @@ def resized(rng: np.random.Generator, settings: Settings) -> int:
 
 
 def crop(grounds: list[np.ndarray], side: int, part: str, rng: np.random.Generator) -> np.ndarray:
-    """A random square of a photo; test pictures take the last fifth of the photos."""
+    """A random square of a photo; test pictures take the last fifth of the photos.
+
+    Raises:
+        DataError: the photo is smaller.
+    """
     first = len(grounds) - max(1, len(grounds) // 5)
     pool = grounds[first:] if part == "test" else grounds[:first] or grounds
     picture = pool[rng.integers(len(pool))]
+    if min(picture.shape[:2]) < side:
+        raise DataError(f"`size` {side} is more than the {min(picture.shape[:2])} of a photo.")
     top, left = (rng.integers(0, length - side + 1) for length in picture.shape[:2])
     return picture[top : top + side, left : left + side]

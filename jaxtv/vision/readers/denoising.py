@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxtv.vision import files
 from jaxtv.vision.readers import photos
 from jaxtv.vision.task import DataError
 
@@ -36,7 +37,7 @@ def read(path: Path) -> tuple[list[np.ndarray], dict[str, list[np.ndarray]]]:
     """
     if not path.is_dir():
         raise DataError(f"{path} is no folder. Denoising takes one with train/ and test sets.")
-    folders = {p.name.lower(): p for p in sorted(path.iterdir()) if p.is_dir()}
+    folders = {p.name.lower(): p for p in files.entries(path) if p.is_dir()}
     train = next((folders[name] for name in TRAIN_FOLDERS if name in folders), None)
     tests = {title: folders[name] for name, title in TEST_SETS.items() if name in folders}
     if train is None or not tests:

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 
 from jaxtv.vision import images
-from jaxtv.vision.readers import photos
+from jaxtv.vision.readers import checks, photos
 from jaxtv.vision.task import Batch, DataError, Dataset
 
 
@@ -75,9 +74,10 @@ def read_bsds(path: Path) -> dict[str, list[Annotated]] | None:
         return None
 
     def part(name: str) -> list[Annotated]:
+        truths = root / "groundTruth" / name
         return [
-            Annotated(images.read_rgb(p), read_mat(root / "groundTruth" / name / f"{p.stem}.mat"))
-            for p in images.listed(root / "images" / name)
+            annotated(p, read_mat(truths / f"{p.stem}.mat"), truths / f"{p.stem}.mat")
+            for p in photos.files_of(root / "images" / name)
         ]
 
     return {"train": part("train"), "validation": part("val")[:4], "test": part("test")}
@@ -89,13 +89,30 @@ def read_mat(path: Path) -> tuple[np.ndarray, ...]:
     Raises:
         DataError: missing or damaged.
     """
+    content = checks.mat(path)
     try:
-        cells = scipy.io.loadmat(str(path))["groundTruth"].ravel()
-        return tuple(cell["Boundaries"][0, 0].astype(bool) for cell in cells)
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing.") from None
-    except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise DataError(f"{path} can not be read: {error}.") from error
+        cells = content["groundTruth"].ravel()
+        found = tuple(cell["Boundaries"][0, 0].astype(bool) for cell in cells)
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise DataError(f"{path} has no groundTruth with Boundaries: {error}.") from error
+    if not found:
+        raise DataError(f"{path} has a groundTruth of no annotator.")
+    return found
+
+
+def annotated(picture: Path, truths: tuple[np.ndarray, ...], path: Path) -> Annotated:
+    """A picture and its edges.
+
+    Raises:
+        DataError: the edges, from `path`, are of another size.
+    """
+    image = images.read_rgb(picture)
+    for truth in truths:
+        if truth.shape != image.shape[:2]:
+            raise DataError(
+                f"{path} must have the size of {picture}, {image.shape[:2]}, not {truth.shape}."
+            )
+    return Annotated(image, truths)
 
 
 def read_biped(path: Path) -> dict[str, list[Annotated]] | None:
@@ -109,7 +126,7 @@ def read_biped(path: Path) -> dict[str, list[Annotated]] | None:
         folder = root / "imgs" / name / "rgbr"
         folder = folder / "real" if (folder / "real").is_dir() else folder
         maps = Path(str(folder).replace(str(root / "imgs"), str(root / "edge_maps"), 1))
-        return [pair_of(p, maps / f"{p.stem}.png") for p in images.listed(folder)]
+        return [pair_of(p, maps / f"{p.stem}.png") for p in photos.files_of(folder)]
 
     return with_validation(part("train"), part("test"))
 
@@ -123,10 +140,17 @@ def read_pair_lists(path: Path) -> dict[str, list[Annotated]] | None:
         file = path / f"{name}_pair.lst"
         if not file.exists():
             return []
-        text = file.read_text()
-        listed = text.lstrip().startswith("[")
-        pairs = json.loads(text) if listed else [line.split() for line in text.splitlines()]
-        return [pair_of(path / pair[0], path / pair[1]) for pair in pairs if pair]
+        text = checks.text(file, "a list of pairs")
+        try:
+            listed = text.lstrip().startswith("[")
+            pairs = json.loads(text) if listed else [line.split() for line in text.splitlines()]
+        except json.JSONDecodeError as error:
+            raise DataError(f"{file} is no JSON list of pairs: {error}.") from error
+        pairs = [pair for pair in pairs if pair]
+        for pair in pairs:
+            if not isinstance(pair, list) or len(pair) != 2 or {*map(type, pair)} != {str}:
+                raise DataError(f"{file} has {pair!r}; expected pairs of paths: picture, edge map.")
+        return [pair_of(path / picture, path / edges) for picture, edges in pairs]
 
     return with_validation(part("train"), part("test"))
 
@@ -138,14 +162,24 @@ def with_validation(train: list[Annotated], test: list[Annotated]) -> dict[str, 
 
 
 def pair_of(picture: Path, edges: Path) -> Annotated:
-    """A picture and its edge map, where more than half white is an edge.
+    """A picture and its edge map.
+
+    In a map of two values, for example 0 and 1, the higher one is an edge; else more than half
+    white.
 
     Raises:
-        DataError: the edge map is missing or of another size.
+        DataError: the edge map is missing, of another size, or has values that are neither.
     """
     if not edges.exists():
         raise DataError(f"{edges} is missing; it belongs to {picture}.")
-    image, truth = images.read_rgb(picture), images.read_rgb(edges)
-    if image.shape != truth.shape:
-        raise DataError(f"{edges} must have the size of {picture}.")
-    return Annotated(image, (truth[..., 0] > 127,))
+    found = images.read(edges, upright=False)
+    shares = found.color[..., 0]
+    values = np.unique(shares)
+    if len(values) > 2 and values[-1] <= 0.5:
+        white = 1 if found.dtype == np.float32 else np.iinfo(found.dtype).max
+        raise DataError(
+            f"{edges} has {len(values)} values up to {values[-1] * white:g}; expected two values, "
+            f"or shares of an edge up to {white}."
+        )
+    level = values[0] if len(values) == 2 else 0 if values[-1] <= 0.5 else 0.5
+    return annotated(picture, (shares > level,), edges)

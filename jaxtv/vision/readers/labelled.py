@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxtv.vision import corruptions
+from jaxtv.vision.readers import checks
 from jaxtv.vision.readers.augment import batches
 from jaxtv.vision.task import Batch, DataError, Dataset
 
@@ -43,17 +44,16 @@ class Labelled(Dataset):
         if self.published is None:
             return corruptions.corrupt(name, x, severity), y
         part = slice((severity - 1) * 10000, severity * 10000)
-        return (
-            load_array(self.published / f"{name}.npy", (50000, 32, 32, 3))[part],
-            load_array(self.published / "labels.npy", (50000,))[part].astype(np.int32),
-        )
+        path = self.published / "labels.npy"
+        y = checks.labels(str(path), load_array(path, (50000,)), 50000, len(self.classes))
+        return load_array(self.published / f"{name}.npy", (50000, 32, 32, 3))[part], y[part]
 
 
 def load_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """A .npy file of that shape, read as it is used.
+    """A .npy file of bytes of that shape, read as it is used.
 
     Raises:
-        DataError: missing, damaged, or of another shape.
+        DataError: missing, damaged, or of another shape or type.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -61,8 +61,8 @@ def load_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         raise DataError(f"{path} is missing. CIFAR-10-C: `jaxtv data fetch cifar-10-c`.") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}): fetch it again.") from error
-    if array.shape != shape:
-        raise DataError(f"{path} has shape {array.shape}, expected {shape}.")
+    if array.shape != shape or array.dtype != np.uint8:
+        raise DataError(f"{path} is {array.dtype} {array.shape}, expected uint8 {shape}.")
     return array
 
 

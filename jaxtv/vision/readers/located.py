@@ -21,14 +21,16 @@ class Located(NamedTuple):
     Attributes:
         image: uint8 (H, W, 3).
         label: class.
-        boxes: (B, 4), x0, y0, x1, y1, both ends inside.
+        boxes: (B, 4), x0, y0, x1, y1 as the data has them; none where only the mask is known.
         mask: bool (H, W), or None where only boxes are known.
+        ignored: bool (H, W), pixels that PxAP leaves out, or None.
     """
 
     image: np.ndarray
     label: int
     boxes: np.ndarray
     mask: np.ndarray | None
+    ignored: np.ndarray | None = None
 
 
 @dataclasses.dataclass
@@ -51,8 +53,16 @@ class LocatedPictures(Dataset):
 
 
 def resize_located(path: Path, label: int, boxes: np.ndarray, settings: Settings) -> Located:
-    """A picture and its boxes at `size` x `size`."""
+    """A picture and its boxes at `size` x `size`; boxes are truncated, as in wsolevaluation."""
     image = images.read_rgb(path)
-    scale = settings.size / np.array([image.shape[1], image.shape[0]] * 2)
+    sides = np.array([image.shape[1], image.shape[0]] * 2)
     small = Image.fromarray(image).resize([settings.size] * 2, Image.Resampling.BICUBIC)
-    return Located(np.asarray(small), label, np.rint(boxes * scale).astype(int), None)
+    scaled = np.asarray(boxes, float) * settings.size / sides
+    return Located(np.asarray(small), label, scaled.astype(int), None)
+
+
+def read_mask(path: Path, size: int) -> np.ndarray:
+    """Where a mask is not black, at `size` x `size` by the nearest pixel: bool."""
+    inside = images.read(path, upright=False).color[..., 0] > 0
+    rows, columns = (np.arange(size) * side // size for side in inside.shape)
+    return inside[rows[:, None], columns]

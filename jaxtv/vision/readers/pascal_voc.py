@@ -5,10 +5,8 @@ from __future__ import annotations
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-import numpy as np
-
+from jaxtv.vision.readers import checks
 from jaxtv.vision.readers.located import Located, resize_located
-from jaxtv.vision.readers.wsolevaluation import text_of
 from jaxtv.vision.task import DataError, Settings
 
 VOC_CLASSES = (
@@ -36,15 +34,25 @@ def read_voc(path: Path, settings: Settings) -> dict[str, list[Located]]:
         kinds = {o.findtext("name") for o in objects}
         if len(kinds) != 1:
             return None
+        kind = str(kinds.pop())
+        if kind not in VOC_CLASSES:
+            raise DataError(f"{file} has the class {kind!r}; expected {', '.join(VOC_CLASSES)}.")
         corners = ("xmin", "ymin", "xmax", "ymax")
-        boxes = [[float(o.findtext(f"bndbox/{c}", "0")) - 1 for c in corners] for o in objects]
-        label = VOC_CLASSES.index(str(kinds.pop()))
-        return resize_located(path / "JPEGImages" / f"{name}.jpg", label, np.array(boxes), settings)
+        values = [[o.findtext(f"bndbox/{c}", "") for c in corners] for o in objects]
+        try:
+            numbers = [[float(value) - 1 for value in row] for row in values]
+        except ValueError:
+            raise DataError(f"{file} has the boxes {values}; expected numbers.") from None
+        boxes, label = checks.boxes(str(file), numbers), VOC_CLASSES.index(kind)
+        return resize_located(path / "JPEGImages" / f"{name}.jpg", label, boxes, settings)
 
     def part(name: str) -> list[Located]:
-        names = text_of(path / "ImageSets" / "Main" / f"{name}.txt").split()
-        found = (located(n) for n in names[: settings.limit or None])
-        return [f for f in found if f is not None]
+        file = path / "ImageSets" / "Main" / f"{name}.txt"
+        names = checks.text(file, "a list of pictures of Pascal VOC").split()
+        found = [one for n in names[: settings.limit or None] if (one := located(n)) is not None]
+        if not found:
+            raise DataError(f"{file} names no picture with objects of one class.")
+        return found
 
     held_out = part("val")
     middle = len(held_out) // 2

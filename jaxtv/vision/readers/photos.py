@@ -17,6 +17,20 @@ EMBEDDED_TRAIN = ("coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.pn
 EMBEDDED_TEST = ("astronaut.png",)
 
 
+def files_of(folder: Path) -> list[Path]:
+    """The pictures of a folder, in the order of their names.
+
+    Raises:
+        DataError: no such folder, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; expected one with pictures.")
+    files = images.listed(folder)
+    if not files:
+        raise DataError(f"{folder} has no picture ({', '.join(images.SUFFIXES)}).")
+    return files
+
+
 def read_folder(folder: Path) -> list[np.ndarray]:
     """All pictures of a folder, uint8 (H, W, 3) each, in the order of their names.
 
@@ -24,12 +38,7 @@ def read_folder(folder: Path) -> list[np.ndarray]:
         DataError: no such folder, or no picture in it.
         ImageError: a picture can not be read.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is no folder; expected one with pictures.")
-    files = images.listed(folder)
-    if not files:
-        raise DataError(f"{folder} has no picture ({', '.join(images.SUFFIXES)}).")
-    return [images.read_rgb(path) for path in files]
+    return [images.read_rgb(path) for path in files_of(folder)]
 
 
 def embedded(names: tuple[str, ...]) -> list[np.ndarray]:
@@ -68,7 +77,7 @@ class Crops(Dataset):
         Raises:
             DataError: a photo is smaller than a crop.
         """
-        smallest = min(min(stack.shape[1:3]) for stack in self.stacks)
+        smallest = min((min(stack.shape[1:3]) for stack in self.stacks), default=self.size)
         if smallest < self.size:
             raise DataError(f"`size` {self.size} is more than the {smallest} pixels of a photo.")
 

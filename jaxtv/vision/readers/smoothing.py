@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-import scipy.io
 
 import jaxtv
 from jaxtv.vision import images
-from jaxtv.vision.readers import photos
+from jaxtv.vision.readers import checks, photos
 from jaxtv.vision.task import DataError
 
 EMBEDDED_LAMBDAS = (10.0, 20.0, 40.0)  # of the targets of the embedded data, on 0..255
@@ -58,7 +57,7 @@ def read(path: Path) -> list[Pair]:
             "gt_images/0001_1.png … and weight_matrix.mat (github.com/zhufeida/Benchmark_EPS)."
         )
     votes = read_votes(folders[0] / "weight_matrix.mat")
-    names = images.listed(folders[0] / "origin_images")
+    names = photos.files_of(folders[0] / "origin_images")
     if len(names) != len(votes):
         raise DataError(f"{folders[0]} has {len(names)} pictures and votes for {len(votes)}.")
     return [read_pair(name, row) for name, row in zip(names, votes)]
@@ -70,16 +69,16 @@ def read_votes(path: Path) -> np.ndarray:
     Raises:
         DataError: it is missing, damaged, or has another content.
     """
-    try:
-        content = scipy.io.loadmat(str(path))
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing.") from None
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise DataError(f"{path} can not be read: {error}.") from error
-    arrays = [v for k, v in content.items() if not k.startswith("_") and np.ndim(v) == 2]
-    if len(arrays) != 1 or not np.all(arrays[0] >= 0) or not np.all(arrays[0].sum(axis=1) > 0):
-        raise DataError(f"{path} must hold one matrix of votes, a row per picture.")
-    return arrays[0].astype(np.float32)
+    content = checks.mat(path)
+    arrays = {k: v for k, v in content.items() if not k.startswith("_") and np.ndim(v) == 2}
+    votes = next(iter(arrays.values()), np.zeros(0))
+    number = votes.dtype.kind in "uif" and bool(np.all(np.isfinite(votes)))
+    if len(arrays) != 1 or not number or votes.min() < 0 or not np.all(votes.sum(axis=1) > 0):
+        found = ", ".join(f"{k} {v.dtype} {v.shape}" for k, v in arrays.items()) or "nothing"
+        raise DataError(
+            f"{path} must hold one matrix of votes >= 0, a row per picture; it has {found}."
+        )
+    return votes.astype(np.float32)
 
 
 def read_pair(path: Path, votes: np.ndarray) -> Pair:
@@ -96,8 +95,11 @@ def read_pair(path: Path, votes: np.ndarray) -> Pair:
         if not file.exists():
             raise DataError(f"{file} is missing.")
     targets = [images.read_rgb(file) for file in files]
-    if any(target.shape != image.shape for target in targets):
-        raise DataError(f"the targets of {path} must have its size.")
+    for file, target in zip(files, targets):
+        if target.shape != image.shape:
+            raise DataError(
+                f"{file} must have the size of {path}, {image.shape[:2]}, not {target.shape[:2]}."
+            )
     return Pair(image, np.stack(targets), votes / votes.sum())
 
 

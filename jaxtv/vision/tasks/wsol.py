@@ -115,21 +115,24 @@ class Wsol(Task):
         return measure(model, data.validation)
 
     def evaluate(self, model: CAM, data: LocatedPictures, settings: Settings) -> dict[str, float]:
-        """MaxBoxAccV2, PxAP where masks are known, and the accuracy, all in percent."""
+        """MaxBoxAccV2 or PxAP, where boxes or masks are known, and the accuracy, in percent."""
         return measure(model, data.test)
 
 
 def measure(model: CAM, located: list[Located]) -> dict[str, float]:
-    """All metrics, from the maps of the true classes."""
+    """All metrics that the boxes and masks allow, from the maps of the true classes."""
     ious, right, pixels = [], 0, PixelCurve()
     for one in located:
         maps = np.asarray(apply(model, jnp.asarray(normalise(one.image))[None])[0])
         right += int(maps.mean(axis=(0, 1)).argmax() == one.label)
         scores = score_map(maps[..., one.label], *one.image.shape[:2])
-        ious.append(best_ious(scores, one.boxes))
+        if len(one.boxes):
+            ious.append(best_ious(scores, one.boxes))
         if one.mask is not None:
-            pixels.add(scores, one.mask)
-    found = box_accuracy(np.stack(ious)) | {"accuracy": 100 * right / len(located)}
+            pixels.add(scores, one.mask, one.ignored)
+    found = {"accuracy": 100 * right / len(located)}
+    if len(ious) == len(located):
+        found = box_accuracy(np.stack(ious)) | found
     if all(one.mask is not None for one in located):
         found["pxap"] = pixels.average_precision()
     return found
