@@ -7,6 +7,7 @@ A test runs once, with x64 enabled; arrays of float32 are tested there too. Its 
 * `float32`: only without x64 (training);
 * `cpu_only`: not in the run on a GPU;
 * `nightly`: not in the test command; `.ci/nightly` runs it;
+* `sanitized`: on the emulator only where it is sanitised (`.ci/run`), which proves its values too;
 * `unsanitized`: not on the sanitised emulator: its shapes are those of other tests, only the values
   are new; or it needs half types, or more memory than a sanitiser leaves.
 
@@ -31,6 +32,7 @@ MARKERS = {
     "float32": "only without x64",
     "cpu_only": "not in the run on a GPU",
     "nightly": "not in the test command, but in .ci/nightly",
+    "sanitized": "only on the sanitised emulator, or on a GPU",
     "unsanitized": "not on the sanitised emulator",
 }
 EMULATED = os.environ.get("JAXTV_TEST_PLATFORM") == "emulator"
@@ -83,8 +85,9 @@ def pytest_generate_tests(metafunc):
 def pytest_collection_modifyitems(config, items):
     def wanted(item):
         apart = item.get_closest_marker("cpu_only") or {"mesh", "prox_tv"} & set(item.fixturenames)
-        plain = item.get_closest_marker("unsanitized")
-        return not ((apart and emulator.on_gpu()) or (plain and emulator.SANITIZED))
+        other = "unsanitized" if emulator.SANITIZED else "sanitized"
+        other_emulator = item.get_closest_marker(other) and not emulator.on_gpu()
+        return not (other_emulator or (apart and emulator.on_gpu()))
 
     dropped = [item for item in items if not wanted(item)]
     if dropped:

@@ -21,7 +21,12 @@ from jaxtv import _lowering, _native
 from testing import ROOT, native
 
 SANITIZED = bool(os.environ.get("JAXTV_EMULATOR_SANITIZE"))
-SANITIZE = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+SANITIZE = [
+    "-O1",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=undefined",
+    "-DJAXTV_NO_HALF_TYPES",
+]
 FLAGS = [*(SANITIZE if SANITIZED else ["-O2"]), "-DJAXTV_SIMT"]
 NAME = "emulator-sanitized" if SANITIZED else "emulator"
 
@@ -128,12 +133,7 @@ def on_gpu() -> bool:
 
 @functools.cache
 def register() -> dict[str, str]:
-    """Hand the emulated handlers to XLA; CPU target -> target of its emulated CUDA kernel.
-
-    On a GPU these are the same.
-    """
-    if on_gpu():
-        return {target: target for target in _native.REGISTERED["cuda"]}
+    """Hand the emulated handlers to XLA; CPU target -> target of its emulated CUDA kernel."""
     _native.SCRATCH_BYTES["emulated"] = scratch_bytes
     targets = {}
     for target, address in handlers().items():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from testing.callframe import HandlerError, bind, call
-from testing.generators import ARRAYS, DTYPES, HALF, rng, weight_shape
+from testing.generators import ARRAYS, HALF, MATRIX_DTYPES, rng, weight_shape
 
 PLATFORMS = ["cpu", "cuda"]
 INSIDE, JUMP_UP, JUMP_DOWN, SEPARATE = range(4)
@@ -87,7 +87,7 @@ def check(joined, shape, axes, per_edge, dtype):
         np.testing.assert_allclose(a, b, rtol=0, atol=16 * n * np.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", MATRIX_DTYPES)
 @pytest.mark.parametrize("per_edge", [False, True])
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("arrays", IMAGES)

@@ -13,6 +13,7 @@ from testing.generators import (
     HALF,
     KERNELS_OF_DYKSTRA,
     LARGE_ARRAYS,
+    MATRIX_DTYPES,
     NEWTON,
     SOLVERS,
     rng,
@@ -58,7 +59,7 @@ def check(shape, axes, iterations, per_edge, dtype, inner=DIRECT):
     assert np.array_equal(codes, codes_of_cpu)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", MATRIX_DTYPES)
 @pytest.mark.parametrize("per_edge", [False, True])
 @pytest.mark.parametrize("iterations", [1, 2, 5])
 @pytest.mark.parametrize("arrays", ARRAYS)
@@ -136,7 +137,7 @@ def test_bad_elements_poison_only_themselves(kernel, per_edge, bad):
     assert np.array_equal(codes[others], clean_codes[others])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", MATRIX_DTYPES)
 @pytest.mark.parametrize("per_edge", [False, True])
 @pytest.mark.parametrize("kernel", KERNELS_OF_DYKSTRA)
 def test_elements_near_the_end_of_their_type_stay_alone(kernel, per_edge, dtype):
@@ -193,7 +194,7 @@ def check_derivatives(shape, axes, iterations, per_edge, dtype):
         assert np.allclose(a, b, rtol=0, atol=ulps(dtype, 8 * iterations * scale))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", MATRIX_DTYPES)
 @pytest.mark.parametrize("per_edge", [False, True])
 @pytest.mark.parametrize("iterations", [1, 2, 5])
 @pytest.mark.parametrize("arrays", ARRAYS)

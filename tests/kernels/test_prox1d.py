@@ -13,6 +13,7 @@ from testing.generators import (
     DTYPES,
     EXACT,
     HALF,
+    MATRIX_DTYPES,
     NEWTON,
     SIGNALS,
     SOLVERS,
@@ -144,11 +145,13 @@ def weighted_rows(weighted, scale, rows):
 def test_every_length_and_every_count(axis, platform):
     """Every n to 67 and every batch to 70: every vector and every tile hangs over in every way."""
     x, w, solutions = rows_of_every_length()
-    for batch, n in [(7 * n % 70 + 1, n) for n in range(1, 68)] + [(b, 9) for b in range(1, 71)]:
+    sizes = [(7 * n % 70 + 1, n) for n in range(1, 68)] + [(b, 9) for b in range(1, 71)]
+    solvers = EXACT.values() if platform == "cpu" else [EXACT["direct"], EXACT["decomposition"]]
+    for batch, n in sizes[:: 5 if platform == "cuda" and emulator.SANITIZED else 1]:
         part, weights, y_exact = x[:batch, :n], w[:batch], solutions[n][:batch]
         if axis == 0:
             part, weights, y_exact = part.T, weights.T, y_exact.T
-        for solver in EXACT.values():
+        for solver in solvers:
             (y,) = bind("prox1d", part, weights, axis=axis, solver=solver, platform=platform)
             assert_solves(y, y_exact, part, axis)
 
@@ -184,7 +187,7 @@ def test_info_certifies(solver, axis, dtype, platform):
 @pytest.mark.unsanitized
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_newton_says_where_it_has_not_converged(platform):
-    x, w = steps(50, 400).astype(np.float32), np.full((50, 1), 2, np.float32)
+    x, w = steps(9, 400).astype(np.float32), np.full((9, 1), 2, np.float32)
     one = jaxtv.ProjectedNewton(tol=1e-9, max_iterations=1)
     y, gap, iterations, converged = solve(x, w, one, platform)
     assert np.isfinite(y).all()
@@ -261,7 +264,7 @@ def check(x, w, axis, solver, ulps=4):
     return y
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", MATRIX_DTYPES)
 @pytest.mark.parametrize("per_edge", [False, True])
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("signals", SIGNALS)

@@ -9,6 +9,7 @@ from testing.generators import (
     DTYPES,
     EXACT,
     LONG_SIGNALS,
+    MATRIX_DTYPES,
     SIGNALS,
     rng,
     steps,
@@ -35,7 +36,7 @@ def derivatives(y, w, tx, tw, axis, platform):
     return jvp + bind("segment_vjp", y, w, tx, axis=axis, platform=platform)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", MATRIX_DTYPES)
 @pytest.mark.parametrize("per_edge", [False, True])
 @pytest.mark.parametrize("jumps", [0.7, 0.1, 0.0])
 @pytest.mark.parametrize("signals", ALL_SIGNALS)
