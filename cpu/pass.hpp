@@ -59,9 +59,12 @@ struct SegmentVjp {
   bool per_edge;
 };
 
-// One pass of Dykstra's VJP along its axis: c = P h with h = g - state, and gw += as in SegmentVjp;
-// then with a = c + state: gx += a, state = 0, and other states -= a. A null g is 0. Of two axes
-// the other state is 0 until then, so with `one_state` one array stands for either: state = -a.
+// One pass of Dykstra's VJP along its axis, (9) in docs/concepts.md; the states are gp there. A
+// null g is 0.
+//   c = P(g - state), and gw += as in SegmentVjp;
+//   b = c + state;  gx += b;  state = 0;  every other state -= b.
+// With two axes one of the two states is always 0. Then `one_state` is set and one array holds the
+// other: state = -b.
 template <class T>
 struct DykstraVjpPass {
   Segments<T> segments;

@@ -1,5 +1,5 @@
-// Certifies in double what T could not decide (write_solution), and repairs the cuts of signals
-// that fail.
+// Checks in double what T, the type of the samples, could not decide (write_solution in
+// values.hpp), and repairs the cuts of signals that fail.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +40,8 @@ struct SignalInDouble {
     return {begin, end, ref + sum / double(end - begin)};
   }
 
-  // As certify of jaxtv/certificate.hpp, for the segment of sample k and the jump before it.
+  // The check of certify (jaxtv/certificate.hpp), for the segment of sample k and the jump before
+  // it.
   bool certified(std::int64_t k) const {
     const Segment s = segment_of(k);
     const double magnitude = double(group.magnitude[lane]);
@@ -77,15 +78,16 @@ typename Vectors<T>::M uncertified(const SignalGroup<T, kVectors>& group, int g,
   return failed;
 }
 
-// As certify of jaxtv/certificate.hpp for the `pending` ones of kDoubleLanes signals, which it
-// returns where they fail. Repairs their cuts: a cut without a jump of its sign is joined, an edge
-// whose dual leaves its bounds is cut. `y` is scratch: the values at the first samples of segments.
+// The check of certify (jaxtv/certificate.hpp) for the kDoubleLanes signals from `lane` on, of
+// which it returns those that are `pending` and fail. Repairs their cuts: joins a cut that has no
+// jump of its sign, and cuts an edge whose dual leaves its bounds. `y` is scratch for n values: of
+// segments, at their first samples.
 template <class T, int kVectors, bool kPerEdge>
 DoubleMask repair_cuts(SignalGroup<T, kVectors>& group, int lane, DoubleMask pending, Double* y) {
   constexpr int L = SignalGroup<T, kVectors>::kSignals;
   const auto wide = [&](const T* a, std::int64_t k) { return load_wide(a + k * L + lane); };
   const Double zero = {}, one = zero + 1.0, slack = zero + 8 * kUnit<double>;
-  const Double none = (Double)(zero == zero);  // a NaN
+  const Double none = (Double)(zero == zero);  // the dual of an edge that is no cut: a NaN
   const Double offset = wide(group.offset, 0), magnitude = wide(group.magnitude, 0);
   for_means(
       group, lane, [](Double ref, Double sum, Double count) { return ref + sum / count; },
@@ -111,14 +113,14 @@ DoubleMask repair_cuts(SignalGroup<T, kVectors>& group, int lane, DoubleMask pen
   return failed;
 }
 
-// Repairs the cuts of the signals of vector g that are not certified, together in double, and
-// writes their solution. Near ties, which float cannot decide, are many where samples and weights
-// are multiples of one number (8 bit images). Signals that a few repairs do not certify become
-// unsolved.
+// Repairs the cuts of the `failed` signals of vector g, together in double, and writes the solution
+// of the vector again. Signals that fail after kMostRepairs repairs too become unsolved. Samples
+// and weights that are multiples of one number (8 bit images) have many ties, which float cannot
+// decide.
 template <class T, int kVectors, bool kPerEdge>
 void repair(SignalGroup<T, kVectors>& group, int g, typename Vectors<T>::M failed) {
   constexpr int kMostRepairs = 6;
-  Double* y = reinterpret_cast<Double*>(group.values);  // which write_solution has read
+  Double* y = reinterpret_cast<Double*>(group.values);  // no longer needed
   const int begin = g * kLanes<T>, end = begin + kLanes<T>;
   for (int lane = begin; lane < end; lane += kDoubleLanes) {
     DoubleMask pending;

@@ -1,8 +1,9 @@
 // Threshold decomposition of a group of signals (include/jaxtv/decomposition.hpp has the method,
-// for one signal). Here each pass works on all regions of all signals at once. A region is what
-// lies between two cuts; a cut is an edge whose dual is known (± its weight), all others have a
-// NaN. A pass sends messages from left to right, each region at its own threshold, takes labels
-// from right to left, and cuts the edges where labels change.
+// for one signal, and defines messages and labels). Here each pass works on all regions of all
+// signals at once. A cut is an edge whose dual is known: ± its weight. In `duals` all other edges
+// have NaN. A region is the samples between two cuts. A pass computes messages from left to right,
+// each region at its own threshold; then labels from right to left; and cuts the edges where labels
+// change.
 #pragma once
 
 #include "simd/group.hpp"
@@ -10,7 +11,8 @@
 namespace jaxtv::cpu::JAXTV_ISA {
 namespace {
 
-constexpr int kMostPasses = 64;  // signals that still change are then solved one by one, in double
+// Signals that still change after so many passes are solved one by one, in double.
+constexpr int kMostPasses = 64;
 
 // Reads samples and weights of a group; writes messages, thresholds (in `values`) and duals. The
 // first pass (kFirst) knows that there are no cuts yet.
@@ -37,6 +39,7 @@ struct Decomposition {
   static V* rows(T* a) { return reinterpret_cast<V*>(a); }
   V weight(std::int64_t e, int g) const { return kPerEdge ? w[e * kVectors + g] : uniform[g]; }
 
+  // The first region is the signal: its threshold is the mean, and its ends are cuts with dual 0.
   void start() {
     V sum[kVectors] = {};
     for (std::int64_t k = 1; k < n; ++k) {
@@ -45,12 +48,13 @@ struct Decomposition {
     }
     for (int g = 0; g < kVectors; ++g) {
       first_threshold[g] = x[g] + sum[g] / T(n);
-      duals[g] = duals[n * kVectors + g] = V{};  // the ends of the signal are cuts with dual 0
+      duals[g] = duals[n * kVectors + g] = V{};
     }
   }
 
-  // Messages, from left to right; at a cut they start from its dual. Returns whether one left its
-  // bounds: where none does, all regions are segments.
+  // Messages, from left to right; at a cut they start from its dual. Returns whether one was
+  // clamped to its bounds: if none was, all regions are segments. The first pass does not
+  // look and returns true.
   template <bool kFirst>
   bool forward() {
     V message[kVectors], threshold[kVectors];
@@ -79,8 +83,9 @@ struct Decomposition {
     return kFirst || any_of(clamped);
   }
 
-  // Labels (as masks), from right to left; the cuts where they change; the thresholds of the
-  // regions between the cuts.
+  // Labels, from right to left: a mask that is set where the solution lies above its region's
+  // threshold. Writes the cuts where they change, and the thresholds of the regions between cuts,
+  // each at the first sample of its region.
   template <bool kFirst>
   void backward() {
     const V zero = {}, one = zero + T(1);
@@ -107,7 +112,7 @@ struct Decomposition {
         if constexpr (!kFirst) {
           const V old = edge_dual;
           was_inside = is_nan(old);
-          label[g] = (label[g] & was_inside) | (t < old);
+          label[g] = (label[g] & was_inside) | (t < old);  // left of a cut labels start anew
           dual = was_inside < 0 ? dual : old;
           inside &= was_inside;
         }
@@ -132,7 +137,8 @@ struct Decomposition {
     backward<kFirst>();
     return any_of(changed);
   }
-  // An edge of weight 0 joins nothing. Where one λ is 0, copy_unjoined_samples does it.
+  // Cuts edges of weight 0: they join nothing. A signal whose one λ is 0 needs no cuts, because
+  // copy_unjoined_samples copies it.
   void cut_weightless() {
     for (std::int64_t e = 0; kPerEdge && e + 1 < n; ++e)
       for (int g = 0; g < kVectors; ++g) {

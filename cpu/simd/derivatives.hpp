@@ -20,15 +20,15 @@ void jvp(const SegmentJvp<T>& op, std::int64_t begin, std::int64_t end, void* sc
               const T* tx = tile.read(op.tx, n);
               const T* tw = tile.read(op.tw.data, tile.weight_rows);
               T* ty = tile.output(op.ty, n);
-              const auto dual = [&](std::int64_t e, int l) {  // tangent of the dual: s_e tw_e
+              const auto dual_tangent = [&](std::int64_t e, int l) {  // s_e tw_e
                 return edges(e, l).sign * load_wide(tw + e * w_stride + l);
               };
               segment_means<T>(
                   n, stride, edges,
                   [&](std::int64_t k, int l) {
                     Double v = load_wide(tx + k * stride + l);
-                    if (k + 1 < n) v += dual(k, l);
-                    if (k > 0) v -= dual(k - 1, l);
+                    if (k + 1 < n) v += dual_tangent(k, l);
+                    if (k > 0) v -= dual_tangent(k - 1, l);
                     return v;
                   },
                   ty, [](auto...) {});
@@ -36,8 +36,8 @@ void jvp(const SegmentJvp<T>& op, std::int64_t begin, std::int64_t end, void* sc
             });
 }
 
-// The VJP on a tile: out = P g, and gw as in SegmentVjp, added to gw where `accumulate`. g and out
-// have sample k at k * stride and may be the same.
+// The VJP on a tile: out = P g, and gw as in SegmentVjp (pass.hpp), which is added to gw if
+// `accumulate`, else overwrites it. Row k of g and out is at k * stride; they may be one array.
 template <class T, class Edges>
 void vjp_of_tile(Tile<T>& tile, const Edges& edges, const T* g, T* out, std::int64_t stride, T* gw,
                  bool per_edge, bool accumulate) {
@@ -63,7 +63,7 @@ void vjp_of_tile(Tile<T>& tile, const Edges& edges, const T* g, T* out, std::int
   tile.flush(gw, sums, tile.weight_rows);
 }
 
-// gx = P g and the gradient of the weights: reads g and the segments, writes gx and gw.
+// gx = P g, and the cotangent gw of the weights: reads g and the segments, writes gx and gw.
 template <class T>
 void vjp(const SegmentVjp<T>& op, std::int64_t begin, std::int64_t end, void* scratch) {
   const std::int64_t n = op.segments.shape.n;
@@ -75,8 +75,8 @@ void vjp(const SegmentVjp<T>& op, std::int64_t begin, std::int64_t end, void* sc
   });
 }
 
-// One pass of Dykstra's VJP (pass.hpp): reads g, the states and the segments; updates the states,
-// gx and gw.
+// One pass of Dykstra's VJP (DykstraVjpPass in pass.hpp): reads g and the segments; updates the
+// states, gx and gw.
 template <class T>
 void dykstra_vjp(const DykstraVjpPass<T>& op, std::int64_t begin, std::int64_t end, void* scratch) {
   const std::int64_t n = op.segments.shape.n;
@@ -91,11 +91,11 @@ void dykstra_vjp(const DykstraVjpPass<T>& op, std::int64_t begin, std::int64_t e
     }
     vjp_of_tile<T>(tile, edges, c, c, kTileSignals, op.gw, op.per_edge, true);
     for_locations<kTileSignals, false>(c, tile.offsets, n, [&op, state](auto v, auto location) {
-      const decltype(v) zero = {}, a = v + location.load(state);
-      location.store(op.gx, location.load(op.gx) + a);
-      location.store(state, op.one_state ? zero - a : zero);
+      const decltype(v) zero = {}, b = v + location.load(state);
+      location.store(op.gx, location.load(op.gx) + b);
+      location.store(state, op.one_state ? zero - b : zero);
       for (int j = 0; j < op.num_other_states; ++j)
-        location.store(op.other_states[j], location.load(op.other_states[j]) - a);
+        location.store(op.other_states[j], location.load(op.other_states[j]) - b);
     });
   });
 }

@@ -14,9 +14,9 @@
 namespace jaxtv::cpu::JAXTV_ISA {
 namespace {
 
-// Calls f(k, l) for squares, of samples [k, k + kSquare) of the kSquare signals from l on, that
-// cover all samples, and returns n; 0 where the samples of a signal do not lie side by side or are
-// fewer. Squares may overlap.
+// Calls f(k, l) for squares that cover all samples, and returns n. A square is the samples [k, k +
+// kSquare) of the signals [l, l + kSquare); the last one along a signal may overlap the one before.
+// Returns 0 without a call if signals are not contiguous in memory or shorter than a square.
 template <int kSignals, class F>
 JAXTV_INLINE std::int64_t for_squares(const SignalOffsets& offsets, std::int64_t n, F f) {
   if (offsets.stride != 1 || offsets.by_rows || n < kSquare) return 0;
@@ -30,12 +30,14 @@ JAXTV_INLINE std::int64_t for_squares(const SignalOffsets& offsets, std::int64_t
 template <int kSignals>
 void gather(const std::uint8_t* source, const SignalOffsets& offsets, std::int64_t n,
             std::uint8_t* rows) {
-  constexpr int kWide = kSignals < kSquare ? kSignals : kSquare;
+  constexpr int kSquareSignals = kSignals < kSquare ? kSignals : kSquare;
   const std::int64_t done = for_squares<kSignals>(offsets, n, [&](std::int64_t k, int l) {
     CodeVector v[kSquare] = {};
-    for (int i = 0; i < kWide; ++i) std::memcpy(&v[i], source + offsets.at[l + i] + k, kSquare);
+    for (int i = 0; i < kSquareSignals; ++i)
+      std::memcpy(&v[i], source + offsets.at[l + i] + k, kSquare);
     transpose_codes(v);
-    for (int i = 0; i < kSquare; ++i) std::memcpy(rows + (k + i) * kSignals + l, &v[i], kWide);
+    for (int i = 0; i < kSquare; ++i)
+      std::memcpy(rows + (k + i) * kSignals + l, &v[i], kSquareSignals);
   });
   for_ranges<kSignals>(offsets, done, n, [=](std::int64_t row, std::int64_t at, auto count) {
     std::memcpy(rows + row, source + at, count);
@@ -43,16 +45,17 @@ void gather(const std::uint8_t* source, const SignalOffsets& offsets, std::int64
   repeat_last<kSignals>(offsets, done, n, rows);
 }
 
-// codes |= rows.
+// codes |= rows, which does no harm where squares overlap or a signal is repeated.
 template <int kSignals>
 void add_codes(const std::uint8_t* rows, const SignalOffsets& offsets, std::int64_t n,
                std::uint8_t* codes) {
-  constexpr int kWide = kSignals < kSquare ? kSignals : kSquare;
+  constexpr int kSquareSignals = kSignals < kSquare ? kSignals : kSquare;
   const std::int64_t done = for_squares<kSignals>(offsets, n, [&](std::int64_t k, int l) {
     CodeVector v[kSquare] = {};
-    for (int i = 0; i < kSquare; ++i) std::memcpy(&v[i], rows + (k + i) * kSignals + l, kWide);
+    for (int i = 0; i < kSquare; ++i)
+      std::memcpy(&v[i], rows + (k + i) * kSignals + l, kSquareSignals);
     transpose_codes(v);
-    for (int i = 0; i < kWide; ++i) {
+    for (int i = 0; i < kSquareSignals; ++i) {
       const Location<std::uint8_t, CodeVector> location{offsets.at[l + i] + k};
       location.store(codes, location.load(codes) | v[i]);
     }
@@ -62,7 +65,7 @@ void add_codes(const std::uint8_t* rows, const SignalOffsets& offsets, std::int6
   });
 }
 
-// The codes of the edges from row k to row k + 1 of the solution of a group, as one row.
+// The codes of the edges (k, k + 1) of a group's solution, as one row.
 template <class T, int kVectors>
 JAXTV_INLINE void row_codes(const SignalGroup<T, kVectors>& group, std::int64_t k, int code_shift,
                             std::uint8_t* codes) {

@@ -10,32 +10,32 @@
 namespace jaxtv::cpu::JAXTV_ISA {
 namespace {
 
-// A group has kVectors vectors side by side, on which every loop over the samples works in turn:
-// the loops are bound by the latency of one vector's operations, not by throughput.
+// A row of a group has up to kMostVectors vectors. Loops over the samples are bound by the latency
+// of one vector's operations, and the other vectors of the row fill the wait.
 constexpr int kMostVectors = kBytes == 64 ? 4 : 2;
 
-// The scratch memory of a group, structure of arrays: row k of an array holds a value of sample k
-// of every signal, that of signal l in lane l.
+// The scratch memory of a group, as arrays of rows: row k holds a value for sample k of every
+// signal, with signal l in lane l. Lane l is lane l % kLanes of vector g = l / kLanes.
 template <class T, int kVectors>
 struct SignalGroup {
   static constexpr int kSignals = kVectors * kLanes<T>;
   std::int64_t n;  // samples of a signal
   bool per_edge;
 
-  // n rows, see `prepare`.
+  // n rows: the input, as `prepare` leaves it.
   T* samples;
   // n rows: the messages of the decomposition, then the solution.
   T* messages;
-  // n rows: thresholds of regions; values of segments, at their first samples; which segments are
-  // undecided; edge codes.
+  // n rows, used for one thing after the other: thresholds of regions; values of segments, at their
+  // first samples; a mask of undecided segments; edge codes.
   T* values;
   // n + 1 rows: the dual of edge (k - 1, k) where it is cut, so plus or minus its weight; else NaN.
   T* duals;
   // n - 1 rows, or one.
   T* weights;
 
-  // Per signal: what was subtracted from its samples; max |sample|, before that; whether it is left
-  // to the solver of one signal in double.
+  // Per signal: what `prepare` subtracted from its samples; max |sample| before that; whether it is
+  // left to the solver of one signal in double.
   alignas(64) T offset[kSignals], magnitude[kSignals];
   bool unsolved[kSignals];
 
@@ -48,10 +48,10 @@ struct SignalGroup {
   }
 };
 
-// Finds signals that vectors cannot solve: not finite, too large, or with a bad weight. Subtracts
-// from signals whose samples lie within a factor of two of each other their first sample (exactly),
-// so that a large offset costs no accuracy. Returns the samples as they were, in `copy` if it
-// changed any.
+// Marks signals that vectors cannot solve as unsolved (a sample is not finite or near overflow, or
+// a weight is bad) and sets their samples to 0. If all samples of a signal lie within a factor of
+// two of each other, subtracts the first one, which is exact, so that a large offset costs no
+// accuracy. Returns the samples as they were: in `copy` if it changed any.
 template <class T, int kVectors>
 T* prepare(SignalGroup<T, kVectors>& group, T* copy) {
   using V = typename Vectors<T>::V;

@@ -1,10 +1,10 @@
 // The kernel table of one instruction set. Where to read:
 //
-//   vectors, transpose   registers: what the compiler's vector extensions do not give
-//   signals, edge_codes  between arrays, in any layout, and rows with a signal per lane
+//   vectors, transpose   registers: what the compiler's vector extensions do not offer
+//   signals, edge_codes  copies between arrays of any layout and rows, which have a signal per lane
 //   prox                 the 1D prox of a group of signals: rows of samples and weights (group),
-//                        cuts (decomposition), values and the solution (values), what T cannot
-//                        decide (certify), results
+//                        cuts (decomposition), values and the solution (values), a check in
+//                        double of what T, the type of the samples, cannot decide (certify)
 //   derivatives          JVP and VJP of a tile of signals (tile) by means over segments
 //                        (segment_means)
 //

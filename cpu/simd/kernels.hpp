@@ -9,11 +9,12 @@
 
 namespace jaxtv::cpu {
 
-// Each kernel works on the signals [begin, end) of its argument by the calling thread. `scratch`
-// has as many bytes as the function before says for signals of length n, aligned for vectors.
+// Each kernel works on the signals [begin, end) of its argument, in the calling thread; prox takes
+// signals_per_group(n) of them at most. It owns `scratch` while it runs: prox_scratch_bytes(n) for
+// prox, derivative_scratch_bytes(n) for the others, aligned to 64 bytes.
 template <class T>
 struct SimdKernels {
-  int (*signals_per_group)(std::int64_t n);  // that fill all lanes
+  int (*signals_per_group)(std::int64_t n);  // as many as fill all lanes
   std::size_t (*prox_scratch_bytes)(std::int64_t n);
   void (*prox)(const Pass<T>& pass, std::int64_t begin, std::int64_t end, void* scratch);
   std::size_t (*derivative_scratch_bytes)(std::int64_t n);

@@ -15,8 +15,8 @@
 namespace jaxtv::cpu::JAXTV_ISA {
 namespace {
 
-// Solves the signals that vectors could not, one by one in double. Their samples were set to 0 or
-// moved by `prepare`, so they are computed again.
+// Solves the signals that vectors could not, one by one in double. `prepare` has set their samples
+// to 0 or subtracted an offset, so the samples are computed again from the pass.
 template <class T, int kVectors>
 void solve_unsolved(const Pass<T>& pass, const SignalOffsets& offsets,
                     SignalGroup<T, kVectors>& group) {
@@ -38,14 +38,14 @@ void solve_unsolved(const Pass<T>& pass, const SignalOffsets& offsets,
                       .y = group.messages + l});
   }
   const int last = offsets.count - 1;
-  if (group.unsolved[last])  // the lanes that repeat it, too: they are stored over it
+  if (group.unsolved[last])  // also its copies in the lanes beyond: scatter stores them over it
     for (std::int64_t k = 0; k < n; ++k)
       for (int l = offsets.count; l < L; ++l)
         group.messages[k * L + l] = group.messages[k * L + last];
 }
 
-// Writes what the pass asks for, from the solution of the group. `input`, the rows of A, become the
-// residual.
+// Writes what the pass asks for, from the solution of the group. `input` has the rows of A
+// (pass.hpp) and is overwritten by the residual.
 template <class T, int kVectors>
 void store_results(const Pass<T>& pass, const SignalOffsets& offsets,
                    const SignalGroup<T, kVectors>& group, T* input) {
@@ -112,14 +112,14 @@ int signals_per_group(std::int64_t n) {
   return kLanes<T>;
 }
 
-// The rows of SignalGroup with weights per edge, and n rows for what `prepare` copies.
+// The rows of a SignalGroup with weights per edge, and n rows for the copy that `prepare` makes.
 template <class T>
 std::size_t prox_scratch_bytes(std::int64_t n) {
   return (6 * n + 4) * signals_per_group<T>(n) * sizeof(T);
 }
 
 // Solves the signals [begin, end), at most as many as signals_per_group(n). Reads x, minus and w of
-// the pass, writes y, residual and codes. With few signals, fewer vectors.
+// the pass, writes y, residual and codes. For few signals it takes fewer vectors.
 template <class T>
 void prox(const Pass<T>& pass, std::int64_t begin, std::int64_t end, void* scratch) {
   if (end - begin > 2 * kLanes<T>)

@@ -1,5 +1,5 @@
-// Means over the segments of a solution (Eq. 8 of the paper in O(n)), of kTileSignals signals that
-// lie side by side: sample k of signal l at k * stride + l.
+// Means over the segments of a solution (Eq. 8 of the paper in O(n)), for kTileSignals signals that
+// lie side by side: sample k of signal l is at k * stride + l.
 #pragma once
 
 #include <cstdint>
@@ -11,18 +11,20 @@
 namespace jaxtv::cpu::JAXTV_ISA {
 namespace {
 
-// Loops work on kMeanVectors vectors of double in turn, which hide each other's latency: together a
-// cache line of floats.
+// Loops work on kMeanVectors vectors of double in turn, which hide each other's latency. Their
+// samples in float32 fill at most a cache line.
 constexpr int kMeanVectors = kBytes == 64 ? 2 : 4;
 constexpr int kTileSignals = kMeanVectors * kDoubleLanes;
 
-// An edge of kDoubleLanes signals: whether it lies inside a segment, and the sign of its jump.
+// An edge in each of kDoubleLanes signals: whether it is inside a segment, and the sign of its
+// jump.
 struct Edge {
   DoubleMask inside;
   Double sign;
 };
 
-// The edges (k, k + 1) of signals from l on: from the values of the solution and the weights ...
+// Called with (k, l): the edges (k, k + 1) of the kDoubleLanes signals from l on, from the solution
+// y and its weights w.
 template <class T>
 struct EdgesFromValues {
   const T *y, *w;
@@ -35,11 +37,11 @@ struct EdgesFromValues {
   }
 };
 
-// ... or from the edge codes, of which one load brings kDoubleLanes into a word.
+// The same from edge codes: kDoubleLanes of them, a byte each, are loaded as one word.
 struct EdgesFromCodes {
   const std::uint8_t* codes;
   std::int64_t stride;
-  DoubleMask bits;  // those of each signal's code in the word
+  DoubleMask bits;  // lane i: the two bits of signal l + i in the word
   EdgesFromCodes(const std::uint8_t* codes, std::int64_t stride, int code_shift)
       : codes(codes), stride(stride) {
     for (int i = 0; i < kDoubleLanes; ++i)
@@ -56,9 +58,9 @@ struct EdgesFromCodes {
   }
 };
 
-// Writes to `out` the means over segments of what v(k, l) gives for signals from l on, summed in
-// double from the right. visit(k, l, edge, before, after) sees every edge k with the means on both
-// sides. `out` may be what v reads.
+// Writes to `out` the means over segments of v(k, l), a Double for sample k of the signals from l
+// on. Sums are in double, from the right. Calls visit(k, l, edge, before, after) for every edge
+// (k, k + 1) with the means on both sides. `out` may be the array that v reads.
 template <class T, class Edges, class Value, class Visit>
 inline void segment_means(std::int64_t n, std::int64_t stride, Edges edges, Value v, T* out,
                           Visit visit) {

@@ -1,7 +1,7 @@
 // Where signals lie in an array, and how they are copied into rows and back.
 //
-// Rows are the arrays that kernels work on: row k holds sample k of kSignals signals, that of
-// signal l at rows[k * kSignals + l]. So a vector holds samples of different signals.
+// Rows are the arrays that kernels work on: row k holds sample k of kSignals signals, and
+// rows[k * kSignals + l] belongs to signal l. So a vector holds samples of different signals.
 #pragma once
 
 #include <cstdint>
@@ -14,13 +14,14 @@
 namespace jaxtv::cpu::JAXTV_ISA {
 namespace {
 
-// The offsets in an array of the signals [begin, end) of a shape (with `length` for n). A range is
-// signals that lie side by side in memory: those of one outer index where inner > 1, else a single
-// one. Beyond the last signal, up to `width`, that one is repeated.
+// The offsets of the signals [begin, end) in an array of a shape (with `length` in place of n). A
+// range is a maximal run of signals that lie side by side in memory: signals of one outer index
+// where inner > 1, else a single signal. If there are fewer than `width` signals, the last one is
+// repeated up to `width`.
 struct SignalOffsets {
   static constexpr int kMostSignals = 512;  // more than a group or a tile has
   std::int64_t at[kMostSignals];            // of the first sample of each signal
-  std::int64_t stride;                      // from one sample to the next
+  std::int64_t stride;                      // from one sample of a signal to the next
   int count, num_ranges = 0;
   std::int16_t range[kMostSignals + 1];  // range r is the signals range[r] to range[r + 1]
   bool by_rows;                          // ranges are long enough to copy row by row
@@ -52,8 +53,9 @@ struct SignalOffsets {
 
 constexpr int kBlock = 16;  // rows that are copied together, so that they stay in L1
 
-// A vector of quads of different signals: quad j lies at source + at[j * kQuadSamples]. Of
-// kQuadSamples such vectors, each from the next signal on, transpose_quads makes parts of rows.
+// A vector of kQuads quads, each of another signal: quad j is the kQuadSamples samples from p +
+// at[j * kQuadSamples] on. Take kQuadSamples such vectors, with `at` moved on by one signal each:
+// transpose_quads turns them into kQuadSamples rows (of kLanes signals), and back.
 template <class T>
 struct Quads {
   using V = typename Vectors<T>::V;
@@ -63,27 +65,28 @@ struct Quads {
     std::memcpy(&q, p, sizeof q);
     return q;
   }
-  static auto load_pair(const T* source, const std::int64_t* at) {
-    return join(load_quad(source + at[0]), load_quad(source + at[kQuadSamples<T>]));
+  static auto load_pair(const T* p, const std::int64_t* at) {
+    return join(load_quad(p + at[0]), load_quad(p + at[kQuadSamples<T>]));
   }
-  static V load(const T* source, const std::int64_t* at) {
+  static V load(const T* p, const std::int64_t* at) {
     if constexpr (kQuads == 1)
-      return load_quad(source + at[0]);
+      return load_quad(p + at[0]);
     else if constexpr (kQuads == 2)
-      return load_pair(source, at);
+      return load_pair(p, at);
     else
-      return join(load_pair(source, at), load_pair(source, at + 2 * kQuadSamples<T>));
+      return join(load_pair(p, at), load_pair(p, at + 2 * kQuadSamples<T>));
   }
-  static void store(T* target, const std::int64_t* at, V v) {
+  static void store(T* p, const std::int64_t* at, V v) {
     for (int j = 0; j < kQuads; ++j)
-      std::memcpy(target + at[j * kQuadSamples<T>], reinterpret_cast<const char*>(&v) + 16 * j, 16);
+      std::memcpy(p + at[j * kQuadSamples<T>], reinterpret_cast<const char*>(&v) + 16 * j, 16);
   }
 };
 
+// A count that the compiler knows. Where it does not, the count is an int.
 template <int I>
 using Count = std::integral_constant<int, I>;
 
-// Calls f(l) for all l < count, where no two of them touch the same memory.
+// Calls f(l) for all l < count. The calls touch different memory.
 template <class N, class F>
 JAXTV_INLINE void each(N count, F f) {
   if constexpr (std::is_same_v<N, int>) {
@@ -93,13 +96,13 @@ JAXTV_INLINE void each(N count, F f) {
   }
 }
 
-// Calls f(i, offset, count) for all samples from sample `first` on: `count` of them lie side by
-// side in rows, from rows[i] on, and in the array. Whole rows and single samples have a count that
-// the compiler knows.
+// Calls f(i, offset, count) so as to cover the samples [first, n) of all signals: `count` samples
+// lie side by side both in the rows, from rows[i] on, and in the array, from `offset` on. The count
+// of whole rows and of single samples is a Count.
 template <int kSignals, class F>
 JAXTV_INLINE void for_ranges(const SignalOffsets& offsets, std::int64_t first, std::int64_t n,
                              F f) {
-  const std::int64_t stride = offsets.stride;  // the compiler thinks that f may write `offsets`
+  const std::int64_t stride = offsets.stride;  // a copy: for all the compiler knows f writes it
   if (offsets.contiguous() && offsets.count == kSignals) {
     std::int64_t at = offsets.at[0] + first * stride;
     for (std::int64_t k = first; k < n; ++k, at += stride) f(k * kSignals, at, Count<kSignals>{});
@@ -122,8 +125,9 @@ JAXTV_INLINE void for_ranges(const SignalOffsets& offsets, std::int64_t first, s
   }
 }
 
-// Calls f(k, l) for the parts of rows that quads can move: rows [k, k + kQuadSamples) of the vector
-// from signal l on. Returns how many samples of every signal these are.
+// Calls f(k, l) for the parts of rows that quads can move, where signals are contiguous in memory:
+// the samples [k, k + kQuadSamples) of the signals [l, l + kLanes). Returns how many samples of
+// each signal these calls cover.
 template <int kSignals, class T, class F>
 JAXTV_INLINE std::int64_t for_quads(const SignalOffsets& offsets, std::int64_t n, F f) {
   if (offsets.stride != 1 || offsets.by_rows) return 0;
@@ -133,7 +137,7 @@ JAXTV_INLINE std::int64_t for_quads(const SignalOffsets& offsets, std::int64_t n
   return end;
 }
 
-// Fills rows beyond the last signal with that signal, from sample `first` on.
+// Fills the lanes beyond the last signal with that signal, in the rows from `first` on.
 template <int kSignals, class T>
 void repeat_last(const SignalOffsets& offsets, std::int64_t first, std::int64_t n, T* rows) {
   for (std::int64_t k = first; k < n && offsets.count < kSignals; ++k)
@@ -141,7 +145,8 @@ void repeat_last(const SignalOffsets& offsets, std::int64_t first, std::int64_t 
       rows[k * kSignals + l] = rows[k * kSignals + offsets.count - 1];
 }
 
-// From an array into rows: op(row, value) for each sample, or for a vector of samples.
+// From an array into rows: op(row, value) for each sample or vector of samples, with `row` a
+// reference to it in `rows`, and `value` read from `source`.
 template <int kSignals, class T, class Op>
 void gather(const T* source, const SignalOffsets& offsets, std::int64_t n, T* rows, Op op) {
   using V = typename Vectors<T>::V;
@@ -162,8 +167,7 @@ void gather(const T* source, const SignalOffsets& offsets, std::int64_t n, T* ro
   gather<kSignals>(source, offsets, n, rows, [](auto& row, auto value) { row = value; });
 }
 
-// The location in an array of a vector of quads; of a vector of samples side by side, or one
-// sample.
+// Where a vector of quads (Quads) of the samples from k on lies in an array.
 template <class T>
 struct QuadLocation {
   std::int64_t k;
@@ -171,6 +175,7 @@ struct QuadLocation {
   auto load(const T* p) const { return Quads<T>::load(p + k, at); }
   void store(T* p, typename Vectors<T>::V v) const { Quads<T>::store(p + k, at, v); }
 };
+// Where V, one sample or a vector of samples side by side, lies in an array.
 template <class T, class V>
 struct Location {
   std::int64_t at;
@@ -182,13 +187,13 @@ struct Location {
   void store(T* p, V v) const { std::memcpy(p + at, &v, sizeof v); }
 };
 
-// From rows to an array: f(value, location) for each sample, or for a vector of samples. With
-// kRepeats also for the repeated last signal, so more than once for its locations.
+// From rows to an array: f(value, location) for each sample or vector of samples. With kRepeats it
+// may also call f for the copies of the last signal, whose locations then come more than once.
 template <int kSignals, bool kRepeats, class T, class F>
 void for_locations(const T* rows, const SignalOffsets& offsets, std::int64_t n, F f) {
   using V = typename Vectors<T>::V;
-  const std::int64_t most = kRepeats || offsets.count == kSignals ? n : 0;
-  const std::int64_t done = for_quads<kSignals, T>(offsets, most, [&](std::int64_t k, int l) {
+  const std::int64_t by_quads = kRepeats || offsets.count == kSignals ? n : 0;
+  const std::int64_t done = for_quads<kSignals, T>(offsets, by_quads, [&](std::int64_t k, int l) {
     V v[kQuadSamples<T>];
     for (int i = 0; i < kQuadSamples<T>; ++i)
       v[i] = *reinterpret_cast<const V*>(rows + (k + i) * kSignals + l);

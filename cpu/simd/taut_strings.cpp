@@ -14,8 +14,8 @@ namespace {
 
 constexpr int kMostVectors = 2;
 
-// Runs `count` strings, as many at once as there are lanes. Writes their cuts (TautString). vmin,
-// vmax, umin, umax and bound are those of taut_string.hpp.
+// Runs `count` strings, as many at once as there are lanes, and writes their cuts (TautString).
+// vmin, vmax, umin, umax and bound are as in taut_string.hpp.
 template <class T, int kVectors>
 struct TautStrings {
   static constexpr int kStrings = kVectors * kDoubleLanes;
@@ -25,7 +25,7 @@ struct TautStrings {
   int taken = 0, running = 0;  // strings that have begun; of these, that have not ended
   bool failed = false;
   // Per lane:
-  TautString* string[kStrings];  // null when there are no more
+  TautString* string[kStrings];  // null if there are no more for this lane
   const T* at[kStrings];         // at[t] is the present sample
   std::int64_t lag[kStrings];
   std::int64_t last_sample[kStrings];  // at which the string ends, at the latest
@@ -39,8 +39,8 @@ struct TautStrings {
     for (int l = 0; l < kStrings; ++l) take_string(l, 0);
   }
 
-  // Lane l takes the next string. Where there is none it goes on without an effect: no segment ends
-  // at such a bound.
+  // Lane l takes the next string. If there is none, it steps on without effect: its bound is so
+  // large that no segment ends.
   void take_string(int l, std::int64_t t) {
     const bool more = taken < count;
     string[l] = more ? &strings[taken++] : nullptr;
@@ -91,7 +91,8 @@ struct TautStrings {
     failed |= rereads > problem.patience + kMostRereads * progress;
   }
 
-  // Over the last edge of the signal, beyond which the dual is 0. Whether a segment ended.
+  // Looks at the last sample of the signal, after which the dual is 0. Returns whether a segment
+  // ended.
   bool end_segment_at_last_edge(int l, std::int64_t t) {
     const int g = l / kDoubleLanes, i = l % kDoubleLanes;
     const double next = problem.x[problem.n - 1];
@@ -101,7 +102,7 @@ struct TautStrings {
     return true;
   }
 
-  // Ends the strings that have come to their last sample.
+  // Ends the strings that have reached their last sample.
   void retire(std::int64_t t) {
     for (int l = 0; l < kStrings; ++l)
       while (t - lag[l] >= last_sample[l]) {
@@ -112,7 +113,7 @@ struct TautStrings {
       }
   }
 
-  // The time at which the first lane has to retire.
+  // The time at which the next string reaches its last sample.
   std::int64_t next_retirement() const {
     if (running == 0 || failed) return 0;
     std::int64_t least = lag[0] + last_sample[0];
@@ -123,9 +124,9 @@ struct TautStrings {
     return least;
   }
 
-  // From time t to t + 1. Whether a segment ends there.
+  // All lanes from time t to t + 1. Returns whether a segment ends in any of them.
   bool step(std::int64_t t) {
-    DoubleMask over = {};
+    DoubleMask beyond = {};
     now += 1.0;
 #pragma GCC unroll 4
     for (int g = 0; g < kVectors; ++g) {
@@ -134,7 +135,7 @@ struct TautStrings {
       const Double w = bound[g], r = 1.0 / (now - start[g] + 1.0);
       const Double a = umin[g] + (next - vmin[g]), b = umax[g] + (next - vmax[g]);
       const DoubleMask touch_low = a >= w, touch_high = b <= -w;
-      over |= (a < -w) | (b > w);
+      beyond |= (a < -w) | (b > w);
       vmin[g] = touch_low ? vmin[g] + (a - w) * r : vmin[g];
       vmax[g] = touch_high ? vmax[g] + (b + w) * r : vmax[g];
       low[g] = touch_low ? now : low[g];
@@ -142,10 +143,11 @@ struct TautStrings {
       umin[g] = touch_low ? w : a;
       umax[g] = touch_high ? -w : b;
     }
-    return any(over);
+    return any(beyond);
   }
 
-  // Of the lanes that are beyond a bound, which the step has left at what it was for them.
+  // Ends the segments of the lanes that are beyond a bound. There `step` has neither clamped
+  // the value that is beyond (umin or umax) nor moved its time (low or high).
   void end_segments(std::int64_t t) {
     for (int l = 0; l < kStrings; ++l) {
       const int g = l / kDoubleLanes, i = l % kDoubleLanes;

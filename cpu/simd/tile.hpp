@@ -15,17 +15,18 @@ namespace {
 constexpr std::size_t kAlignment = 64;
 
 // The signals [begin, end) of a shape, kTileSignals at most, in all arrays that a derivative reads
-// and writes. Where they lie side by side the kernel works in the arrays (`direct`). Else (the axis
-// is contiguous, there are few channels, or these are the last signals) it works on rows in
-// scratch. `rows` says of which kind an array is: n for samples, `weight_rows` for weights.
+// and writes. If they lie side by side, kernels work in the arrays themselves (`direct`). Else (the
+// axis is contiguous, there are few channels, or these are the last signals) they work on copies:
+// rows in scratch. Arguments `rows` tell an array of samples (n) from one of weights (weight_rows).
 template <class T>
 struct Tile {
   const Shape& shape;
-  const std::int64_t first, weight_rows;
+  const std::int64_t first;        // signal
+  const std::int64_t weight_rows;  // weights per signal: n - 1 or 1
   const SignalOffsets offsets;
   const bool direct;
-  const SignalOffsets weight_offsets;  // of no signals, where direct
-  T* free_scratch;
+  const SignalOffsets weight_offsets;  // of no signals if direct
+  T* free_scratch;                     // what `take` has not handed out
   Tile(const Shape& shape, bool per_edge, std::int64_t begin, std::int64_t end, void* scratch)
       : shape(shape),
         first(begin),
@@ -34,9 +35,9 @@ struct Tile {
         direct(offsets.contiguous() && offsets.count == kTileSignals),
         weight_offsets(shape, weight_rows, begin, direct ? begin : end, direct ? 0 : kTileSignals),
         free_scratch(static_cast<T*>(scratch)) {}
-  // From one row to the next.
+  // Elements from one row to the next, in what `read` and `output` return.
   std::int64_t stride() const { return direct ? shape.inner : kTileSignals; }
-  // Rows in scratch, aligned for vectors.
+  // Takes rows from scratch, aligned for vectors; they are never given back.
   template <class U>
   U* take(std::int64_t rows) {
     U* here = reinterpret_cast<U*>(free_scratch);
@@ -44,7 +45,7 @@ struct Tile {
     free_scratch += (bytes + kAlignment - 1) / kAlignment * (kAlignment / sizeof(T));
     return here;
   }
-  // The rows of an array to read, and to write: `flush` has to follow.
+  // The rows of an array, to read.
   template <class U>
   const U* read(const U* source, std::int64_t rows) {
     if (direct) return source + offset(rows);
@@ -52,6 +53,7 @@ struct Tile {
     gather<kTileSignals>(source, offsets_of(rows), rows, copy);
     return copy;
   }
+  // Rows to write, which `flush` then brings to the array.
   T* output(T* target, std::int64_t rows) { return direct ? target + offset(rows) : take<T>(rows); }
   void flush(T* target, const T* written, std::int64_t rows) {
     if (direct) return;
@@ -59,7 +61,7 @@ struct Tile {
   }
 
  private:
-  // The weights of single samples have no rows, and their memory may be null.
+  // Signals of one sample have no edges: no rows of weights, and perhaps a null pointer.
   std::int64_t offset(std::int64_t rows) const { return rows ? shape.offset(first, rows) : 0; }
   const SignalOffsets& offsets_of(std::int64_t rows) const {
     return rows == shape.n ? offsets : weight_offsets;
@@ -72,8 +74,9 @@ std::size_t derivative_scratch_bytes(std::int64_t n) {
   return kMostTakes * (n * kTileSignals * sizeof(T) + kAlignment);
 }
 
-// Calls f(tile, edges) for every tile of the signals [begin, end). `per_edge`: of the weights whose
-// tangents or gradients f reads or writes.
+// Calls f(tile, edges) for every tile of the signals [begin, end). `edges` gives an Edge
+// (segment_means.hpp). per_edge: whether weights, and so their tangents or cotangents, are per
+// edge.
 template <class T, class F>
 void for_tiles(const Segments<T>& s, bool per_edge, std::int64_t begin, std::int64_t end,
                void* scratch, F f) {

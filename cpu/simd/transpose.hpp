@@ -1,5 +1,6 @@
-// Transposes in registers, of what is contiguous along the signals in memory and has to go across
-// lanes: samples by quads of 16 bytes, edge codes by squares of 16 x 16 bytes.
+// Transposes in registers, for signals that are contiguous in memory: vectors of one signal's
+// samples become vectors of one sample of several signals, and back. Samples are moved by quads of
+// 16 bytes, edge codes by squares of 16 x 16 bytes.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// From the cuts of a group (its duals) to the solution.
+// From the cuts of a group, given by `duals`, to its solution.
 #pragma once
 
 #include <cstdint>
@@ -8,17 +8,20 @@
 namespace jaxtv::cpu::JAXTV_ISA {
 namespace {
 
-// Calls f(k, value) for every sample of kDoubleLanes signals from `lane` on, from the last sample:
-// the mean of what follows it in its segment, so at the first sample of a segment its value. Sums
-// are in double, as in values_from_cuts; `divide(ref, sum, count)` rounds.
+// For the kDoubleLanes signals from `lane` on, calls f(k, value) for every sample from the last to
+// the first. At the first sample of a segment `value` is the value of the segment; at its other
+// samples it is NaN. Sums are in double, of differences to the segment's last sample `ref`, as in
+// values_from_cuts (jaxtv/cuts.hpp). `divide(ref, sum, count)` returns ref + sum / count, rounded
+// as the caller wants.
 template <class T, int kVectors, class Divide, class F>
 JAXTV_INLINE void for_means(const SignalGroup<T, kVectors>& group, int lane, Divide divide, F f) {
   const auto wide = [&](const T* a, std::int64_t k) {
     return load_wide(a + k * SignalGroup<T, kVectors>::kSignals + lane);
   };
   const Double zero = {}, one = zero + 1.0, offset = wide(group.offset, 0);
-  Double ref = zero, sum = zero, count = zero, right = zero;
-  Double next = zero;  // dual of the edge to the right of k, where that is cut
+  Double ref = zero, sum = zero, count = zero;
+  Double right = zero;  // dual at the right end of the segment
+  Double next = zero;   // dual of the edge after k, NaN if it is no cut
   for (std::int64_t k = group.n - 1; k >= 0; --k) {
     const Double x = wide(group.samples, k) + offset;
     const DoubleMask inside = is_nan(next);
@@ -31,7 +34,7 @@ JAXTV_INLINE void for_means(const SignalGroup<T, kVectors>& group, int lane, Div
   }
 }
 
-// Writes the values of segments to `values`, at their first samples: sums in double, the quotient
+// Writes the values of segments to `values`, at their first samples. Sums are in double, quotients
 // in T.
 template <class T, int kVectors>
 void segment_values(SignalGroup<T, kVectors>& group, int lane) {
@@ -43,14 +46,16 @@ void segment_values(SignalGroup<T, kVectors>& group, int lane) {
   });
 }
 
-// Writes the solution of the signals of vector g to `messages`, from the values of their segments;
-// each message is read just before. Returns the undecided signals: those with a jump, or a message
-// at its bound, that round-off could have decided. They are certified in double. `values` gets a
-// mask of the samples at which such segments begin or end.
+// Writes the solution of the signals of vector g over `messages`, from the values of their
+// segments; each message is read just before it is overwritten. Returns the undecided signals:
+// those where round-off could have decided a jump, or whether a message reaches its bound. They are
+// then certified in double. `values` gets a mask of the samples at which their segments begin or
+// end.
 //
-// A message of a segment is off by the error of the threshold, once for every sample up to it, and
-// by its own rounding, 3 units of the weights in sum: a step is a difference of duals. At the end
-// of the segment the message would be the dual there, so what it is off there bounds the former.
+// A message is wrong for two reasons. The error of the threshold is added once for each sample of
+// the segment so far. Rounding adds up to 3 kUnit times the sum of the weights so far, because each
+// step is a difference of duals. At the end of the segment the exact message is the dual of the cut
+// there, so |message - dual| at the end is a bound for the first error at all samples.
 template <class T, int kVectors, bool kPerEdge>
 typename Vectors<T>::M write_solution(SignalGroup<T, kVectors>& group, int g) {
   using V = typename Vectors<T>::V;
@@ -64,8 +69,9 @@ typename Vectors<T>::M write_solution(SignalGroup<T, kVectors>& group, int g) {
   const auto weight = [&](std::int64_t e) { return w[(kPerEdge ? e : 0) * kVectors]; };
   M undecided = {}, inside = ~M{};
   V value = values[0], dual = {};
-  // Of the present segment: the least distance of a message to its bound; the sum of the bounds.
-  V distance = huge, total = zero;
+  // Of the present segment so far.
+  V least_distance = huge;  // of a message to its bound
+  V sum_of_bounds = zero;
   for (std::int64_t k = 0; k < n; ++k) {
     const V here = inside < 0 ? value : values[k * kVectors];
     M small_jump = ~inside & (times_sign(here - value, dual) <= smallest_jump);
@@ -73,21 +79,21 @@ typename Vectors<T>::M write_solution(SignalGroup<T, kVectors>& group, int g) {
     const V message = messages[k * kVectors];
     messages[k * kVectors] = value = here;
     dual = duals[(k + 1) * kVectors];
-    // Where the segment goes on the dual is a NaN, and the comparison false.
-    const M close = small_jump | (distance < vabs(message - dual) + margin * total);
+    // Where the segment goes on, the dual is NaN and the comparison is false.
+    const M close = small_jump | (least_distance < vabs(message - dual) + margin * sum_of_bounds);
     values[k * kVectors] = (V)close;
     undecided |= close;
     if (k + 1 == n) break;
     const V bound = weight(k);
     inside = is_nan(dual);
-    distance = inside < 0 ? vmin(distance, bound - vabs(message)) : huge;
-    total = keep(inside, total) + bound;
+    least_distance = inside < 0 ? vmin(least_distance, bound - vabs(message)) : huge;
+    sum_of_bounds = keep(inside, sum_of_bounds) + bound;
   }
   if (!kPerEdge) undecided &= weight(0) > zero;
   return undecided;
 }
 
-// The solution at a sample between weights 0 is the sample, bit for bit.
+// A sample whose edges all have weight 0 is its own solution, bit for bit.
 template <class T, int kVectors, bool kPerEdge>
 void copy_unjoined_samples(SignalGroup<T, kVectors>& group, int g) {
   using V = typename Vectors<T>::V;

@@ -26,8 +26,8 @@ typedef double Double __attribute__((vector_size(kBytes)));
 typedef std::int64_t DoubleMask __attribute__((vector_size(kBytes)));
 constexpr int kDoubleLanes = kBytes / 8;
 
-// V: a full register of T; M: the masks that its comparisons give, 0 or -1 in each lane; Half: as
-// many lanes as a Double has, which is how float is computed with in double.
+// V: a full register of T. M: the masks that its comparisons give, 0 or -1 in each lane. Half: as
+// many elements of T as a Double has lanes; float is widened from it to compute in double.
 template <class T>
 struct Vectors;
 template <>
@@ -62,7 +62,7 @@ JAXTV_INLINE W widen(V v) {
   return widen<W>(v, std::make_index_sequence<kDoubleLanes>());
 }
 
-// A Half, as it is in memory and as Double.
+// load_half and store_half move a Half; load_wide converts it to Double, narrow converts it back.
 template <class T>
 JAXTV_INLINE auto load_half(const T* p) {
   typename Vectors<T>::Half v;
@@ -92,6 +92,7 @@ template <class V>
 inline V vmax(V a, V b) {
   return a > b ? a : b;
 }
+// Here and in times_sign, -V{} is -0.0: the sign bit of each lane.
 template <class V>
 inline V vabs(V a) {
   using M = decltype(a == a);
@@ -115,8 +116,8 @@ inline V times_sign(V v, V sign) {
   using M = decltype(v == v);
   return (V)((M)v ^ ((M)sign & (M)-V{}));
 }
-// mask ? v : 0. Like `mask < 0 ? a : b` it takes the bits of a mask as they are: compilers compare
-// a mask that they do not see made with 0 again.
+// mask ? v : 0. This folder selects by keep(mask, v) or by `mask < 0 ? a : b`, not by `mask ? a :
+// b`: a compiler that does not see the comparison that made the mask compares it with 0 once more.
 template <class V, class M>
 inline V keep(M mask, V v) {
   return (V)((M)v & mask);
@@ -124,7 +125,7 @@ inline V keep(M mask, V v) {
 
 // ---- shuffles ----
 
-// The elements I of a followed by b.
+// The elements with the indices I of join(a, b).
 template <class V, std::size_t... I>
 JAXTV_INLINE auto pick(V a, V b, std::index_sequence<I...>) {
 #if __has_builtin(__builtin_shufflevector)
@@ -136,11 +137,12 @@ JAXTV_INLINE auto pick(V a, V b, std::index_sequence<I...>) {
   return W{(I < n ? a[I % n] : b[I % n])...};
 #endif
 }
+// The elements of a, then those of b.
 template <class V>
 JAXTV_INLINE auto join(V a, V b) {
   return pick(a, b, std::make_index_sequence<2 * sizeof(V) / sizeof(a[0])>());
 }
-// The low bytes of the elements of v.
+// The low byte of each element of v.
 template <class V, std::size_t... I>
 JAXTV_INLINE auto low_bytes(V v, std::index_sequence<I...>) {
   typedef std::uint8_t Bytes __attribute__((vector_size(kBytes)));

@@ -42,7 +42,7 @@ struct ThreadGroup {
       return __syncthreads_or(v);
   }
 
-  // The join of the values of all threads before this one. `total` gets that of all threads.
+  // The join of the values of all threads before this one. `total` gets the join of all values.
   template <bool kReverse, class V>
   JAXTV_DEVICE static V scan(Arena arena, V mine, V& total) {
     static_assert(sizeof(V) <= kLargestScanned);
@@ -63,12 +63,13 @@ struct ThreadGroup {
     total = mine.each([&](auto v) { return __shfl_sync(kAllLanes, v, kReverse ? 0 : kWarp - 1); });
     if constexpr (kWarps > 1) {
       const Shared<V> totals = arena.take<V>(kWarps);
-      const int warp = int(threadIdx.x) / kWarp, place = kReverse ? kWarps - 1 - warp : warp;
-      if (lane == 0) totals[place] = total;
+      const int warp = int(threadIdx.x) / kWarp;
+      const int warp_rank = kReverse ? kWarps - 1 - warp : warp;
+      if (lane == 0) totals[warp_rank] = total;
       __syncthreads();
       V sum{};
       for (int i = 0; i < kWarps; ++i) {
-        if (i == place) before = join(sum, before);
+        if (i == warp_rank) before = join(sum, before);
         sum = join(sum, V(totals[i]));
       }
       total = sum;

@@ -9,11 +9,11 @@ namespace jaxtv::cuda {
 
 // One tile of the grid, cut off where the array ends.
 struct Tile {
-  std::int64_t outer;       // index (batch and outer together) of its first lane
-  std::int64_t batch;       // batch element; a tile never crosses one
+  std::int64_t outer;       // first outer index, counted through all batch elements
+  std::int64_t batch;       // batch element; a tile has samples of one only
   std::int64_t inner, row;  // first inner index, first sample
-  std::int64_t chunk;       // number along the signal
-  int group, across, rows;  // as in Tiling, what lies inside the array
+  std::int64_t chunk;       // index of the tile along its signals
+  int group, across, rows;  // as in Tiling, less what would lie outside the array
 
   JAXTV_DEVICE Tile(const Tiling& tiling, std::uint32_t index) {
     std::uint32_t rest = tiling.by_columns.div(index);
@@ -30,12 +30,12 @@ struct Tile {
     rows = int(min_of<std::int64_t>(tiling.rows, tiling.shape.n - row));
   }
 
-  // Number of the signal of a lane that lies inside.
+  // Index in the array of the signal of a lane; the lane lies inside the array.
   JAXTV_DEVICE std::int64_t signal(const Tiling& tiling, int lane) const {
     const int g = int(tiling.by_across.div(lane));
     return (outer + g) * tiling.shape.inner + inner + (lane - g * tiling.across);
   }
-  // Where the first sample of a lane is, from that of lane 0, in a tile of whole signals.
+  // From the first sample of lane 0 to the first sample of `lane` in memory, for whole signals.
   JAXTV_DEVICE std::int64_t offset(const Tiling& tiling, int lane) const {
     const int g = int(tiling.by_across.div(lane));
     return g * tiling.shape.n * tiling.shape.inner + (lane - g * tiling.across);
@@ -46,8 +46,8 @@ struct Tile {
   }
 };
 
-// Calls f(row, lane, outer, inner) for the samples of the tile; neighbouring threads get neighbours
-// in memory.
+// Calls f(row, lane, outer, inner) for the samples of the tile, by all threads of the block.
+// Neighbouring threads get neighbours in memory.
 template <class F>
 JAXTV_DEVICE void for_samples(const Tiling& tiling, const Tile& tile, F f) {
   const std::uint32_t count = std::uint32_t(tile.group) * tiling.rows * tiling.across;
@@ -76,8 +76,8 @@ JAXTV_DEVICE void move_batched(int count, int step, Position position, Get get, 
   for (; m < count; m += step) put(position(m), get(position(m)));
 }
 
-// put(m, get(m)) for 0 <= m < count by all threads of the block: a warp has kLoadsInFlight rows of
-// 32 neighbours.
+// put(m, get(m)) for 0 <= m < count by all threads of the block. A warp takes kLoadsInFlight * 32
+// neighbours at a time, and each of its loads is coalesced.
 template <class Get, class Put>
 JAXTV_DEVICE void move_contiguous(int count, Get get, Put put) {
   constexpr int kBatch = tuning::kLoadsInFlight;
@@ -99,13 +99,16 @@ JAXTV_DEVICE void move_contiguous(int count, Get get, Put put) {
 
 // A sample of a tile of whole signals.
 struct TileSample {
-  int row, element;           // its row; its element in an array of the tile in shared memory
-  std::int64_t offset, edge;  // in memory, from the first of the tile on: it; the edge after it
+  int row, element;  // row of the tile; index in an array of the tile in shared memory
+  // In memory, from the tile's first sample to this one, and from its first edge to the edge after
+  // this sample.
+  std::int64_t offset, edge;
 };
 
-// put(sample, get(sample)) for the samples of a tile of whole signals (chunks == 1), with a thread
-// per lane. Few instructions: each thread walks along its signal; or, on the last axis, a warp
-// along one signal after the other; else a tile is one piece of memory.
+// put(sample, get(sample)) for the samples of a tile of whole signals (chunks == 1), where the
+// block has a thread per lane. The threads share the work in the way that takes fewest
+// instructions: each thread walks along its signal; or, on the last axis, a warp along one signal
+// after the other; else (few channels) the block along the tile, which is contiguous.
 template <class Get, class Put>
 JAXTV_DEVICE void move_whole(const Tiling& tiling, const Tile& tile, Get get, Put put) {
   const int thread = threadIdx.x, across = tiling.across, pitch = tiling.pitch, rows = tiling.rows;

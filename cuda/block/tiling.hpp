@@ -21,13 +21,15 @@ namespace jaxtv::cuda {
 
 struct Tiling {
   Shape shape;
-  int group, across;  // lanes = group outer elements x across inner indices
+  int group, across;  // a tile's lanes: `group` outer indices times `across` inner indices
   int rows;           // samples of each signal in a tile
-  // Where several threads share a signal: so many, each with so many rows of the tile.
+  // Threads that share a signal of the tile, and the rows that each of them owns.
   int threads_per_signal, thread_rows;
   int pitch;            // elements from one row to the next in shared memory
   std::int64_t chunks;  // tiles along a signal
-  std::int64_t tiles;   // of the grid
+  std::int64_t tiles;   // in all
+  // Division by across, rows, threads_per_signal, lanes(), chunks; by the tiles that a batch
+  // element has along outer (groups) and along inner (columns).
   Divider by_across, by_rows, by_threads, by_lanes, by_chunks, by_groups, by_columns;
 
   JAXTV_HD int lanes() const { return group * across; }
@@ -36,9 +38,9 @@ struct Tiling {
   JAXTV_HD std::size_t elements() const { return std::size_t(rows) * pitch; }
 };
 
-// The tiles of `rows` samples and at most `lanes` signals; of `across` inner indices where there
-// are more inner indices than lanes. The caller adds what its threads do: threads_per_signal,
-// thread_rows, pitch.
+// Covers the array by tiles of `rows` samples of at most `lanes` signals. Where there are more
+// inner indices than lanes, a tile has `across` of them. The caller sets how threads and shared
+// memory are used: threads_per_signal, thread_rows, pitch.
 inline Tiling cover(const Shape& shape, std::int64_t rows, std::int64_t lanes,
                     std::int64_t across) {
   Tiling tiling{};
@@ -71,8 +73,8 @@ inline std::int64_t lanes_for_enough_tiles(const Shape& shape, std::int64_t chun
   return lanes;
 }
 
-// Shared memory of a kernel with one thread per signal, in bytes per sample: the samples, weights
-// of their own, and cuts.
+// Bytes of shared memory per sample for a kernel with one thread per signal: the sample, its weight
+// if there are weights per edge, and one byte for a cut.
 template <class T>
 constexpr int bytes_per_sample(bool per_edge) {
   return int(sizeof(T)) * (per_edge ? 2 : 1) + 1;

@@ -232,7 +232,7 @@ Status dykstra_jvp(cudaStream_t stream, const Iteration& it, const std::uint8_t*
     SegmentJvp<Sample> op{.edges = edges_of<T>(it, codes, pass),
                           .tx = tx,
                           .tw = tw.data[axis],
-                          .per_edge = tw.per_edge[axis],
+                          .tw_per_edge = tw.per_edge[axis],
                           .ty = last ? ty : nullptr,
                           .tp = last ? nullptr : states[axis]};
     for (int j = 0; j < it.axes; ++j)  // a state that has no value yet is zero
@@ -281,7 +281,7 @@ Status dykstra_vjp(cudaStream_t stream, const Iteration& it, const std::uint8_t*
                           .g = last ? g : nullptr,
                           .gx = gx,
                           .gw = gw.data[axis],
-                          .per_edge = gw.per_edge[axis],
+                          .gw_per_edge = gw.per_edge[axis],
                           .add_to_gw = pass < it.passes() - it.axes,
                           .gp = has_gp ? states[axis] : nullptr,
                           .add_to_gx_sum = !last};

@@ -24,7 +24,7 @@ constexpr int kPassThreads = tuning::DykstraPass::kBlockThreads;
 template <class Sample, class T = Compute<Sample>>
 struct Pass {
   const Sample* x;
-  Arrays<const T> other_states;
+  OtherStates<const T> other_states;
   const T* w;
   bool per_edge;                  // w: n - 1 per signal, or 1
   Sample* y;                      // null where not wanted, as the next two

@@ -16,7 +16,7 @@
 
 namespace jaxtv::cuda {
 
-// The samples at one end of a range, up to the first end of a segment met from there.
+// The samples at one end of a range, up to the first end of a segment as seen from there.
 struct PartialSegment {
   double sum = 0;
   // Twice the number of samples, plus 1 where an end of the segment was met: then the samples
@@ -26,33 +26,35 @@ struct PartialSegment {
   JAXTV_DEVICE bool ended() const { return count_and_end & 1; }
 };
 
-// The piece that `near` and the samples further away, `far`, make together.
+// The piece that `near` and the samples behind it, `far`, make together: `near` alone where the
+// segment ended in it.
 JAXTV_DEVICE PartialSegment join(const PartialSegment& far, const PartialSegment& near) {
   if (near.ended()) return near;
   return {far.sum + near.sum, far.count_and_end + near.count_and_end};
 }
-// The same for pieces of one segment of which `far` ends at its far side: only the end of `near`
-// matters.
+// The sum and count of both, where `far` is known to belong to the same segment. Unlike join it
+// does not ask whether they have ended.
 JAXTV_DEVICE PartialSegment append(const PartialSegment& far, const PartialSegment& near) {
   return {far.sum + near.sum, (far.count_and_end & ~std::int64_t(1)) + near.count_and_end};
 }
 
-// Of a range: the pieces that may continue to its left and to its right. Of what lies around a
-// range: the pieces that continue into it from the left and from the right.
+// Two meanings, told by the variable's name. `open` of a range: its own pieces at its left and at
+// its right end. `around` a range: the pieces outside it that touch its left and its right end.
 struct OpenSegments {
   PartialSegment left, right;
 };
 
-// What a launch leaves of one chunk of a signal for the next launch.
+// What one kernel leaves in scratch about a chunk for the next kernel.
 struct ChunkSummary {
-  OpenSegments open;  // first of the chunk itself; scan_chunks replaces it by what lies around it
-  double gw;          // the chunk's part of the cotangent of one λ
+  // After summarise_chunks the open segments of the chunk; after scan_chunks the pieces around it.
+  OpenSegments open;
+  double gw;  // the chunk's part of the cotangent of the signal's λ
 };
 
-// sum / count. For a float without the code for divisors that a count never is.
+// sum / count. In float by quotient(), which omits the slow path for divisors that are not counts.
 JAXTV_DEVICE float mean_of(double sum, float count) {
   const float total = float(sum), mean = quotient(total, count, reciprocal(count));
-  return mean == mean ? mean : total;  // quotient has no infinite ones
+  return mean == mean ? mean : total;  // quotient() of an infinite sum is NaN
 }
 JAXTV_DEVICE double mean_of(double sum, double count) { return sum / count; }
 

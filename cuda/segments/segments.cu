@@ -1,9 +1,10 @@
-// Segment means. Three kernels for signals of any length:
-//   summarise_chunks  leaves the open segments of every chunk (a tile's part of a long signal)
-//   scan_chunks       turns them into what lies around every chunk
+// Segment means. A signal that fits in one tile needs one kernel:
 //   segment_means     computes the means and writes all results
-// A signal that fits in one tile needs the last one only. Sums are in double and in a fixed order;
-// there are no atomics.
+// A long signal is cut into chunks, one per tile, and has two kernels before it and one after it:
+//   summarise_chunks  writes the open segments of every chunk (partial_segments.cuh)
+//   scan_chunks       turns them into the pieces of segments around every chunk
+//   sum_chunk_gw      adds the chunks' parts of gw, in the VJP with one λ per signal
+// Sums are in double and in a fixed order; there are no atomics.
 #include "block/scan.cuh"
 #include "jaxtv/common.hpp"
 #include "segments/thread_samples.cuh"
@@ -14,7 +15,14 @@ namespace {
 constexpr int kScanThreads = tuning::SegmentMeans::kScanThreads;
 
 // ---- the two operations: what is averaged, and what becomes of the means ----
-// kDykstraPass: edges are given by codes, and the states of the other axes are updated.
+//
+// Kernels take one of them as Terms:
+//   load(offset)                    what is averaged, at that sample
+//   jump_term(code, edge, signal)   s tw of the edge at offset `edge`: added to the sample before a
+//                                   jump, subtracted from the one after it (JVP; 0 in the VJP)
+//   store(offset, mean)             writes the results at that sample
+//   put_gw(offset, value)           writes a value of gw, or adds it (VJP)
+// kDykstraPass: edges are given by codes, and the states of Dykstra's iteration are updated.
 
 template <class Sample, bool kDykstraPass>
 struct VjpTerms {
@@ -42,9 +50,8 @@ struct VjpTerms {
       }
     }
   }
-  // The slope of an edge, or their sum over a signal.
-  JAXTV_DEVICE void add_to_gw(std::int64_t offset, double slope) const {
-    op.gw[offset] = T(op.add_to_gw ? double(op.gw[offset]) + slope : slope);
+  JAXTV_DEVICE void put_gw(std::int64_t offset, double value) const {
+    op.gw[offset] = T(op.add_to_gw ? double(op.gw[offset]) + value : value);
   }
 };
 
@@ -60,10 +67,9 @@ struct JvpTerms {
       for (int j = 0; j < op.other_tp.count; ++j) a -= op.other_tp.data[j][offset];
     return a;
   }
-  // s tw of an edge.
   JAXTV_DEVICE double jump_term(std::uint8_t code, std::int64_t edge, std::int64_t signal) const {
     if (code != kJumpUp && code != kJumpDown) return 0;
-    const double v = double(op.tw[op.per_edge ? edge : signal]);
+    const double v = double(op.tw[op.tw_per_edge ? edge : signal]);
     return code == kJumpUp ? v : -v;
   }
   JAXTV_DEVICE void store(std::int64_t offset, T mean) const {
@@ -76,12 +82,12 @@ struct JvpTerms {
 // ---- one thread's samples ----
 
 struct ThreadSums {
-  OpenSegments open;     // of the thread's samples alone, whatever the edges around them are
+  OpenSegments open;     // of the range alone: the edges before and after it are not looked at
   int last_segment = 0;  // first sample of the last segment; 0 where there is one segment only
 };
 
-// Replaces the first value of every segment that lies inside of the range by its mean. Values from
-// `count` on are 0 and add nothing.
+// Sums the segments of the range, from the right. The segments at its two ends are returned as its
+// open segments. Of each segment between them, the first value is replaced by the mean.
 template <class T, class Terms>
 JAXTV_DEVICE ThreadSums sum_segments(ThreadSamples<T>& samples, const ThreadRange& range,
                                      const Terms& terms, std::int64_t inner) {
@@ -91,6 +97,7 @@ JAXTV_DEVICE ThreadSums sum_segments(ThreadSamples<T>& samples, const ThreadRang
   };
   ThreadSums sums;
   double sum = 0;
+  // Values from samples.count on are 0 and add nothing to the sum; counting them brings this to 0.
   T count = T(samples.count - kThreadSamples);
   const std::uint32_t starts = samples.segment_starts();
 #pragma unroll
@@ -101,7 +108,7 @@ JAXTV_DEVICE ThreadSums sum_segments(ThreadSamples<T>& samples, const ThreadRang
     count += 1;
     if (!(starts & 1u << 2 * j)) continue;
     if (sums.last_segment == 0) {
-      sums.open.right = {sum, 2 * std::int64_t(count) + 1};
+      sums.open.right = {sum, 2 * std::int64_t(count) + 1};  // ended
       sums.last_segment = j;
     } else {
       samples.values[j] = mean_of(sum, count);
@@ -114,8 +121,8 @@ JAXTV_DEVICE ThreadSums sum_segments(ThreadSamples<T>& samples, const ThreadRang
   return sums;
 }
 
-// The open segments of a thread as its neighbours see them: nothing on the right where the edge
-// after the range separates.
+// The open segments of a thread as its neighbours see them. Where the edge after the range is not
+// inside a segment, the left piece has ended and the right one is empty.
 template <class T>
 JAXTV_DEVICE OpenSegments visible_to_others(const ThreadSamples<T>& samples,
                                             const OpenSegments& open) {
@@ -123,30 +130,31 @@ JAXTV_DEVICE OpenSegments visible_to_others(const ThreadSamples<T>& samples,
   return {{open.left.sum, open.left.count_and_end | 1}, {0, 1}};
 }
 
-// What continues into this thread's range from the other threads of the signal. Walks from thread
-// to thread: a segment is rarely longer than a few ranges.
+// The pieces around this thread's range within the tile. Reads `open` of the signal's other
+// threads one by one, away from the range: a segment is rarely longer than a few ranges.
 JAXTV_DEVICE OpenSegments around_thread(Shared<OpenSegments> open, const Tiling& tiling,
                                         const ThreadRange& range) {
   OpenSegments around;
   if (!range.has_signal) return around;
   int thread = threadIdx.x;
-  for (int number = range.number; number > 0 && !around.left.ended(); --number) {
+  for (int rank = range.rank; rank > 0 && !around.left.ended(); --rank) {
     thread -= range.thread_stride;
     around.left = join(OpenSegments(open[thread]).right, around.left);
   }
   thread = threadIdx.x;
-  for (int number = range.number + 1; number < tiling.threads_per_signal && !around.right.ended();
-       ++number) {
+  for (int rank = range.rank + 1; rank < tiling.threads_per_signal && !around.right.ended();
+       ++rank) {
     thread += range.thread_stride;
     around.right = join(OpenSegments(open[thread]).left, around.right);
   }
   return around;
 }
 
-// Completes the means, and puts them in place of all values.
+// Computes the means of the first and the last segment with the pieces around the range, and
+// replaces every value by the mean of its segment.
 template <class T>
-JAXTV_DEVICE void spread_means(ThreadSamples<T>& samples, const ThreadSums& sums,
-                               const OpenSegments& around) {
+JAXTV_DEVICE void complete_means(ThreadSamples<T>& samples, const ThreadSums& sums,
+                                 const OpenSegments& around) {
   const bool continues = samples.code(samples.count) == kInside;
   const PartialSegment after = continues ? around.right : PartialSegment{};
   const PartialSegment first = append(around.left, sums.open.left);
@@ -161,28 +169,28 @@ JAXTV_DEVICE void spread_means(ThreadSamples<T>& samples, const ThreadSums& sums
   }
 }
 
-// -s (next - here) of an edge between means.
+// gw of an edge, -s (next - here), from the means on both sides.
 template <class T>
-JAXTV_DEVICE double slope_of(std::uint8_t code, T here, T next) {
+JAXTV_DEVICE double gw_of_edge(std::uint8_t code, T here, T next) {
   const double fall = double(here) - double(next);
   return code == kJumpUp ? fall : (code == kJumpDown ? -fall : 0.0);
 }
 
-// Adds the slopes of the edges 1 .. count to gw; `after`: the mean after the range.
+// Writes gw of the edges 1 .. count of the range. `after` is the mean of the segment after it.
 template <class T, class Terms>
-JAXTV_DEVICE void add_slopes(const Terms& terms, const ThreadSamples<T>& samples,
-                             const ThreadRange& range, const Shape& shape, T after) {
+JAXTV_DEVICE void put_gw_of_edges(const Terms& terms, const ThreadSamples<T>& samples,
+                                  const ThreadRange& range, const Shape& shape, T after) {
 #pragma unroll
   for (int j = 1; j <= kThreadSamples; ++j) {
     if (j > samples.count || range.first + j >= shape.n) continue;
     const T next = j == samples.count ? after : samples.values[j < kThreadSamples ? j : 0];
-    terms.add_to_gw(range.edge_offset + (j - 1) * shape.inner,
-                    slope_of(samples.code(j), samples.values[j - 1], next));
+    terms.put_gw(range.edge_offset + (j - 1) * shape.inner,
+                 gw_of_edge(samples.code(j), samples.values[j - 1], next));
   }
 }
-// Their sum.
+// The sum of gw over these edges.
 template <class T>
-JAXTV_DEVICE double sum_slopes(const ThreadSamples<T>& samples, T after) {
+JAXTV_DEVICE double sum_gw(const ThreadSamples<T>& samples, T after) {
   const double end = samples.values[kThreadSamples - 1], jump = end - double(after);
   const std::uint8_t code = samples.code(samples.count);
   double sum = code == kJumpUp ? jump : (code == kJumpDown ? -jump : 0.0);
@@ -202,7 +210,8 @@ JAXTV_DEVICE double sum_slopes(const ThreadSamples<T>& samples, T after) {
 
 // A block owns a tile: one chunk of some signals. A thread owns a range of a chunk.
 // Reads what is averaged, and the solution or the codes.
-// Writes the open segments of every chunk to chunks[signal * t.chunks + chunk].
+// Writes the open segments of each chunk to chunks[signal * tiling.chunks + chunk].open: its left
+// piece by the first thread of the chunk, its right piece by the last.
 template <class T, bool kDykstraPass, class Terms, class Op>
 __global__ void __launch_bounds__(tuning::SegmentMeans::kLaunchBound<T, kDykstraPass>)
     summarise_chunks(Tiling tiling, Op op, ChunkSummary* chunks) {
@@ -217,7 +226,7 @@ __global__ void __launch_bounds__(tuning::SegmentMeans::kLaunchBound<T, kDykstra
         visible_to_others(samples, sum_segments(samples, range, terms, tiling.shape.inner).open);
     memory.open[threadIdx.x] = open;
     __syncthreads();
-    const bool first = range.number == 0, last = range.number == tiling.threads_per_signal - 1;
+    const bool first = range.rank == 0, last = range.rank == tiling.threads_per_signal - 1;
     if (range.has_signal && (first || last)) {
       const OpenSegments around = around_thread(memory.open, tiling, range);
       ChunkSummary& chunk = chunks[range.signal * tiling.chunks + tile.chunk];
@@ -228,19 +237,20 @@ __global__ void __launch_bounds__(tuning::SegmentMeans::kLaunchBound<T, kDykstra
   }
 }
 
-// A block owns a signal, a thread some neighbouring chunks of it.
+// A block owns a signal. A thread owns some neighbouring chunks of it.
 // Reads the open segments of all chunks of the signal.
-// Writes in their place the open segments of what lies around each chunk.
+// Writes the pieces around each chunk in their place.
 __global__ void __launch_bounds__(kScanThreads)
     scan_chunks(std::int64_t signals, std::int64_t chunks_per_signal, ChunkSummary* chunks) {
   Arena arena;
   const Shared<PartialSegment> scratch = arena.take<PartialSegment>(blockDim.x);
   const int thread = threadIdx.x, threads = blockDim.x;
-  const std::int64_t each = (chunks_per_signal + threads - 1) / threads;
-  const std::int64_t begin = min_of(thread * each, chunks_per_signal);
-  const std::int64_t end = min_of(begin + each, chunks_per_signal);
+  const std::int64_t chunks_per_thread = (chunks_per_signal + threads - 1) / threads;
+  const std::int64_t begin = min_of(thread * chunks_per_thread, chunks_per_signal);
+  const std::int64_t end = min_of(begin + chunks_per_thread, chunks_per_signal);
   for (std::int64_t signal = blockIdx.x; signal < signals; signal += gridDim.x) {
     ChunkSummary* chunk = chunks + signal * chunks_per_signal;
+    // First the join of this thread's chunks, then that of all chunks before (after) them.
     PartialSegment from_left{}, from_right{};
     for (std::int64_t c = begin; c < end; ++c) from_left = join(from_left, chunk[c].open.right);
     for (std::int64_t c = end - 1; c >= begin; --c)
@@ -262,9 +272,10 @@ __global__ void __launch_bounds__(kScanThreads)
 }
 
 // A block owns a tile: some signals, or one chunk of them. A thread owns a range of a signal.
-// Reads what is averaged, the solution or the codes, and, of long signals, `chunks`.
-// Writes the results of the operation; of long signals with one λ each the chunk's part of gw, to
-// `chunks`.
+// Reads what is averaged, and the solution or the codes. Of long signals, also the pieces around
+// the chunk, from chunks[...].open.
+// Writes the results of the operation. The thread of rank 0 writes gw of a signal with one λ; for a
+// chunk it writes the chunk's part to chunks[...].gw, which sum_chunk_gw adds.
 template <class T, bool kDykstraPass, class Terms, class Op>
 __global__ void __launch_bounds__(tuning::SegmentMeans::kLaunchBound<T, kDykstraPass>)
     segment_means(Tiling tiling, Op op, ChunkSummary* chunks) {
@@ -286,38 +297,38 @@ __global__ void __launch_bounds__(tuning::SegmentMeans::kLaunchBound<T, kDykstra
       const OpenSegments& chunk = chunks[range.signal * tiling.chunks + tile.chunk].open;
       around = {join(chunk.left, around.left), join(chunk.right, around.right)};
     }
-    spread_means(samples, sums, around);
-    double slopes = 0;
+    complete_means(samples, sums, around);
+    double gw = 0;  // of the range's edges, with one λ per signal
     if constexpr (Terms::kIsVjp) {
-      const T after = mean_of<T>(around.right);
-      if (op.per_edge && range.count > 0)
-        add_slopes(terms, samples, range, tiling.shape, after);
+      const T after = mean_of<T>(around.right);  // read only where the edge after the range jumps
+      if (op.gw_per_edge && range.count > 0)
+        put_gw_of_edges(terms, samples, range, tiling.shape, after);
       else if (range.count > 0)
-        slopes = sum_slopes(samples, after);
+        gw = sum_gw(samples, after);
     }
-    memory.gw[threadIdx.x] = slopes;
+    memory.gw[threadIdx.x] = gw;
     if (through_shared_memory(tiling.shape))
       store_through_shared(memory, tiling.shape, tile, range, terms, samples);
     else
       store_to_memory(terms, tiling.shape, range, samples);
     if constexpr (Terms::kIsVjp) {
       __syncthreads();
-      if (!op.per_edge && range.has_signal && range.number == 0) {
-        for (int number = 1; number < tiling.threads_per_signal; ++number)
-          slopes += memory.gw[threadIdx.x + number * range.thread_stride];
+      if (!op.gw_per_edge && range.has_signal && range.rank == 0) {
+        for (int rank = 1; rank < tiling.threads_per_signal; ++rank)
+          gw += memory.gw[threadIdx.x + rank * range.thread_stride];
         if (tiling.chunks == 1)
-          terms.add_to_gw(range.signal, slopes);
+          terms.put_gw(range.signal, gw);
         else
-          chunks[range.signal * tiling.chunks + tile.chunk].gw = slopes;
+          chunks[range.signal * tiling.chunks + tile.chunk].gw = gw;
       }
     }
     __syncthreads();  // the next tile overwrites shared memory
   }
 }
 
-// A block owns a signal, a thread every 256th chunk of it.
-// Reads the parts of gw in `chunks`.
-// Writes their sum to gw[signal], or adds it.
+// A block owns a signal. A thread owns every kScanThreads-th chunk of it.
+// Reads chunks[...].gw.
+// The last thread writes their sum to gw[signal], or adds it.
 template <class T>
 __global__ void __launch_bounds__(kScanThreads)
     sum_chunk_gw(std::int64_t signals, std::int64_t chunks_per_signal, const ChunkSummary* chunks,
@@ -381,7 +392,7 @@ Status segment_vjp(cudaStream_t stream, const Shape& shape, const SegmentVjp<Sam
   if (Status bad = op.edges.y ? run<T, false, VjpTerms<Sample, false>>(stream, tiling, op, chunks)
                               : run<T, true, VjpTerms<Sample, true>>(stream, tiling, op, chunks))
     return bad;
-  if (tiling.chunks == 1 || op.per_edge) return nullptr;
+  if (tiling.chunks == 1 || op.gw_per_edge) return nullptr;
   return launch("sum_chunk_gw", sum_chunk_gw<T>, shape.signals(), kScanThreads,
                 kScanThreads * sizeof(PartialSegment), stream, shape.signals(), tiling.chunks,
                 chunks, op.gw, op.add_to_gw);

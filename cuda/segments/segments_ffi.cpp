@@ -28,7 +28,7 @@ ffi::Error jvp(cudaStream_t stream, Buffer y, Buffer w, Buffer tx, Buffer tw, Re
     const SegmentJvp<T> op{.edges = edges,
                            .tx = in<T>(tx),
                            .tw = in<T>(tw),
-                           .per_edge = edges.weight_per_edge,
+                           .tw_per_edge = edges.weight_per_edge,
                            .ty = out<T>(ty)};
     check(segment_jvp(stream, shape, op, checked_scratch(scratch, segment_scratch<T>(shape))));
   });
@@ -47,7 +47,7 @@ ffi::Error vjp(cudaStream_t stream, Buffer y, Buffer w, Buffer g, Result gx, Res
                            .g = in<T>(g),
                            .gx = out<T>(gx),
                            .gw = out<T>(gw),
-                           .per_edge = edges.weight_per_edge,
+                           .gw_per_edge = edges.weight_per_edge,
                            .add_to_gw = false};
     check(segment_vjp(stream, shape, op, checked_scratch(scratch, segment_scratch<T>(shape))));
   });

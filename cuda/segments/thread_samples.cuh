@@ -1,8 +1,9 @@
 // Which samples a thread of the segment kernels owns, and how they get into its registers and back.
 //
-// A block has a tile (block/tiles.cuh) of some signals. The threads of a signal own neighbouring
-// ranges of up to kThreadSamples samples of it. A thread has its samples in registers, and the
-// codes of the edges before, between and after them in one 32-bit word.
+// A block works on one tile (block/tiles.cuh) of some signals at a time. The threads of a signal
+// own neighbouring ranges of up to kThreadSamples samples of it. A thread keeps its samples in
+// registers, and the codes of the edges before, between and after them in one 32-bit word.
+// A warp has no part of its own: threads meet at the block's barriers only.
 #pragma once
 
 #include "block/tiles.cuh"
@@ -16,38 +17,38 @@ namespace jaxtv::cuda {
 static_assert(kThreadBytes == sizeof(OpenSegments) + sizeof(double));
 static_assert(kChunkSummaryBytes == sizeof(ChunkSummary));
 
-// The samples of a signal that this thread owns.
+// The samples of a signal that this thread owns. "First" is the first of them.
 struct ThreadRange {
-  int number;                // of this thread among those of the signal
-  int count;                 // samples
-  int thread_stride;         // threads of the block from one range of a signal to the next
-  int shared_offset;         // of the first sample, in a tile in shared memory
-  bool has_signal;           // false for threads past the tile; a range may be empty all the same
-  std::int64_t first;        // sample of the signal
-  std::int64_t offset;       // of that sample in memory
-  std::int64_t edge_offset;  // in memory, of the edge after that sample
-  std::int64_t signal;       // number in the array
+  int rank;                  // of this thread among the threads of its signal, from the left
+  int count;                 // samples owned
+  int thread_stride;         // threadIdx.x of rank + 1 minus threadIdx.x of this rank
+  int shared_offset;         // of the first, in a tile in shared memory
+  bool has_signal;           // false for threads past the tile; with a signal, count may be 0 too
+  std::int64_t first;        // index of the first in its signal
+  std::int64_t offset;       // of the first in an array of samples, (batch, outer, n, inner)
+  std::int64_t edge_offset;  // of the edge after it in an array of edges, with n - 1 in place of n
+  std::int64_t signal;       // index of the signal in the array
 
   JAXTV_DEVICE ThreadRange(const Tiling& tiling, const Tile& tile) {
     const int thread = threadIdx.x;
     const std::int64_t inner = tiling.shape.inner;
     int group_index, inner_index;
     if (through_shared_memory(tiling.shape)) {
-      const int rest = int(tiling.by_across.div(thread));
-      group_index = int(tiling.by_threads.div(rest));
-      number = rest - group_index * tiling.threads_per_signal;
-      inner_index = thread - rest * tiling.across;
+      const int group_and_rank = int(tiling.by_across.div(thread));
+      group_index = int(tiling.by_threads.div(group_and_rank));
+      rank = group_and_rank - group_index * tiling.threads_per_signal;
+      inner_index = thread - group_and_rank * tiling.across;
       thread_stride = tiling.across;
     } else {
       thread_stride = tiling.lanes();
-      number = int(tiling.by_lanes.div(thread));
-      const int column = thread - number * thread_stride;
-      group_index = int(tiling.by_across.div(column));
-      inner_index = column - group_index * tiling.across;
+      rank = int(tiling.by_lanes.div(thread));
+      const int lane = thread - rank * thread_stride;
+      group_index = int(tiling.by_across.div(lane));
+      inner_index = lane - group_index * tiling.across;
     }
     has_signal =
-        group_index < tile.group && inner_index < tile.across && number < tiling.threads_per_signal;
-    const int begin = number * tiling.thread_rows;
+        group_index < tile.group && inner_index < tile.across && rank < tiling.threads_per_signal;
+    const int begin = rank * tiling.thread_rows;
     count = has_signal ? max_of(min_of(tiling.thread_rows, tile.rows - begin), 0) : 0;
     shared_offset = (group_index * tile.rows + begin) * tiling.across + inner_index;
     first = tile.row + begin;
@@ -71,13 +72,14 @@ struct ThreadSamples {
   int count;
 
   JAXTV_DEVICE std::uint8_t code(int edge) const { return codes >> 2 * edge & 3; }
-  // Of these three, bit 2 j is about edge j, where that lies between two of the samples: whether a
-  // segment starts after it; whether y jumps up there; whether y jumps down.
+  // Masks of the edges between two of the samples, edge j at bit 2 j: those after which a segment
+  // starts, those where y jumps up, those where y jumps down.
   JAXTV_DEVICE std::uint32_t segment_starts() const { return (codes | codes >> 1) & between(); }
   JAXTV_DEVICE std::uint32_t jumps_up() const { return codes & ~(codes >> 1) & between(); }
   JAXTV_DEVICE std::uint32_t jumps_down() const { return codes >> 1 & ~codes & between(); }
 
  private:
+  // Bits 2, 4, ... 2 (count - 1). Without samples `codes` is 0, whatever this is.
   JAXTV_DEVICE std::uint32_t between() const { return kLowBits & ((1u << 2 * count) - 4); }
 };
 
@@ -86,7 +88,8 @@ struct ThreadSamples {
 template <class T>
 using SolutionWindow = T[kThreadSamples + 2];
 
-// Codes of the edges 0 .. count of the range; all others are kSeparate.
+// Codes of the edges 0 .. count of the range from y, for weights > 0. Where y is NaN the code is
+// kSeparate: beyond the range, and before and after the signal.
 template <class T>
 JAXTV_DEVICE std::uint32_t codes_from_solution(const SegmentEdges<T>& edges,
                                                const ThreadRange& range,
@@ -102,7 +105,7 @@ JAXTV_DEVICE std::uint32_t codes_from_solution(const SegmentEdges<T>& edges,
   }
   return codes;
 }
-// Separates equal neighbours that only an edge of weight 0 joins.
+// Makes the code of an edge of weight 0 between equal neighbours kSeparate.
 template <class T>
 JAXTV_DEVICE std::uint32_t separate_weightless(std::uint32_t codes, const SegmentEdges<T>& edges,
                                                const Shape& shape, const ThreadRange& range) {
@@ -113,6 +116,8 @@ JAXTV_DEVICE std::uint32_t separate_weightless(std::uint32_t codes, const Segmen
       codes |= std::uint32_t(kSeparate) << 2 * j;
   return codes;
 }
+// Codes of the edges 0 .. count of the range from an array of codes, which has the code of an edge
+// at the sample before it. All others are kSeparate.
 template <class T>
 JAXTV_DEVICE std::uint32_t codes_from_memory(const SegmentEdges<T>& edges, const Shape& shape,
                                              const ThreadRange& range, std::int64_t batch) {
@@ -121,7 +126,7 @@ JAXTV_DEVICE std::uint32_t codes_from_memory(const SegmentEdges<T>& edges, const
   std::uint32_t codes = 0;
 #pragma unroll
   for (int j = 0; j <= kThreadSamples; ++j) {
-    const std::int64_t k = range.first + j - 1;
+    const std::int64_t k = range.first + j - 1;  // sample before edge j
     std::uint32_t code = kSeparate;
     if (k >= 0 && j <= range.count && k + 1 < shape.n)
       code = bytes[(j - 1) * shape.inner] >> edges.code_shift & 3;
@@ -132,13 +137,13 @@ JAXTV_DEVICE std::uint32_t codes_from_memory(const SegmentEdges<T>& edges, const
 
 // ---- shared memory ----
 
-// A block's arrays. The last two hold a tile that passes through shared memory, else nothing.
+// A block's arrays. The last two are empty unless the tile is copied through shared memory.
 template <class T>
 struct SegmentMemory {
-  Shared<OpenSegments> open;  // of each thread
-  Shared<double> gw;          // of each thread
-  Shared<T> values;
-  Shared<T> y;  // with one more row before the tile and one after it
+  Shared<OpenSegments> open;  // by threadIdx.x, each written by its thread and read by the signal's
+  Shared<double> gw;          // likewise, read by the signal's thread of rank 0
+  Shared<T> values;           // of the tile: what is averaged, then the means
+  Shared<T> y;                // of the tile, with one more row before it and one after it
 
   JAXTV_DEVICE SegmentMemory(Arena& arena, const Tiling& tiling, bool with_y) {
     open = arena.take<OpenSegments>(blockDim.x);
@@ -158,7 +163,8 @@ struct SegmentMemory {
 
 // ---- memory to shared memory to registers ----
 
-// A tile that passes through shared memory.
+// All threads of the block copy a contiguous tile into memory.values, and with kFromCodes false
+// also into memory.y. The caller synchronises.
 template <bool kFromCodes, class T, class Terms>
 JAXTV_DEVICE void load_tile(const SegmentMemory<T>& memory, const Shape& shape, const Tile& tile,
                             const Terms& terms) {
@@ -177,6 +183,7 @@ JAXTV_DEVICE void load_tile(const SegmentMemory<T>& memory, const Shape& shape, 
       [&](int m, T v) { memory.values[m] = v; });
 }
 
+// y and values of this thread's range, from shared memory or straight from global memory.
 template <class T>
 JAXTV_DEVICE void y_from_shared(const Shape& shape, const ThreadRange& range, Shared<T> from,
                                 SolutionWindow<T>& y) {
@@ -212,7 +219,8 @@ JAXTV_DEVICE void values_from_memory(const Shape& shape, const ThreadRange& rang
     samples.values[j] = j < range.count ? terms.load(range.offset + j * shape.inner) : T(0);
 }
 
-// The samples of this thread. kFromCodes: the edges' codes are in memory; else they follow from y.
+// The samples of this thread. kFromCodes: edge codes are read; else they are made from y. All
+// threads of the block call it: it may synchronise.
 template <class T, bool kFromCodes, class Terms>
 JAXTV_DEVICE ThreadSamples<T> load_samples(const SegmentMemory<T>& memory, const Tiling& tiling,
                                            const Tile& tile, const ThreadRange& range,
@@ -248,6 +256,8 @@ JAXTV_DEVICE ThreadSamples<T> load_samples(const SegmentMemory<T>& memory, const
 
 // ---- registers to memory ----
 
+// The means of this thread to terms.store: straight to global memory, or through shared memory,
+// where all threads of the block have to call it.
 template <class T, class Terms>
 JAXTV_DEVICE void store_to_memory(const Terms& terms, const Shape& shape, const ThreadRange& range,
                                   const ThreadSamples<T>& samples) {

@@ -1,10 +1,11 @@
-// What a solution says about the edge between two neighbours, in 2 bits. The derivatives need
-// nothing else of a solution. Of four passes (1D solutions along one axis) one byte per sample
-// holds the codes: pass p has the bits [2 (p % 4), 2 (p % 4) + 2) of byte p / 4.
+// Edge codes: what a solution says about the edge between two neighbours, in 2 bits. The
+// derivatives need nothing else of a solution.
 //
-// Arrays of codes have the shape of the samples, with the bytes of a sample as one more dim before
-// the first axis of the iteration. The code of an edge is stored with the sample before the edge;
-// the last sample of a signal has kSeparate. jaxtv/_edge_codes.py is the same in Python.
+// A pass is one 1D prox along one axis; Dykstra's iteration has many. One byte per sample holds the
+// codes of four passes: pass p has the bits 2 (p % 4) and 2 (p % 4) + 1 of byte p / 4. An array of
+// codes has the shape of the samples, with the bytes of a sample as one more dimension before the
+// first axis of the prox. The code of an edge is stored at the sample before the edge; the last
+// sample of a signal has kSeparate. jaxtv/_edge_codes.py is the same in Python.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +23,8 @@ enum EdgeCode : std::uint8_t {
 
 constexpr int kCodeBits = 2, kCodeMask = 3, kPassesPerByte = 4;
 
-// The byte and the first bit of the codes of a pass, and the bytes per sample for all passes.
+// Which byte of a sample holds the code of a pass, and its first bit there; the bytes per sample
+// that all passes need.
 JAXTV_HD constexpr std::int64_t code_byte(std::int64_t pass) { return pass / kPassesPerByte; }
 JAXTV_HD constexpr int code_shift(std::int64_t pass) {
   return kCodeBits * int(pass % kPassesPerByte);
@@ -31,7 +33,7 @@ JAXTV_HD constexpr std::int64_t code_bytes(std::int64_t passes) {
   return (passes + kPassesPerByte - 1) / kPassesPerByte;
 }
 
-// The code at `shift` in the bytes of a sample.
+// The code whose first bit in its byte is `shift`.
 JAXTV_HD constexpr EdgeCode code_at(std::uint8_t byte, int shift) {
   return EdgeCode(byte >> shift & kCodeMask);
 }

@@ -104,7 +104,7 @@ extern "C" __attribute__((visibility("default"))) const char* emulator_huge(int 
                               .g = x.floats(),
                               .gx = g.floats(),
                               .gw = gw.floats(),
-                              .per_edge = false,
+                              .gw_per_edge = false,
                               .add_to_gw = false};
   simt::current_device() = 0;
   auto& only = simt::Machine::here().only;
