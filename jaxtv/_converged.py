@@ -6,12 +6,13 @@ Accelerated gradient descent (FISTA; Beck & Teboulle 2009) with step 1/(d-1) run
 d - 1, with gradient restart (O'Donoghue & Candes 2015). For two axes that is accelerated Dykstra
 (Chambolle & Pock 2015). One iteration solves every axis once.
 
-**Polish.** A pass knows exactly which of its edges are inside a segment, and the dual of every
-other edge is exactly +-w. Take the graph of all edges that some pass has inside. On a component C
-of it the mean of the iterate is mean_C(x) + sum_{edges leaving C} (+-w) / |C|, whatever the duals
-inside C still are. So if C is a component of the solution, that mean is the solution, to
-round-off. A polished y is constant on its components: equality finds them again, and nothing else
-needs to be kept for the derivative. It is taken if its duality gap says so.
+**Polish** replaces an iterate by its means over components. A 1D pass tells exactly which of its
+edges are inside a segment, and the dual of every other edge is exactly +-w. Take the graph of all
+edges that are inside a segment of some pass. On a component C of it the mean of the iterate is
+mean_C(x) + sum_{edges leaving C} (+-w) / |C|, whatever the duals inside C are. So if C is a
+component of the solution, that mean is the solution, to round-off. A polished y is constant on its
+components: equality finds them again, and the derivative needs nothing else. The polished y is
+returned if its duality gap is small enough or is not larger than that of the iterate.
 
 **Derivative.** As Eq. 8 of the paper in 1D, with connected components in place of segments:
 dy = P(dx - sum_a D_a^T(s_a dw_a)), P the mean over components, s the sign of each jump.
@@ -91,9 +92,9 @@ def _labels(inside: Sequence[Array], like: Array, axes: Sequence[int]) -> Array:
         return new, jnp.any(new != label)
 
     flat = _flat(like, axes)
-    own = jax.lax.broadcasted_iota(jnp.int32, flat.shape, flat.ndim - 1)
-    own = own + jnp.zeros_like(flat, jnp.int32)  # inherits sharding and manual axes
-    return jax.lax.while_loop(lambda s: s[1], step, step((own, None)))[0]
+    first = jax.lax.broadcasted_iota(jnp.int32, flat.shape, flat.ndim - 1)
+    first = first + jnp.zeros_like(flat, jnp.int32)  # inherits sharding and manual axes
+    return jax.lax.while_loop(lambda s: s[1], step, step((first, None)))[0]
 
 
 def component_means(v: Array, inside: Sequence[Array], axes: Sequence[int]) -> Array:
@@ -139,7 +140,7 @@ Pass = tuple[Array, Array]  # the solution along one axis, and its dual
 
 
 class _State(NamedTuple):
-    """One entry per element, of size 1 along its axes, but for the arrays shaped as x."""
+    """`point`, `dual` and `y` have the shape of x; the others size 1 along the prox axes."""
 
     point: tuple[Array, ...]  # where the gradient is taken: a dual of each axis but the first
     dual: tuple[Array, ...]
@@ -157,18 +158,22 @@ class _Problem(NamedTuple):
     x: Array
     ws: list[Array]
     axes: tuple[int, ...]
-    roundoff: Array  # per element: what the gap of an iterate may have from rounding alone
+    roundoff: Array  # per element: how large rounding alone may make the gap of an iterate
     tol: float
     max_iterations: int
-    prox1d: Callable[[Array, Array, int], Array]
-    means: Callable[[Array, Sequence[Array]], Array]
+    prox1d: Callable[[Array, Array, int], Array]  # of (samples, weights, axis)
+    means: Callable[[Array, Sequence[Array]], Array]  # P, of (array, edges inside components)
 
     def total(self, v: Array) -> Array:
         """The sum over each element."""
         return jnp.sum(v, self.axes, keepdims=True)
 
     def passes(self, point: Sequence[Array]) -> list[Pass]:
-        """Every axis solved once: the first at x without the other duals, they from there on."""
+        """Solve every axis once.
+
+        The first axis solves x minus the duals in `point`, with the result z. Each other axis
+        solves its dual in `point` plus z / (d - 1), which is the gradient step.
+        """
         rest = self.x
         for v in point:
             rest = rest - v
@@ -189,7 +194,7 @@ class _Problem(NamedTuple):
         return out
 
     def polish(self, y: Array, passes: Sequence[Pass]) -> tuple[Array, Array]:
-        """Y averaged over the components that the passes tell, and its gap."""
+        """The means of y over the components that the passes tell, and their gap."""
         inside = [
             (jnp.diff(z, axis=axis) == 0) & (w > 0)
             for (z, _), w, axis in zip(passes, self.ws, self.axes)
@@ -209,7 +214,10 @@ def _choose(condition: Array, new, old):
 
 
 def _best_of(problem: _Problem, state: _State, passes: Sequence[Pass], iterations: Array):
-    """(y, gap, done): the iterate of the passes, or its polished version where that is better."""
+    """(y, gap, done): the iterate of the passes, or its polished version if that is better.
+
+    Only elements that could be done, or are at their last iteration, are polished (`ask`).
+    """
     y = problem.x
     for _, p in passes:
         y = y - p
@@ -261,19 +269,19 @@ def solve(
 
     `operands` are the starting duals of all axes but the first (any values: they are projected),
     then one weight array per axis; `means` is P, given the inner edges. An element is done when
-    its polished y has a gap of at most `tol` times the optimal value and the plain iterate, up to
-    round-off, has too. A finished element is frozen. Where that is not reached, y is the better of
-    the two, and `converged` False.
+    its polished y has a gap of at most `tol` times the optimal value and so has, up to round-off,
+    the iterate itself. A finished element is frozen. An element that is not done after
+    `max_iterations` returns the better of the two, with `converged` False.
     """
     others = len(axes) - 1
     original, weights = x, operands[others:]
     x, ws, bad, scale = sanitise(x, weights, axes)
-    # To about one, by a power of two: neither the squares of the gap nor its tolerance underflow.
+    # Scale x to about one, by a power of two: the gap's squares and its tolerance do not underflow.
     exponent = jnp.frexp(jnp.max(jnp.abs(x), axes, keepdims=True))[1]
     x, *ws = (jnp.ldexp(v, -exponent) for v in (x, *ws))
     duals = (jnp.where(jnp.isfinite(v) & ~bad, v, 0) for v in operands[:others])
     start = tuple(jnp.ldexp(v / scale, -exponent) for v in duals)
-    back_in_size = lambda v: jnp.ldexp(v * scale, exponent)  # their product may overflow
+    unscaled = lambda v: jnp.ldexp(v * scale, exponent)  # scale * 2^exponent may overflow
     mean = jnp.mean(x, axes, keepdims=True)
 
     problem, start = _centred(x - mean, ws, start, axes, tol, max_iterations, prox1d, means)
@@ -281,26 +289,26 @@ def solve(
     state = _State(start, start, one, problem.x, 0 * one, none, none > 0, none == 0)
     state = jax.lax.while_loop(lambda s: jnp.any(s.active), partial(_iterate, problem), state)
 
-    y = _overflow.within_range(back_in_size(state.y + mean))
+    y = _overflow.within_range(unscaled(state.y + mean))
     y = jnp.where(bad, jnp.nan, jnp.where(all_zero(weights, axes), original, y))
-    gap = jnp.where(bad, jnp.nan, back_in_size(back_in_size(state.gap)))
+    gap = jnp.where(bad, jnp.nan, unscaled(unscaled(state.gap)))
     return (
         y,
         gap,
         jnp.where(bad, 0, state.iterations),
         state.converged & ~bad,
-        *(back_in_size(v) for v in state.dual),
+        *(unscaled(v) for v in state.dual),
     )
 
 
 def _centred(
     x, ws, start, axes, tol, max_iterations, prox1d, means
 ) -> tuple[_Problem, tuple[Array, ...]]:
-    """The problem of a centred x, and the start: weights and start are cut down to their bounds."""
-    # No dual exceeds the sum of |x - mean|: with weights cut down to it, λ = inf has a finite gap.
+    """The problem of a centred x, and the starting duals. Limits weights and duals to bounds."""
+    # No dual exceeds the sum of |x - mean|. With weights limited to it, λ = inf has a finite gap.
     bound = jnp.sum(jnp.abs(x), axes, keepdims=True)
     ws = [jnp.minimum(w, bound) for w in ws]
-    # Nor does a state, the difference of two duals, exceed twice that: a start may be anything.
+    # A state is the difference of two duals, so it does not exceed twice that.
     start = tuple(jnp.clip(v, -2 * bound, 2 * bound) for v in start)
     edges = sum(
         jnp.sum(w, axes, keepdims=True) * (x.shape[a] - 1 if w.shape[a] == 1 else 1)

@@ -1,7 +1,7 @@
 """Every primitive in plain JAX, for platforms without kernels (TPU, Metal, ROCm, ...).
 
-One plain function per primitive, to be given to `mlir.lower_fun`; operands, results and
-parameters are those of the primitive. `_converged.py` has the primitives of the converged prox.
+One public function per primitive, which `mlir.lower_fun` lowers; it has the primitive's operands,
+parameters and results. `_converged.py` has the primitives of the converged prox.
 
 The exact 1D solver is threshold decomposition (Hochbaum 2001; Chambolle & Darbon 2009) in its
 data-parallel form. One pass over all signals is a handful of scans along them: there is no serial
@@ -58,7 +58,10 @@ def _scan(combine, values: tuple, identity: tuple, *, reverse: bool = False) -> 
 
 
 def _fill(values: Sequence[Array], marks: Array, *, reverse: bool = False) -> tuple:
-    """Give every sample the values of the nearest marked sample at or before it (after it)."""
+    """Give every sample the values of the nearest marked sample at or before it.
+
+    With `reverse`, at or after it.
+    """
 
     def nearest(far, near):
         *u, _ = far
@@ -122,8 +125,10 @@ def _region_values(
 def _binary_labels(excess: Array, head_dual: Array, w: Array, cut: Array, cut_dual: Array) -> Array:
     """Minimise each region's sum_i z_i excess_i + sum_e w_e |z_{e+1} - z_e| over z in {0, 1}^n.
 
-    This is a two-state Viterbi pass. Its messages are kept relative to `head_dual`, the dual on
-    the left of their region: next to a large weight their differences survive in float32.
+    Label z_i is 1 where the solution lies above the value of its region. This is a two-state
+    Viterbi pass (include/jaxtv/decomposition.hpp). Its messages are kept relative to `head_dual`,
+    the dual on the left of their region: next to a large weight their differences survive in
+    float32.
     """
     head, tail = _pad_left(cut, True), _pad_right(cut, True)
     before, after = _pad_left(w), _pad_right(w)
@@ -153,7 +158,7 @@ def _decompose(x: Array, w: Array) -> _Regions:
         value = jnp.where(active, new_value, value)
         return value, cut | new, cut_dual, passes + active.astype(jnp.int32), still
 
-    cut = w == 0  # decouples exactly
+    cut = w == 0  # such an edge joins nothing
     passes = jnp.zeros_like(x[..., :1], jnp.int32)
     state = (x, cut, jnp.zeros_like(w), passes, passes == 0)
     value, cut, cut_dual, *_ = jax.lax.while_loop(lambda s: jnp.any(s[-1]), one_pass, state)
@@ -161,10 +166,11 @@ def _decompose(x: Array, w: Array) -> _Regions:
 
 
 def _pool_ties(regions: _Regions) -> _Regions:
-    """Fuse neighbours whose values rounding has made equal or put in the wrong order.
+    """Fuse neighbouring regions whose values rounding has made equal or put in the wrong order.
 
-    The duals of the cut between them cancel, so the value of the union is the plain mean of the
-    values. Afterwards every cut with a positive weight is a jump of its own sign.
+    The dual of the cut between them counts in both values with opposite signs, so the value of the
+    union is the mean of the values over its samples. Afterwards every cut with a positive weight is
+    a jump of its own sign.
     """
 
     def violated(value, cut, cut_dual):
@@ -187,8 +193,8 @@ def _pool_ties(regions: _Regions) -> _Regions:
 def _solve(x: Array, w: Array) -> tuple[_Regions, Array]:
     """Exact prox of finite signals `x` (last axis); `w` has 1 or n - 1 entries there.
 
-    Returns the regions and the weights per edge, cut down to a bound that no dual can reach
-    (|u_e| <= n * range / 2), so that infinite weights are finite from here on.
+    Returns the regions, and the weights per edge, limited to a bound that no dual can reach
+    (|u_e| <= n * range / 2): infinite weights are finite from here on.
     """
     n = x.shape[-1]
     bound = n * (x.max(-1, keepdims=True) - x.min(-1, keepdims=True))
@@ -222,8 +228,8 @@ def all_zero(ws: Sequence[Array], axes: tuple[int, ...]) -> Array:
     return out
 
 
-def _uncoupled(w: Array, n: int) -> Array:
-    """(..., n) bool: samples whose edges all have weight zero, so that y = x there."""
+def _unjoined(w: Array, n: int) -> Array:
+    """(..., n) bool: samples whose edges all have weight 0, so that y = x there."""
     zero = jnp.broadcast_to(w == 0, (*w.shape[:-1], n - 1))
     return _pad_left(zero, True) & _pad_right(zero, True)
 
@@ -257,7 +263,7 @@ def prox1d_info(x: Array, w: Array, *, axis: int, solver) -> tuple[Array, Array,
     original, weights = jnp.moveaxis(x, axis, -1), jnp.moveaxis(w, axis, -1)
     x, (w,), bad, scale = sanitise(original, (weights,), (original.ndim - 1,))
     regions, w = _solve(x, w)
-    y = jnp.where(_uncoupled(weights, x.shape[-1]), original, regions.value * scale)
+    y = jnp.where(_unjoined(weights, x.shape[-1]), original, regions.value * scale)
     y = jnp.where(bad, jnp.nan, y)
     gap = jnp.where(bad, jnp.nan, _gap(x, w, regions) * scale * scale)
     y, gap, solved = (jnp.moveaxis(v, -1, axis) for v in (y, gap, ~bad))
@@ -290,21 +296,21 @@ def _segment_jvp(inside: Array, sign: Array, tx: Array, tw: Array) -> Array:
 
 
 def _segment_vjp(inside: Array, sign: Array, g: Array, *, edge: bool) -> tuple[Array, Array]:
-    """(P g, -s D P g), the transpose of `_segment_jvp`; the second summed unless `edge`."""
+    """(P g, -s D P g), the transpose of `_segment_jvp`; the second is summed unless `edge`."""
     gx = segment_means(g, inside)
     gw = -sign * (gx[..., 1:] - gx[..., :-1])
     return gx, gw if edge else jnp.sum(gw, -1, keepdims=True)
 
 
 def segment_jvp(y: Array, w: Array, tx: Array, tw: Array, *, axis: int) -> Array:
-    """`jaxtv_segment_jvp`: the JVP of the prox, from its result `y` alone."""
+    """`jaxtv_segment_jvp`: the JVP of the prox; `y` and `w` tell the segments."""
     y, w, tx, tw = (jnp.moveaxis(v, axis, -1) for v in (y, w, tx, tw))
     inside, sign = _segments(y, w)
     return jnp.moveaxis(_segment_jvp(inside, sign, tx, tw), -1, axis)
 
 
 def segment_vjp(y: Array, w: Array, g: Array, *, axis: int) -> tuple[Array, Array]:
-    """`jaxtv_segment_vjp`: cotangents (gx, gw) of the prox, from its result `y` alone."""
+    """`jaxtv_segment_vjp`: cotangents (gx, gw) of the prox; `y` and `w` tell the segments."""
     y, w, g = (jnp.moveaxis(v, axis, -1) for v in (y, w, g))
     inside, sign = _segments(y, w)
     edge = w.shape[-1] == y.shape[-1] - 1
@@ -362,7 +368,7 @@ def dykstra_with_codes(
     return _dykstra(x, ws, axes=axes, iterations=iterations, store_codes=True)
 
 
-def _load(edge_codes: Array, index: Array, axes: Sequence[int], axis: int, dtype):
+def _load_segments(edge_codes: Array, index: Array, axes: Sequence[int], axis: int, dtype):
     """(inside, sign) of pass `index`, which ran along `axis`; that axis moved to the end."""
     code = jnp.moveaxis(_edge_codes.load(edge_codes, index, axes), axis, -1)
     return _edge_codes.decode(code, code.ndim - 1, dtype)
@@ -377,7 +383,7 @@ def dykstra_jvp(
         duals, _ = state
         z = tx
         for i, (axis, tw) in enumerate(zip(axes, tws, strict=True)):
-            inside, sign = _load(edge_codes, k * len(axes) + i, axes, axis, tx.dtype)
+            inside, sign = _load_segments(edge_codes, k * len(axes) + i, axes, axis, tx.dtype)
             a = _pass_input(tx, duals, i)
             z = _segment_jvp(inside, sign, jnp.moveaxis(a, axis, -1), jnp.moveaxis(tw, axis, -1))
             z = jnp.moveaxis(z, -1, axis)
@@ -398,8 +404,8 @@ def dykstra_vjp(
 ) -> tuple[Array, ...]:
     """`jaxtv_dykstra_vjp`: (gx, gw_1, ..., gw_d), the transpose of `dykstra_jvp`.
 
-    docs/concepts.md derives it under "The adjoint of Dykstra's iteration". The names are the same:
-    gp are the cotangents of the dual states. It starts as "Two shortcuts" there says.
+    docs/concepts.md derives it under "The adjoint of Dykstra's iteration", with the same names: gp
+    are the cotangents of the dual states. Its "Two shortcuts" explains the start: gx = g, gp = -g.
     """
     d = len(axes)
 
@@ -407,7 +413,7 @@ def dykstra_vjp(
         gx, gp, gws = state
         for i in reversed(range(d)):
             index = (iterations - 1 - k) * d + i
-            inside, sign = _load(edge_codes, index, axes, axes[i], g.dtype)
+            inside, sign = _load_segments(edge_codes, index, axes, axes[i], g.dtype)
             h = jnp.moveaxis(-gp[i], axes[i], -1)
             c, gw = _segment_vjp(inside, sign, h, edge=edge[i] and h.shape[-1] > 1)
             b = gp[i] + jnp.moveaxis(c, -1, axes[i])

@@ -26,7 +26,10 @@ def _factor(index: int) -> str:
 def sharding_rule(
     operands: Sequence[tuple[int, ...]], results: Sequence[tuple[int, ...]], num_batch_dims: int
 ) -> str:
-    """`sdy.op_sharding_rule` text: leading dims are shared batch factors, all others replicate."""
+    """Text of an `sdy.op_sharding_rule` for the shapes of a call's operands and results.
+
+    The first `num_batch_dims` dims may be sharded, all in the same way. All others are replicated.
+    """
     sizes: list[int] = list(operands[0][:num_batch_dims])
 
     def dims(shape):
@@ -59,7 +62,7 @@ def _missing_cuda(target: str) -> RuntimeError:
 
 
 def _use_fallback(platform: str, target: str) -> bool:
-    """Whether to lower to pure JAX: asked for, or a platform without kernels (or CUDA plugin).
+    """Whether to lower to pure JAX: it was asked for, or the platform has no kernels here.
 
     Raises:
         RuntimeError: jax runs on CUDA here but the kernels, or this one, were not built.
@@ -88,13 +91,15 @@ def native_lowering(
     attributes: Callable[..., dict[str, Any]],
     platform: str = "cpu",
 ) -> Callable:
-    """Lowering rule that calls an FFI target and tells XLA how it is sharded.
+    """Lowering rule that calls an FFI target and tells XLA how it may be sharded.
 
-    The CPU kernels know no half types: `in_float32` binds the primitive again, in float32.
+    Whether kernels are used is decided when the rule runs, not when it is made. `fallback` is the
+    primitive in plain JAX. The CPU kernels know no half types: `in_float32` binds the primitive
+    again, in float32.
 
-    XLA keeps a batch-sharded call free of collectives only if the target is registered as batch
-    partitionable, and the call has `num_batch_dims`, and it has a sharding rule: all three. A rule
-    is text whose sizes are int32, so there is none for a longer axis.
+    XLA keeps a batch-sharded call free of collectives only if all three hold: the target is
+    registered as batch partitionable (`_native.py`), the call has the attribute `num_batch_dims`,
+    and it has a sharding rule. Sizes in a rule are int32, so a call with a longer axis has no rule.
     """
 
     def rule(ctx, *args, **params):
@@ -110,7 +115,7 @@ def native_lowering(
             method = int(attributes(**params).get("method", 0))
             ctx = _with_scratch(ctx, target, scratch_bytes, batch, method, **params)
         lower = jax.ffi.ffi_lowering(emulated or target, extra_attributes=_sharding(ctx, batch))
-        return lower(ctx, *args, **attributes(**params))[:results]
+        return lower(ctx, *args, **attributes(**params))[:results]  # without the scratch
 
     return rule
 
@@ -129,8 +134,9 @@ def _with_scratch(
 ):
     """The context of a call with one more result: the scratch of its CUDA kernels.
 
-    The kernels do not allocate. Their scratch is an array of uint8 of shape [batch dims..., bytes],
-    whose size C++ tells (cuda/scratch.hpp). The first result has the shape of the samples.
+    The kernels do not allocate. Their scratch is an array of uint8 of shape [batch dims..., bytes];
+    C++ says how many bytes (cuda/scratch.hpp). The first result of every primitive has the shape of
+    the samples.
     """
     y = ctx.avals_out[0]
     shape = y.shape[batch:]
@@ -146,7 +152,10 @@ def _with_scratch(
 
 
 def _sharding(ctx, batch: int) -> dict[str, Any] | None:
-    """Attributes that keep a call with sharded batch dims free of collectives."""
+    """Attributes that keep a call with sharded batch dims free of collectives.
+
+    None without batch dims, or if a size is symbolic or does not fit into int32.
+    """
     operands, results = ([aval.shape for aval in avals] for avals in (ctx.avals_in, ctx.avals_out))
     sizes = (d for shape in (*operands, *results) for d in shape)
     if batch == 0 or not all(isinstance(d, int) and d < 2**31 for d in sizes):

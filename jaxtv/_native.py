@@ -30,7 +30,7 @@ def check_api_version(module: str, built: tuple[int, int], runtime: tuple[int, i
     """Refuse kernels built for a newer FFI than the runtime's: they would stop JAX itself.
 
     Raises:
-        ImportError: with the remedy.
+        ImportError: says what to install or to rebuild.
     """
     if built[0] == runtime[0] and built[1] <= runtime[1]:
         return
@@ -54,7 +54,7 @@ def _load_cpu():
 
 
 def _load_cuda():
-    """The CUDA module, None where it was not built. One that is there must load."""
+    """The CUDA module, or None if it was not built. If it was built it must load."""
     if importlib.util.find_spec("jaxtv._cuda") is None:
         return None
     try:
@@ -83,11 +83,12 @@ def _register(module: Any, platform: str) -> tuple[str, ...]:
 
 _cpu = _load_cpu()
 check_api_version("jaxtv._cpu", tuple(_cpu.ffi_api_version), runtime_api_version())
+# Platform, as in lowering rules -> the FFI targets that are registered for it.
 REGISTERED = {"cpu": _register(_cpu, "cpu")}
 
-# Kernels that need scratch -> the function that tells its bytes per batch element:
-# (target, shape of a batch element, its prox axes, bytes of a sample, method of the 1D solver,
-# which cotangents of the weights are per edge). "cuda", and "emulated" in tests without a GPU.
+# "cuda" (and "emulated" in tests without a GPU) -> the function of its module that returns the
+# bytes of scratch per batch element. Its arguments are (target, shape of a batch element, its prox
+# axes, bytes of a sample, number of the 1D method, for each axis whether gw is per edge).
 SCRATCH_BYTES: dict[str, Callable[..., int]] = {}
 
 _cuda = _load_cuda()

@@ -7,9 +7,13 @@ would have no forward mode. The VJP is the paper's Eq. 8 as a segment mean: O(n)
 
 Weights have the shape of x with size 1 (one λ per signal) or n-1 (one per edge) along their axis.
 
-x may be a half type (not where `prox1d_info` returns a gap). Its result, tangent and cotangent are
-of that type too; weights are float32, and so is everything that is computed. The CUDA kernels
-convert as they load and store; everywhere else the lowering converts (`_in_float32`).
+x may be a half type, except in `prox1d_info`. Then y, the tangents of x and y and their cotangents
+have that type too. Weights are float32, and all computation is in float32. The CUDA kernels convert
+as they load and store; on other platforms the lowering converts (`_in_float32`).
+
+Names: tx, tw, ty are tangents of x, w, y; gx, gw are cotangents of x, w, and g that of y. Operands
+called `codes` are edge codes (`_edge_codes.py`). The parameter `edge` says, for each axis, whether
+its weights are per edge; the shapes of a VJP's operands do not tell it.
 """
 
 from __future__ import annotations
@@ -37,7 +41,10 @@ from jaxtv._solvers import (
 
 
 def _in_float32(f: Callable) -> Callable:
-    """`f` in float32 for samples of a half type; its first result is then rounded to that type."""
+    """`f`, computed in float32 if a sample array has a half type.
+
+    The first result is then rounded to the half type; the others stay as they are.
+    """
 
     def wrapped(*args, **params):
         half = next((a.dtype for a in args if is_half(a.dtype)), None)
@@ -53,6 +60,7 @@ def _in_float32(f: Callable) -> Callable:
 
 
 def _num_batch_dims(*, axis: int | None = None, axes: Sequence[int] = (), **_) -> int:
+    """The dims before the first prox axis. Calls may be split along them."""
     return min(axes) if axis is None else axis
 
 
@@ -66,6 +74,7 @@ def _shift_axes(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def _batch(primitive, args, dims, **params):
+    """Batching rule of every primitive: the mapped dim becomes one more batch dim in front."""
     size = next(a.shape[d] for a, d in zip(args, dims) if d is not None)
     args = [
         jnp.broadcast_to(a, (size, *a.shape)) if d is None else jnp.moveaxis(a, d, 0)
@@ -144,9 +153,11 @@ def _make(
     attributes: Callable[..., dict[str, Any]] = _attributes,
     platforms: Sequence[str] = ("cpu", "cuda"),
 ) -> Primitive:
-    """A primitive with several results whose native target and fallback bear its name.
+    """A primitive with a list of results, and all its rules but the derivatives.
 
-    On other platforms than `platforms` the fallback is all there is.
+    `jaxtv_{name}` names the primitive and its native target; `_fallback.{name}` is its plain JAX
+    form unless `fallback` is given. Platforms not in `platforms` always lower to plain JAX.
+    `attributes` turns the primitive's parameters into FFI attributes.
     """
     primitive = Primitive(f"jaxtv_{name}")
     primitive.multiple_results = True
@@ -197,9 +208,9 @@ def _def_linear_pair(
 ) -> None:
     """Make `jvp` (tangents in, tangents out) and `vjp` each other's transpose.
 
-    The first `num_residuals` operands say where the linear map was taken; it is piecewise constant
-    in them, so they have no derivative. `vjp_params` gives the parameters of `vjp` from those of
-    `jvp` and the abstract operands of `jvp`.
+    The first `num_residuals` operands are the point of linearisation. The linear map is piecewise
+    constant in them, so they get no derivative. `vjp_params(params, avals)` returns the parameters
+    of `vjp`, from the parameters of `jvp` and the abstract values of its linear operands.
     """
 
     def transpose_jvp(cts, *operands, **params):
@@ -218,7 +229,7 @@ def _def_linear_pair(
         if all(map(_is_zero, cts)):
             return [None] * num_residuals + [ad.Zero(g.aval)]
         dense = [jnp.zeros(c.aval.shape, c.aval.dtype) if _is_zero(c) else c for c in cts]
-        params = {k: v for k, v in params.items() if k != "edge"}
+        params = {k: v for k, v in params.items() if k != "edge"}  # of VJPs only
         return [None] * num_residuals + list(_bind(jvp, *residuals, *dense, **params))
 
     for primitive, transpose in ((jvp, transpose_jvp), (vjp, transpose_vjp)):
@@ -246,8 +257,8 @@ _def_linear_pair(_segment_jvp_p, _segment_vjp_p, 2, lambda params, avals: params
 def _prox1d_jvp(primitive, primals, tangents, *, axis, solver):
     (x, w), (tx, tw) = primals, tangents
     if is_half(x.dtype) and not (_is_zero(tx) and _is_zero(tw)):
-        # y has lost the segments that rounding has joined. One Dykstra pass over one axis is this
-        # prox, and keeps them, in a byte per sample.
+        # Rounding y to a half type has made neighbouring segments equal, so y no longer tells the
+        # segments. One Dykstra pass over one axis is the same prox and keeps their edge codes.
         params = {"axes": (axis,), "iterations": 1, "inner": solver}
         return _dykstra_jvp(_dykstra_p, primals, tangents, **params)
     y, *info = _bind(primitive, x, w, axis=axis, solver=solver)
@@ -365,7 +376,7 @@ def _components_attributes(*, axes, **_) -> dict[str, Any]:
     return {"axes": np.asarray(axes, np.int64)}
 
 
-# On CUDA it is plain JAX too; what that binds are the CUDA kernels.
+# CUDA has no kernel of this name: there plain JAX binds prox1d and components_jvp, which have.
 _converged_p = _make(
     "converged",
     _converged_abstract,
