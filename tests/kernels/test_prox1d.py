@@ -106,7 +106,7 @@ def test_newton_keeps_its_promise(name, solver, dtype, platform):
 @pytest.mark.parametrize("scale", [1.0, 255.0, 1e4])
 def test_newton_never_jams_on_image_rows(scale, solver, dtype, platform):
     """Published codes end 0.03-0.5 % of such rows wrong by up to 3.5; here all have the exact segments."""
-    x, w, solution = image_rows(scale, dtype, ROWS[platform])
+    x, w, solution = image_rows(scale, dtype, {"cpu": 2000, "cuda": 100}[platform])
     (y,) = bind("prox1d", x, w, axis=1, solver=NEWTON[solver], platform=platform)
     assert_solves(y, solution.y, x)
     assert not oracles.decided_edges(x, w, solution, dtype).wrong(y, solution.sign).any()
@@ -146,7 +146,7 @@ def test_every_length_and_every_count(axis, platform):
     """Every n to 67 and every batch to 70: every vector and every tile hangs over in every way."""
     x, w, solutions = rows_of_every_length()
     sizes = [(7 * n % 70 + 1, n) for n in range(1, 68)] + [(b, 9) for b in range(1, 71)]
-    solvers = EXACT.values() if platform == "cpu" else [EXACT["direct"], EXACT["decomposition"]]
+    solvers = EXACT.values() if platform == "cpu" else [EXACT["direct"]]  # tiles, on CUDA
     for batch, n in sizes[:: 5 if platform == "cuda" and emulator.SANITIZED else 1]:
         part, weights, y_exact = x[:batch, :n], w[:batch], solutions[n][:batch]
         if axis == 0:
@@ -345,7 +345,7 @@ def test_zero_weights_return_x_and_huge_ones_the_mean(n, solver, dtype):
 @pytest.mark.parametrize("n", [16, 150, 600, 1200, 33_000])
 def test_sums_beyond_the_range(n, solver, dtype):
     """Samples up to the largest number: solved as a small copy is, with a gap that is no NaN."""
-    if n > 1200 and solver != "direct":
+    if n > 1200 and (solver != "direct" or dtype == "float64"):
         n = 2000
     largest, small = float(np.finfo(dtype).max), 0.5 ** (np.finfo(dtype).maxexp - 4)
     x = (largest * rng(8).choice([-1.0, -0.25, 0.7, 1.0], size=(4, n))).astype(dtype)
