@@ -157,8 +157,8 @@ struct SegmentMeans {
 
 // image_dykstra, image_jvp, image_vjp: an image stays in shared memory for all passes.
 struct ImageInSharedMemory {
-  // Threads of a block, at most. A thread has a line of the image; images of about 150 x 150 fit, so
-  // few have more lines of one channel.
+  // Threads of a block, at most. A thread has a line of the image; images of about 150 x 150 fit,
+  // so few have more lines of one channel.
   static constexpr int kBlockThreads = 256;
   // Two blocks hide each other's barriers; that leaves 128 registers a thread.
   static constexpr int kBlocksPerMultiprocessor = 2;
