@@ -33,6 +33,7 @@
 #include <ucontext.h>
 #endif
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -196,6 +197,7 @@ class Machine {
         run_block(unsigned(in_order(b, grid)));
     for (std::int64_t b : only)
       if (error_.empty() && b < grid) run_block(unsigned(b < 0 ? std::max(grid + b, 0l) : b));
+    if (!error_.empty()) forget_frames();
     return error_;
   }
 
@@ -329,6 +331,14 @@ class Machine {
   void arrived() {
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_finish_switch_fiber(fibers_[current_].fake_stack, &main_stack_, &main_size_);
+#endif
+  }
+
+  // An error leaves fibers in the middle of their functions. AddressSanitizer must not take what it
+  // knows of those frames for the ones of the next launch on the same stacks.
+  void forget_frames() {
+#if defined(__SANITIZE_ADDRESS__)
+    for (char* s : stacks_) ASAN_UNPOISON_MEMORY_REGION(s, kStackBytes);
 #endif
   }
 
