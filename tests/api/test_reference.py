@@ -165,7 +165,9 @@ def difference_quotient(f, x, h=1e-6):
 
 
 @pytest.mark.parametrize("lam_shape", [(), (3, 1), (3, 11), (11,)])
-@pytest.mark.parametrize("scale", [1.0, 255.0, 1e4])
+@pytest.mark.parametrize(
+    "scale", [1.0, *(pytest.param(s, marks=pytest.mark.nightly) for s in (255.0, 1e4))]
+)
 def test_reference_vjp_against_finite_differences(lam_shape, scale, rng):
     x = scale * rng.normal(size=(3, 12))
     lam = scale * rng.uniform(0.2, 1.0, size=lam_shape)
@@ -454,7 +456,9 @@ def check_masks(masks, passes, x, axes, iterations):
         assert not unpack(masks, p, first).any()
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.nightly] * (n == "volume")) for n in CASES]
+)
 def test_dykstra_against_unrolled_autodiff(name, rng):
     x, ws, axes, iterations, edge = make_case(name, rng, np.float64)
     g, tx = jnp.asarray(rng.normal(size=(2, *x.shape)))

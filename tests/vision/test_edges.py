@@ -209,6 +209,7 @@ def test_pictures_of_any_size_are_detected(untrained):
     assert found.max() <= 1
 
 
+@pytest.mark.nightly
 def test_a_network_learns_mosaics(trained):
     printed = trained("edges").printed
     assert all(name in printed for name in ("ods", "ois", "ap"))

@@ -9,7 +9,11 @@ import pytest
 from jaxtv.vision import commands, figures, training
 from jaxtv.vision.task import get_task, settings_of
 
-pytestmark = [pytest.mark.float32, pytest.mark.usefixtures("flax_broadcasts")]
+pytestmark = [
+    pytest.mark.float32,
+    pytest.mark.nightly,
+    pytest.mark.usefixtures("flax_broadcasts"),
+]
 
 
 def titles(figure):

@@ -389,6 +389,7 @@ def test_another_layout_and_too_many_classes_are_named(tmp_path):
         TASK.load(None, settings_of(TASK, "smoke", {"classes": 5}))
 
 
+@pytest.mark.nightly
 def test_a_network_learns_to_locate(trained):
     printed = trained("wsol").printed
     assert all(name in printed for name in ("max_box_acc", "pxap", "accuracy"))
