@@ -2,8 +2,8 @@
 // solver, on a number of threads.
 #include <algorithm>
 #include <cstdint>
-#include <thread>
-#include <vector>
+
+#include "over_rows.hpp"
 
 namespace {
 
@@ -37,17 +37,6 @@ void taut_string(const T* x, T lam, T* y, std::int64_t n) {
     }
   }
   std::fill(y + k0, y + n, vmin);
-}
-
-template <class F>
-void over_rows(std::int64_t rows, int threads, F f) {
-  const auto share = [=](int t) {
-    for (std::int64_t r = rows * t / threads; r < rows * (t + 1) / threads; ++r) f(r);
-  };
-  std::vector<std::thread> others;
-  for (int t = 1; t < threads; ++t) others.emplace_back(share, t);
-  share(0);
-  for (std::thread& thread : others) thread.join();
 }
 
 }  // namespace

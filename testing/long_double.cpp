@@ -2,8 +2,9 @@
 // (Johnson 2013), in long double: linear in n whatever the data.
 #include <algorithm>
 #include <cstdint>
-#include <thread>
 #include <vector>
+
+#include "over_rows.hpp"
 
 namespace {
 
@@ -45,17 +46,6 @@ void solve(const double* x, const double* w, double* y, std::int64_t n) {
     if (i < n - 1) value = std::clamp(value, low[i], high[i]);
     y[i] = double(value);
   }
-}
-
-template <class F>
-void over_rows(std::int64_t rows, int threads, F f) {
-  const auto share = [=](int t) {
-    for (std::int64_t r = rows * t / threads; r < rows * (t + 1) / threads; ++r) f(r);
-  };
-  std::vector<std::thread> others;
-  for (int t = 1; t < threads; ++t) others.emplace_back(share, t);
-  share(0);
-  for (std::thread& thread : others) thread.join();
 }
 
 }  // namespace

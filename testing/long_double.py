@@ -16,7 +16,7 @@ from testing import native
 @functools.cache
 def library() -> ctypes.CDLL:
     """long_double.cpp, compiled."""
-    built = native.Library("long_double", ["testing/long_double.cpp"], [], native.FAST)
+    built = native.Library("long_double", ["testing/long_double.cpp"], ["testing"], native.FAST)
     return ctypes.CDLL(str(built.build()))
 
 
