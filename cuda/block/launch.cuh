@@ -2,6 +2,7 @@
 #pragma once
 
 #include "block/arena.cuh"
+#include "block/device.hpp"
 
 namespace jaxtv::cuda {
 
@@ -13,10 +14,15 @@ Status launch(const char* name, void (*kernel)(Parameters...), std::int64_t grid
               std::size_t shared_bytes, cudaStream_t stream, Arguments... arguments) {
   if (grid <= 0) return nullptr;
   if (grid > kMaxGrid) grid = kMaxGrid;
-  if (shared_bytes > kPortableShared) {  // every time: the permission is for the current device
+  if (shared_bytes > kPortableShared) {
+    // Every time, as the permission is for the current device. Always the same: another host thread
+    // that launches the kernel there must not lower it before this launch.
     const cudaError_t error = cudaFuncSetAttribute(
-        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
-    if (error != cudaSuccess) return cudaGetErrorString(error);
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(max_shared()));
+    if (error != cudaSuccess) {
+      cudaGetLastError();  // cleared: the next launch reports only its own
+      return cudaGetErrorString(error);
+    }
   }
 #if !defined(JAXTV_SIMT)
   (void)name;

@@ -20,6 +20,7 @@
 
 #include "block/divider.hpp"
 #include "block/launch.cuh"
+#include "block/relaxed.cuh"
 #include "components/components.hpp"
 #include "half.cuh"
 #include "scratch.hpp"
@@ -105,11 +106,12 @@ __global__ void __launch_bounds__(kThreads) start_labels(Graph g, Index* label, 
   sums[i] = Sum{};
 }
 
-// Halves the path that it walks. Others may do the same: they only ever store what is further up.
-JAXTV_DEVICE Index root(volatile Index* label, Index i) {
-  for (Index up = label[i]; up != i; up = label[i]) {
-    const Index next = label[up];
-    if (next != up) label[i] = next;
+// Halves the path that it walks. Others may do the same: all store what is further up, though not
+// always as far as what they overwrite.
+JAXTV_DEVICE Index root(Index* label, Index i) {
+  for (Index up = load_relaxed(label + i); up != i; up = load_relaxed(label + i)) {
+    const Index next = load_relaxed(label + up);
+    if (next != up) store_relaxed(label + i, next);
     i = next;
   }
   return i;
@@ -141,9 +143,16 @@ __global__ void __launch_bounds__(kThreads) hook_labels(Graph g, Index* label) {
 }
 
 // Reads labels. Writes the root of every sample as its label.
+// Not by root(): that writes the labels of others, who may have stored their root before. Where all
+// threads go on together, each step doubles the reach of all labels.
 __global__ void __launch_bounds__(kThreads) flatten_labels(Index samples, Index* label) {
   const Index i = sample();
-  if (i < samples) label[i] = root(label, i);
+  if (i >= samples) return;
+  Index up = load_relaxed(label + i);
+  for (Index next = load_relaxed(label + up); next != up; next = load_relaxed(label + up)) {
+    store_relaxed(label + i, next);
+    up = next;
+  }
 }
 
 // ---- sums ----

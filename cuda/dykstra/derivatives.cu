@@ -10,18 +10,6 @@
 namespace jaxtv::cuda {
 namespace {
 
-constexpr int kFillThreads = tuning::DykstraPass::kBlockThreads;
-
-// A thread owns every gridDim.x * kFillThreads-th element.
-// Reads nothing.
-// Writes zeros.
-template <class T>
-__global__ void __launch_bounds__(kFillThreads) fill_zero(T* out, std::int64_t size) {
-  const std::int64_t step = std::int64_t(gridDim.x) * kFillThreads;
-  for (std::int64_t i = std::int64_t(blockIdx.x) * kFillThreads + threadIdx.x; i < size; i += step)
-    out[i] = T(0);
-}
-
 // ---- all passes of an image in shared memory ----
 
 template <class Sample>
@@ -247,17 +235,7 @@ template <class Sample>
 Status dykstra_vjp(cudaStream_t stream, const Iteration& it, const std::uint8_t* codes,
                    const Sample* g, Sample* gx, const PerAxis<Compute<Sample>>& gw, void* scratch) {
   using T = Compute<Sample>;
-  if (it.batch == 0) return nullptr;
-  if (it.size == 0) {  // of an axis without samples the gradient is zero, not empty
-    for (int a = 0; a < it.axes; ++a) {
-      const Shape& shape = it.shapes[a];
-      if (shape.n != 0) continue;
-      if (Status bad = launch("fill_zero", fill_zero<T>, ceil_div(shape.signals(), kFillThreads),
-                              kFillThreads, 0, stream, gw.data[a], shape.signals()))
-        return bad;
-    }
-    return nullptr;
-  }
+  if (it.batch == 0 || it.size == 0) return nullptr;
   const ImageTiling image = image_tiles(it, kImageDerivativeBytes<T>, max_shared());
   if (image.tiles > 0) {
     const ImageDerivative<Sample> op{.codes = codes,

@@ -7,6 +7,7 @@
 // neighbouring rows then meet different banks, as those on neighbouring columns do anyway.
 #pragma once
 
+#include "block/device.hpp"
 #include "block/divider.hpp"
 #include "dykstra/dykstra.hpp"
 #include "tuning.hpp"
@@ -61,11 +62,12 @@ inline ImageTiling image_tiles(const Iteration& it, std::size_t pixel_bytes,
     tiling.tiles = it.batch * tiling.middle * tiling.channel_tiles;
   };
   use(1);
+  const std::size_t most_for_two = (max_shared + kReservedShared) / 2 - kReservedShared;
   constexpr int kMost = tuning::ImageInSharedMemory::kMostChannels;
   for (int more = 2; more <= kMost && more < 2 * tiling.channels; more *= 2) {
     const int before = tiling.tile_channels;
     use(more);
-    if (tiling.elements() * pixel_bytes <= max_shared / 2 && tiling.tiles >= tuning::kFewTiles)
+    if (tiling.elements() * pixel_bytes <= most_for_two && tiling.tiles >= tuning::kFewTiles)
       continue;
     use(before);
     break;
@@ -81,16 +83,6 @@ ImageTiling image_tiles_of(const Iteration& it, Method inner, bool with_codes,
                            std::size_t max_shared) {
   if (inner == Method::kProjectedNewton) return {};
   return image_tiles(it, image_bytes<T>(with_codes), max_shared);
-}
-
-// Shared memory that a block may ask for on the current device, which is that of the stream.
-inline std::size_t max_shared() {
-  int device = 0, bytes = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
-          cudaSuccess)
-    return kPortableShared;
-  return std::size_t(bytes);
 }
 
 }  // namespace jaxtv::cuda

@@ -51,6 +51,15 @@ JAXTV_HD inline R sign_of(R v) {
 // Round-off unit of double, the type that serial solvers compute in.
 constexpr double kEps = 2.220446049250313e-16;
 
+// a / count for a count >= 1 and r within 2^-23 of 1 / count (Markstein 1990): rounded correctly;
+// where the quotient is denormal, possibly to the neighbour of that.
+template <class Fma>
+JAXTV_HD inline float quotient_by(float a, float count, float r, Fma fma) {
+  r = fma(fma(-count, r, 1.0f), r, r);
+  const float q = a * r;
+  return fma(fma(-q, count, a), r, q);
+}
+
 // Single instructions on a GPU; with a NaN the result is the other operand, or NaN.
 #if defined(__CUDA_ARCH__)
 __device__ inline float smaller(float a, float b) { return fminf(a, b); }
@@ -62,12 +71,9 @@ __device__ inline float reciprocal(float count) {
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(count));
   return r;
 }
-// a / count for r = reciprocal(count), rounded correctly (Markstein 1990), without the code for
-// divisors that counts never are.
+// a / count for r = reciprocal(count), without the code for divisors that counts never are.
 __device__ inline float quotient(float a, float count, float r) {
-  r = fmaf(fmaf(-count, r, 1.0f), r, r);
-  const float q = a * r;
-  return fmaf(fmaf(-q, count, a), r, q);
+  return quotient_by(a, count, r, [](float x, float y, float z) { return fmaf(x, y, z); });
 }
 #else
 JAXTV_HD inline float smaller(float a, float b) { return min_of(a, b); }

@@ -54,7 +54,12 @@ def library() -> ctypes.CDLL:
         *(ctypes.c_int, ctypes.c_int, ctypes.c_uint),
     ]
     built.emulator_scratch_bytes.restype = int64
-    built.emulator_reverse.argtypes = [ctypes.c_bool]
+    built.emulator_reverse.argtypes = built.emulator_refuse.argtypes = [ctypes.c_bool]
+    built.emulator_turns.argtypes = [ctypes.c_uint64, ctypes.c_int]
+    built.emulator_least_allowed.argtypes = [ctypes.c_int]
+    built.emulator_least_allowed.restype = ctypes.c_size_t
+    built.emulator_image_tiles.argtypes = [*[int64] * 4, ctypes.c_size_t, ctypes.POINTER(int64)]
+    built.emulator_wrong_quotients.argtypes = [ctypes.c_int, ctypes.c_bool, ctypes.c_int]
     built.emulator_huge.argtypes = built.emulator_huge_dykstra.argtypes = [
         ctypes.c_int,
         *[int64] * 3,
@@ -124,6 +129,16 @@ def reversed_order() -> Iterator[None]:
         yield
     finally:
         library().emulator_reverse(False)
+
+
+@contextlib.contextmanager
+def random_turns(seed: int, host_threads: int = 1) -> Iterator[None]:
+    """Lanes go on for a random while before others do; threads of the CPU share the blocks."""
+    library().emulator_turns(seed, host_threads)
+    try:
+        yield
+    finally:
+        library().emulator_turns(0, 1)
 
 
 def on_gpu() -> bool:

@@ -1,7 +1,10 @@
 // The CUDA handlers as a plain shared library, for ctypes (testing/emulator).
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstddef>
+#include <random>
 #include <stdexcept>
 #include <string>
 
@@ -52,6 +55,65 @@ extern "C" __attribute__((visibility("default"))) void emulator_record() {
 extern "C" __attribute__((visibility("default"))) const char* emulator_recorded() {
   simt::record().on = false;
   return simt::record().lines.c_str();
+}
+
+// Lets lanes take turns at random (0: in order), and host threads share the blocks of a launch.
+extern "C" __attribute__((visibility("default"))) void emulator_turns(std::uint64_t seed,
+                                                                      int host_threads) {
+  simt::seed() = seed;
+  simt::host_threads() = host_threads;
+}
+// Refuses kernels the shared memory that they ask for, or not.
+extern "C" __attribute__((visibility("default"))) void emulator_refuse(bool on) {
+  simt::refusing() = on;
+}
+// The least shared memory that a kernel was allowed on a device, of those that asked.
+extern "C" __attribute__((visibility("default"))) std::size_t emulator_least_allowed(int device) {
+  const std::lock_guard<std::mutex> lock(simt::allowed().mutex);
+  std::size_t least = simt::kMaxShared;
+  for (const auto& [kernel, bytes] : simt::allowed().bytes)
+    if (kernel.first == device) least = std::min(least, bytes);
+  return least;
+}
+// How `batch` images are cut into tiles on a device with `max_shared` bytes for a block; results:
+// bytes of shared memory of a tile, channels of a tile.
+extern "C" __attribute__((visibility("default"))) void emulator_image_tiles(
+    std::int64_t batch, std::int64_t rows, std::int64_t columns, std::int64_t channels,
+    std::size_t max_shared, std::int64_t* results) {
+  using namespace jaxtv::cuda;
+  const Iteration it{batch,
+                     rows * columns * channels,
+                     4,
+                     2,
+                     {{batch, 1, rows, columns * channels}, {batch, rows, columns, channels}}};
+  const std::size_t bytes = image_bytes<float>(false);
+  const ImageTiling tiling = image_tiles(it, bytes, max_shared);
+  results[0] = tiling.tiles == 0 ? 0 : std::int64_t(tiling.elements() * bytes);
+  results[1] = tiling.tile_channels;
+}
+// How many of `count` quotients quotient_by rounds otherwise than a division; -1 when one is
+// further away than the neighbours. They are normal, or denormal and half way between two numbers.
+// `off`: units in the last place by which the reciprocal is wrong.
+extern "C" __attribute__((visibility("default"))) int emulator_wrong_quotients(int count,
+                                                                               bool denormal,
+                                                                               int off) {
+  std::mt19937 random(1);
+  const auto below = [&](int power) { return float(random() % (1u << random() % power)); };
+  int wrong = 0;
+  for (int i = 0; i < count; ++i) {
+    const float divisor = 2 + 2 * below(denormal ? 12 : 23);
+    const float quotient = denormal ? std::ldexp(below(11) + 0.5f, -149 + 20)
+                                    : std::ldexp(1 + below(24), int(random() % 150) - 120);
+    const float a = denormal ? std::ldexp(quotient * divisor, -20) : quotient * divisor;
+    float r = 1 / divisor;
+    if (off != 0) r = std::nextafter(r, off < 0 ? 0.0f : 2.0f);
+    const float got = jaxtv::quotient_by(
+        a, divisor, r, [](float x, float y, float z) { return std::fma(x, y, z); });
+    const float want = a / divisor;
+    wrong += got != want;
+    if (got < std::nextafter(want, -1.0f) || got > std::nextafter(want, 1e38f)) return -1;
+  }
+  return wrong;
 }
 
 // Runs blocks, warps and lanes from the last to the first, or as usual.

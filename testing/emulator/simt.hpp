@@ -1,7 +1,7 @@
 // CUDA's execution model on one CPU thread, so that the kernels in cuda/*/*.cu run, and are
 // checked, where no GPU is. A block's threads are fibers: each runs until it reaches a barrier or a
 // warp primitive, which is a rendez-vous. The order is fixed, so every run gives the same bits and
-// the same reports.
+// the same reports. At atomics and relaxed accesses lanes take turns, with a seed at random.
 //
 // What is reported (launch() returns the message): two threads of a block that touch one byte of
 // shared memory between barriers, at least one writing; shared memory out of the bounds of its
@@ -26,6 +26,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -44,6 +45,7 @@
 #define __launch_bounds__(...)
 
 using cudaStream_t = struct SimtStream*;
+using cudaError_t = int;
 
 namespace simt {
 
@@ -77,6 +79,28 @@ struct Allowed {
 inline Allowed& allowed() {
   static Allowed a;
   return a;
+}
+
+// The host threads that share the blocks of a launch.
+inline int& host_threads() {
+  static int count = 1;
+  return count;
+}
+// Not 0: at random, a thread goes on where it would let others go first.
+inline std::uint64_t& seed() {
+  static std::uint64_t value = 0;
+  return value;
+}
+// Whether kernels are refused what they ask for.
+inline bool& refusing() {
+  static bool on = false;
+  return on;
+}
+// Of this host thread, until it asks for it: what a function of the runtime returned last, if that
+// was an error.
+inline cudaError_t& last_status() {
+  static thread_local cudaError_t status = 0;
+  return status;
 }
 
 // Whether blocks, warps and lanes run from the last to the first.
@@ -179,21 +203,22 @@ class Machine {
                                             64 * 64);
   }
 
-  // Empty when all is well.
+  // Runs every `step`-th block from `first` on. Empty when all is well.
   std::string run(const std::function<void()>& kernel, std::int64_t grid, int threads,
-                  std::size_t shared) {
+                  std::size_t shared, std::int64_t first = 0, std::int64_t step = 1) {
     if (grid < 1 || grid > 2147483647) return "bad grid of " + std::to_string(grid) + " blocks";
     if (threads < 1 || threads > kMaxBlock) return "bad block of " + std::to_string(threads);
     if (shared > max_shared(current_device()))
       return "too much shared memory: " + std::to_string(shared);
     body_ = &kernel;
     error_.clear();
+    random_ = seed() + std::uint64_t(first);
     shared_bytes = shared;
     grid_dim = {unsigned(grid), 1, 1};
     block_dim = {unsigned(threads), 1, 1};
     if (cells_.size() < shared) cells_.resize(shared);
     if (only.empty())
-      for (std::int64_t b = 0; b < grid && error_.empty(); ++b)
+      for (std::int64_t b = first; b < grid && error_.empty(); b += step)
         run_block(unsigned(in_order(b, grid)));
     for (std::int64_t b : only)
       if (error_.empty() && b < grid) run_block(unsigned(b < 0 ? std::max(grid + b, 0l) : b));
@@ -218,8 +243,15 @@ class Machine {
     leave();
   }
 
-  // Lets the other lanes of the warp go on first.
-  void yield() { leave(); }
+  // Lets the other lanes of the warp and other host threads go on first; with a seed, or not.
+  void yield() {
+    if (seed() != 0) {
+      random_ = random_ * 6364136223846793005u + 1442695040888963407u;
+      if (random_ >> 62 != 0) return;
+    }
+    if (host_threads() > 1) std::this_thread::yield();
+    leave();
+  }
 
   int vote(int value, int kind) {  // 0: or, 1: and, 2: count
     const int me = current_;
@@ -265,7 +297,7 @@ class Machine {
   const std::function<void()>* body_ = nullptr;
   std::string error_;
   int current_ = 0;
-  std::uint64_t epoch_ = 0, first_epoch_ = 0;
+  std::uint64_t epoch_ = 0, first_epoch_ = 0, random_ = 0;
 #if defined(__SANITIZE_ADDRESS__)
   const void* main_stack_ = nullptr;
   std::size_t main_size_ = 0;
@@ -557,11 +589,27 @@ inline Record& record() {
   return r;
 }
 
+// The blocks of a launch on host_threads() at once, each with a machine of its own.
+inline std::string run_on_threads(const std::function<void()>& kernel, std::int64_t grid, int block,
+                                  std::size_t shared) {
+  const int count = host_threads(), device = current_device();
+  std::vector<std::string> errors(count);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < count; ++t)
+    threads.emplace_back([&, t] {
+      current_device() = device;
+      errors[t] = Machine::here().run(kernel, grid, block, shared, t, count);
+    });
+  for (std::thread& t : threads) t.join();
+  return *std::max_element(errors.begin(), errors.end());  // one, where there are any
+}
+
 template <class... P, class... A>
 const char* launch(const char* name, void (*kernel)(P...), std::int64_t grid, int block,
                    std::size_t shared, cudaStream_t stream, A... args) {
   if (stream != stream_of(current_device()))
     return "launched on another stream than that of the call";
+  if (last_status() != 0) return "an error of before the launch would be taken for its own";
   if (shared > kPortableShared) {
     const std::lock_guard<std::mutex> lock(allowed().mutex);
     const auto key = std::pair(current_device(), reinterpret_cast<const void*>(kernel));
@@ -570,7 +618,8 @@ const char* launch(const char* name, void (*kernel)(P...), std::int64_t grid, in
   record().add(name, grid, block, shared);
   const std::function<void()> body = [&] { kernel(args...); };
   std::string& error = last_error();
-  error = Machine::here().run(body, grid, block, shared);
+  error = host_threads() > 1 ? run_on_threads(body, grid, block, shared)
+                             : Machine::here().run(body, grid, block, shared);
   if (error.empty()) return nullptr;
   error = std::string(name) + ": " + error;
   return error.c_str();
@@ -634,7 +683,6 @@ T reduce(unsigned mask, T v, F f) {
 
 // ---- the runtime's functions that launches need ----
 
-using cudaError_t = int;
 constexpr cudaError_t cudaSuccess = 0, cudaErrorInvalidValue = 1;
 enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
@@ -648,10 +696,12 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int device
   *value = int(simt::max_shared(device));
   return cudaSuccess;
 }
+inline cudaError_t cudaGetLastError() { return std::exchange(simt::last_status(), cudaSuccess); }
 template <class... P>
 cudaError_t cudaFuncSetAttribute(void (*kernel)(P...), cudaFuncAttribute, int bytes) {
   const int device = simt::current_device();
-  if (std::size_t(bytes) > simt::max_shared(device)) return cudaErrorInvalidValue;
+  if (simt::refusing() || std::size_t(bytes) > simt::max_shared(device))
+    return simt::last_status() = cudaErrorInvalidValue;
   const std::lock_guard<std::mutex> lock(simt::allowed().mutex);
   simt::allowed().bytes[{device, reinterpret_cast<const void*>(kernel)}] = std::size_t(bytes);
   return cudaSuccess;
@@ -724,22 +774,21 @@ inline unsigned __brev(unsigned v) {
 template <class T>
 T atomicCAS(T* at, T expected, T desired) {
   simt::Machine::here().yield();
-  const T old = *at;
-  if (old == expected) *at = desired;
-  return old;
+  __atomic_compare_exchange_n(at, &expected, desired, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+  return expected;  // what was there
 }
 template <class T>
 T atomicAdd(T* at, T v) {
   simt::Machine::here().yield();
-  const T old = *at;
-  *at = old + v;
-  return old;
+  return __atomic_fetch_add(at, v, __ATOMIC_RELAXED);
 }
 template <class T>
 T atomicMax(T* at, T v) {
   simt::Machine::here().yield();
-  const T old = *at;
-  *at = std::max(old, v);
+  T old = __atomic_load_n(at, __ATOMIC_RELAXED);
+  while (old < v &&
+         !__atomic_compare_exchange_n(at, &old, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
   return old;
 }
 template <class T>

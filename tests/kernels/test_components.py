@@ -5,6 +5,7 @@ import fractions
 import numpy as np
 import pytest
 
+from testing import emulator
 from testing.callframe import HandlerError, bind, call
 from testing.generators import ARRAYS, HALF, MATRIX_DTYPES, rng, weight_shape
 
@@ -101,6 +102,19 @@ def test_cuda_averages_as_the_cpu_does(arrays, pattern, per_edge, dtype):
 def test_components_of_many_blocks(pattern, shape):
     make = spiral if pattern == "spiral" else PATTERNS[pattern]
     check(make(shape, (0, 1), rng(2)), shape, (0, 1), False, "float64")
+
+
+@pytest.mark.cpu_only
+@pytest.mark.parametrize("threads", [1, 2])
+def test_labels_do_not_depend_on_which_thread_is_first(threads):
+    """Lanes take turns at random where they use labels, also of blocks on two CPU threads.
+
+    In a row that is one component, threads walk over labels whose owners have stored their root.
+    """
+    joined = [np.full((48, 48), a == 1) for a in (0, 1)]
+    for seed in (1, 2, 3):
+        with emulator.random_turns(seed, threads):
+            check(joined, (48, 48), (0, 1), False, "float64")
 
 
 @pytest.mark.unsanitized

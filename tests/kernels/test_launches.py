@@ -1,5 +1,6 @@
 """What the CUDA handlers launch: by shapes only, the documented kernel, the same bits in any order, any device."""
 
+import ctypes
 import re
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 import jaxtv
 from testing import ROOT, emulator
-from testing.callframe import bind, recordable
+from testing.callframe import HandlerError, bind, recordable
 from testing.generators import EXACT, NEWTON, rng, weight_shape
 
 pytestmark = pytest.mark.cpu_only
@@ -216,3 +217,36 @@ def test_every_call_asks_the_device_that_it_runs_on():
         assert any(kernel.startswith("image_") for kernel in kernels) == (device % 2 == 0)
         for a, b in zip(got, expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_kernels_may_always_use_all_shared_memory_of_the_device():
+    """Else two host threads that launch a kernel with different sizes could lower each other's."""
+    run, r = dykstra((2, 1)), rng()
+    for size in (110, 80):
+        run(r.normal(size=(1, size, size)).astype(np.float32))
+    assert emulator.library().emulator_least_allowed(0) == 232_448
+
+
+def test_a_refused_permission_is_an_error_of_that_call_alone():
+    x, run = rng().normal(size=(1, 80, 80)).astype(np.float32), dykstra((2, 1))
+    emulator.library().emulator_refuse(True)
+    try:
+        with pytest.raises(HandlerError, match="INTERNAL: jaxtv: invalid argument"):
+            run(x)
+    finally:
+        emulator.library().emulator_refuse(False)
+    run(x)
+
+
+def test_tiles_of_two_channels_leave_room_for_a_second_block():
+    """A multiprocessor of an H100 has 228 KiB, and keeps 1 KiB of it for each block."""
+
+    def tile(rows):
+        results = (ctypes.c_int64 * 2)()
+        emulator.library().emulator_image_tiles(512, rows, 99, 8, 227 * 1024, results)
+        return tuple(results)
+
+    largest, one_row = 64 * 99 * 2 * 9, 99 * 2 * 9
+    assert largest + 1024 <= 114 * 1024 < largest + one_row + 1024
+    assert tile(64) == (largest, 2)
+    assert tile(65) == (65 * 99 * 9, 1)
