@@ -158,8 +158,7 @@ void dykstra_jvp(const Pool& pool, const Iteration& it, const std::uint8_t* code
 
 // The passes in reverse. Of z = P(a - D^T(s tw)), p_i = a - z, a = tx - sum_{j != i} p_j:
 //   h = [last] g - gp_i;  c = P h;  gw -= s Dc;  ga = c + gp_i;  gp_i = 0;  gx += ga;  gp_j -= ga.
-// With two axes gp_j is 0 until then, so that one array holds whichever is not. docs/concepts.md
-// derives this.
+// docs/concepts.md derives this, DykstraVjpPass says what two axes save.
 template <class T>
 void dykstra_vjp(const Pool& pool, const Iteration& it, const std::uint8_t* codes, const T* g,
                  T* gx, const std::vector<T*>& gw, const std::vector<bool>& per_edge) {
@@ -169,23 +168,22 @@ void dykstra_vjp(const Pool& pool, const Iteration& it, const std::uint8_t* code
   for_batch(pool, it, [=, &it, &gw, &per_edge](std::int64_t b, const Pool& inside) {
     const OperationScratch scratch(std::size_t(num_states) * size * sizeof(T));
     T* states = scratch.as<T>();
-    std::fill(states, states + num_states * size, T(0));
-    std::fill(gx + b * size, gx + (b + 1) * size, T(0));
     for (std::int64_t pass = it.passes(); pass-- > 0;) {
       const int axis = int(pass % d);
       DykstraVjpPass<T> op{};
       op.segments = segments_of<T>(it, codes, b, pass);
       op.g = pass + 1 == it.passes() ? g + b * size : nullptr;
-      op.one_state = d == 2;
-      op.state = states + (op.one_state ? 0 : axis * size);
-      for (int j = 0; j < d && !op.one_state; ++j)
+      op.two_axes = d == 2;
+      op.state = states + (op.two_axes ? 0 : axis * size);
+      for (int j = 0; j < d && !op.two_axes; ++j)
         if (j != axis) op.other_states[op.num_other_states++] = states + j * size;
-      op.gx = gx + b * size;
+      op.gx = op.two_axes && axis == 1 ? nullptr : gx + b * size;
+      op.add_to_gx = pass + d < it.passes();
       op.per_edge = per_edge[axis];
       const Shape& shape = op.segments.shape;
       const std::int64_t weights = shape.signals() * (op.per_edge ? shape.n - 1 : 1);
       op.gw = gw[axis] + b * weights;
-      if (pass >= it.passes() - d) std::fill(op.gw, op.gw + weights, T(0));
+      op.add_to_gw = pass + d < it.passes();
       dykstra_vjp_pass(inside, op);
     }
   });

@@ -59,12 +59,13 @@ struct SegmentVjp {
   bool per_edge;
 };
 
-// One pass of Dykstra's VJP along its axis, (9) in docs/concepts.md; the states are gp there. A
-// null g is 0.
-//   c = P(g - state), and gw += as in SegmentVjp;
-//   b = c + state;  gx += b;  state = 0;  every other state -= b.
-// With two axes one of the two states is always 0. Then `one_state` is set and one array holds the
-// other: state = -b.
+// One pass of Dykstra's VJP along its axis, (9) in docs/concepts.md; the states are gp there. The
+// first pass has g, and then the states are 0, whatever the arrays hold. In the others g is null.
+//   c = P(g - state), and gw as in SegmentVjp, added to what gw holds if add_to_gw;
+//   b = c + state;  gx += b (gx = b in the first);  state = 0;  every other state -= b.
+// With two axes (`two_axes`) one of the states is 0 and the other one -b. Then one array holds b,
+// and a pass replaces it by c - b. The new b and the old one add up to c, so every second pass adds
+// c to gx (or sets it, without add_to_gx), and in the others gx is null.
 template <class T>
 struct DykstraVjpPass {
   Segments<T> segments;
@@ -72,10 +73,12 @@ struct DykstraVjpPass {
   T* state;
   T* other_states[kMaxAxes];
   int num_other_states;
-  bool one_state;
+  bool two_axes;
   T* gx;
+  bool add_to_gx;
   T* gw;
   bool per_edge;
+  bool add_to_gw;
 };
 
 }  // namespace jaxtv::cpu

@@ -6,7 +6,7 @@
 //                        cuts (decomposition), values and the solution (values), a check in
 //                        double of what T, the type of the samples, cannot decide (certify)
 //   derivatives          JVP and VJP of a tile of signals (tile) by means over segments
-//                        (segment_means)
+//                        (segment_means), whose sums are compensated (sums)
 //
 // taut_strings.cpp is the other unit: one signal in all lanes.
 #include "simd/kernels.hpp"

@@ -6,93 +6,122 @@
 #include <cstring>
 
 #include "jaxtv/edge_code.hpp"
+#include "simd/sums.hpp"
 #include "simd/vectors.hpp"
 
 namespace jaxtv::cpu::JAXTV_ISA {
 namespace {
 
-// Loops work on kMeanVectors vectors of double in turn, which hide each other's latency. Their
-// samples in float32 fill at most a cache line.
-constexpr int kMeanVectors = kBytes == 64 ? 2 : 4;
-constexpr int kTileSignals = kMeanVectors * kDoubleLanes;
+// Loops work on the kTileVectors vectors of a row in turn, which hide each other's latency. A row
+// in float32 fills at most a cache line.
+constexpr int kTileSignals = kBytes == 16 ? 8 : 16;
+template <class T>
+constexpr int kTileVectors = kTileSignals / kLanes<T>;
 
-// An edge in each of kDoubleLanes signals: whether it is inside a segment, and the sign of its
-// jump.
+// An edge in each lane: whether it is inside a segment, and the sign of its jump.
+template <class T>
 struct Edge {
-  DoubleMask inside;
-  Double sign;
+  typename Vectors<T>::M inside;
+  typename Vectors<T>::V sign;
 };
 
-// Called with (k, l): the edges (k, k + 1) of the kDoubleLanes signals from l on, from the solution
-// y and its weights w.
-template <class T>
+// Called with (k, l): the edges (k, k + 1) of the kLanes signals from l on, from the solution y and
+// its weights w.
+template <class T, bool kPerEdge>
 struct EdgesFromValues {
+  using V = typename Vectors<T>::V;
+  using M = typename Vectors<T>::M;
   const T *y, *w;
-  std::int64_t stride, w_stride;  // w_stride 0: one weight per signal
-  Edge operator()(std::int64_t k, int l) const {
-    const auto a = load_half(y + k * stride + l), b = load_half(y + (k + 1) * stride + l);
-    const typename Vectors<T>::Half zero = {}, one = zero + T(1);
-    return {widen<DoubleMask>((a == b) & (load_half(w + k * w_stride + l) > zero)),
-            widen<Double>((b > a ? one : zero) - (b < a ? one : zero))};
+  std::int64_t stride;
+  M joined[kTileVectors<T>];  // unless kPerEdge: the signals with a weight > 0
+  EdgesFromValues(const T* y, const T* w, std::int64_t stride) : y(y), w(w), stride(stride) {
+    for (int g = 0; g < kTileVectors<T> && !kPerEdge; ++g)
+      joined[g] = load_vector(w + g * kLanes<T>) > V{};
+  }
+  Edge<T> operator()(std::int64_t k, int l) const {
+    const V a = load_vector(y + k * stride + l), b = load_vector(y + (k + 1) * stride + l);
+    const V zero = {}, one = zero + T(1);
+    const V sign = keep(b > a, one) - keep(b < a, one);
+    if constexpr (kPerEdge) return {(a == b) & (load_vector(w + k * stride + l) > zero), sign};
+    return {(a == b) & joined[l / kLanes<T>], sign};
   }
 };
 
-// The same from edge codes: kDoubleLanes of them, a byte each, are loaded as one word.
+// The same from edge codes, a byte each.
+template <class T>
 struct EdgesFromCodes {
+  using M = typename Vectors<T>::M;
   const std::uint8_t* codes;
   std::int64_t stride;
-  DoubleMask bits;  // lane i: the two bits of signal l + i in the word
+  M up, down;  // the bit of kJumpUp and that of kJumpDown; kSeparate has both, kInside none
   EdgesFromCodes(const std::uint8_t* codes, std::int64_t stride, int code_shift)
-      : codes(codes), stride(stride) {
-    for (int i = 0; i < kDoubleLanes; ++i)
-      bits[i] = std::int64_t(std::uint64_t(kCodeMask) << (8 * i + code_shift));
-  }
-  Edge operator()(std::int64_t k, int l) const {
-    std::int64_t word = 0;
-    std::memcpy(&word, codes + k * stride + l, kDoubleLanes);
-    const DoubleMask code = (DoubleMask{} + word) & bits;
-    // In the places of `bits`: kInside is no bit, kJumpUp the low one, kJumpDown the high one.
-    const DoubleMask zero = {}, up = bits & ~(bits << 1), down = bits ^ up;
-    const Double one = Double{} + 1.0;
-    return {code == zero, keep(code == up, one) - keep(code == down, one)};
+      : codes(codes),
+        stride(stride),
+        up(M{} + (kJumpUp << code_shift)),
+        down(M{} + (kJumpDown << code_shift)) {}
+  Edge<T> operator()(std::int64_t k, int l) const {
+    typedef std::uint8_t Codes __attribute__((vector_size(kLanes<T>)));
+    Codes bytes;
+    std::memcpy(&bytes, codes + k * stride + l, sizeof bytes);
+    const M code = widen<M>(bytes, std::make_index_sequence<kLanes<T>>());
+    const typename Vectors<T>::V zero = {}, one = zero + T(1);
+    return {(code & (up | down)) == M{},
+            keep((code & up) == up, one) - keep((code & down) == down, one)};
   }
 };
 
-// Writes to `out` the means over segments of v(k, l), a Double for sample k of the signals from l
-// on. Sums are in double, from the right. Calls visit(k, l, edge, before, after) for every edge
-// (k, k + 1) with the means on both sides. `out` may be the array that v reads.
-template <class T, class Edges, class Value, class Visit>
-inline void segment_means(std::int64_t n, std::int64_t stride, Edges edges, Value v, T* out,
-                          Visit visit) {
-  const Double zero = {}, one = zero + 1.0;
-  Double sum[kMeanVectors] = {}, count[kMeanVectors] = {};
-  for (std::int64_t k = n - 1; k >= 0; --k) {
-    JAXTV_UNROLL
-    for (int g = 0; g < kMeanVectors; ++g) {
-      const int l = g * kDoubleLanes;
-      sum[g] += v(k, l);
-      count[g] += one;
-      // At the first sample of a segment this is its mean.
-      store_half(out + k * stride + l, narrow<T>(sum[g]) / narrow<T>(count[g]));
-      if (k == 0) continue;
-      const DoubleMask inside = edges(k - 1, l).inside;
-      sum[g] = keep(inside, sum[g]);
-      count[g] = keep(inside, count[g]);
+// The means over segments of the values that add_value(k, l, sum) adds to `sum`, for sample k of
+// the signals from l on. Calls visit(k, l, mean, edge) for every sample in order, with the edge
+// after it; after the last sample there is none, and its sign is 0. `means` is scratch of n rows of
+// `stride`; it may be what add_value reads, and what visit writes.
+template <class T, class Edges, class AddValue, class Visit>
+JAXTV_INLINE void segment_means(std::int64_t n, Edges edges, AddValue add_value, T* means,
+                                std::int64_t stride, Visit visit) {
+  using V = typename Vectors<T>::V;
+  constexpr int kVectors = kTileVectors<T>;
+  Sum<T> sum[kVectors];
+  SampleCount<T> count[kVectors];
+  const auto add_sample = [&](std::int64_t k, int g) {
+    const int l = g * kLanes<T>;
+    add_value(k, l, sum[g]);
+    count[g].increment();
+    // At the first sample of a segment this is its mean.
+    store_vector(means + k * stride + l, sum[g].total() / count[g].total());
+  };
+  JAXTV_UNROLL
+  for (int g = 0; g < kVectors; ++g) add_sample(n - 1, g);
+  for (std::int64_t begin = n - 1; begin > 0;) {
+    const std::int64_t end = begin;
+    begin = end > kFold ? end - kFold : 0;
+    for (std::int64_t k = end - 1; k >= begin; --k) {
+      JAXTV_UNROLL
+      for (int g = 0; g < kVectors; ++g) {
+        const auto inside = edges(k, g * kLanes<T>).inside;
+        sum[g].restrict_to(inside);
+        count[g].restrict_to(inside);
+        add_sample(k, g);
+      }
+    }
+    for (int g = 0; g < kVectors; ++g) {
+      sum[g].fold();
+      count[g].fold();
     }
   }
-  Double mean[kMeanVectors];
-  for (int g = 0; g < kMeanVectors; ++g) mean[g] = load_wide(out + g * kDoubleLanes);
-  for (std::int64_t k = 1; k < n; ++k) {
+  V mean[kVectors];
+  JAXTV_UNROLL
+  for (int g = 0; g < kVectors; ++g) mean[g] = load_vector(means + g * kLanes<T>);
+  for (std::int64_t k = 0; k + 1 < n; ++k) {
     JAXTV_UNROLL
-    for (int g = 0; g < kMeanVectors; ++g) {
-      const int l = g * kDoubleLanes;
-      const Edge edge = edges(k - 1, l);
-      const Double before = mean[g], after = load_wide(out + k * stride + l);
-      mean[g] = edge.inside ? before : after;
-      store_half(out + k * stride + l, narrow<T>(mean[g]));
-      visit(k - 1, l, edge, before, mean[g]);
+    for (int g = 0; g < kVectors; ++g) {
+      const int l = g * kLanes<T>;
+      const Edge<T> edge = edges(k, l);
+      visit(k, l, mean[g], edge);
+      const V next = load_vector(means + (k + 1) * stride + l);
+      mean[g] = edge.inside < 0 ? mean[g] : next;
     }
   }
+  JAXTV_UNROLL
+  for (int g = 0; g < kVectors; ++g) visit(n - 1, g * kLanes<T>, mean[g], Edge<T>{});
 }
 
 }  // namespace

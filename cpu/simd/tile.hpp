@@ -74,26 +74,32 @@ std::size_t derivative_scratch_bytes(std::int64_t n) {
   return kMostTakes * (n * kTileSignals * sizeof(T) + kAlignment);
 }
 
-// Calls f(tile, edges) for every tile of the signals [begin, end). `edges` gives an Edge
-// (segment_means.hpp). per_edge: whether weights, and so their tangents or cotangents, are per
-// edge.
+// Calls f(tile) for every tile of the signals [begin, end). per_edge: whether tangents or
+// cotangents of weights are per edge.
 template <class T, class F>
-void for_tiles(const Segments<T>& s, bool per_edge, std::int64_t begin, std::int64_t end,
+void for_tiles(const Shape& shape, bool per_edge, std::int64_t begin, std::int64_t end,
                void* scratch, F f) {
-  const std::int64_t n = s.shape.n;
   for (std::int64_t first = begin; first < end; first += kTileSignals) {
     const std::int64_t last = first + kTileSignals < end ? first + kTileSignals : end;
-    Tile<T> tile(s.shape, per_edge, first, last, scratch);
-    if (s.y) {
-      const T* y = tile.read(s.y, n);
-      const T* w = tile.read(s.w.data, tile.weight_rows);
-      f(tile,
-        EdgesFromValues<T>{
-            .y = y, .w = w, .stride = tile.stride(), .w_stride = s.w.per_edge ? tile.stride() : 0});
-    } else {
-      f(tile, EdgesFromCodes(tile.read(s.codes, n), tile.stride(), s.code_shift));
-    }
+    Tile<T> tile(shape, per_edge, first, last, scratch);
+    f(tile);
   }
+}
+
+// What gives the edges of a tile (an Edge, segment_means.hpp).
+template <class T>
+EdgesFromCodes<T> edges_from_codes(Tile<T>& tile, const Segments<T>& s) {
+  return {tile.read(s.codes, s.shape.n), tile.stride(), s.code_shift};
+}
+// Calls f(edges), from the codes or from the solution.
+template <class T, class F>
+void with_edges(Tile<T>& tile, const Segments<T>& s, F f) {
+  if (!s.y) return f(edges_from_codes(tile, s));
+  const T *y = tile.read(s.y, s.shape.n), *w = tile.read(s.w.data, tile.weight_rows);
+  if (s.w.per_edge)
+    f(EdgesFromValues<T, true>{y, w, tile.stride()});
+  else
+    f(EdgesFromValues<T, false>{y, w, tile.stride()});
 }
 
 }  // namespace

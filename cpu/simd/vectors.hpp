@@ -62,6 +62,16 @@ JAXTV_INLINE W widen(V v) {
   return widen<W>(v, std::make_index_sequence<kDoubleLanes>());
 }
 
+template <class T>
+JAXTV_INLINE auto load_vector(const T* p) {
+  typename Vectors<T>::V v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+JAXTV_INLINE void store_vector(T* p, typename Vectors<T>::V v) {
+  std::memcpy(p, &v, sizeof v);
+}
 // load_half and store_half move a Half; load_wide converts it to Double, narrow converts it back.
 template <class T>
 JAXTV_INLINE auto load_half(const T* p) {

@@ -1,5 +1,7 @@
 """The derivative kernels of the 1D prox on NumPy arrays: against the oracle, and CUDA's against the CPU's."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -88,6 +90,28 @@ def test_float32_gradients_at_any_data_scale(solver, scale, platform):
     tied = oracles.decided_edges(x, w, solution, np.float32).tied
     assert tied.mean() < 0.01
     assert np.flatnonzero((error > 1e-4) & ~tied).size == 0
+
+
+@pytest.mark.cpu_only
+@pytest.mark.parametrize("axis", [0, 1])
+def test_outliers_leave_no_error(axis):
+    """A float32 mean is that of the exact sum, also where 1e15 comes and goes. n is above kFold."""
+    r = rng(11)
+    y, w = np.repeat(r.integers(0, 3, size=(20, 500)), 5, axis=1), np.ones((20, 1))
+    small, outliers = r.normal(size=y.shape).astype(np.float32), np.zeros(y.shape, np.float32)
+    outliers[np.arange(20), 5 * r.integers(500, size=20)] = 1e15
+    g = np.where(outliers == 0, small - np.roll(outliers, 3, axis=1), outliers)
+    turn = (lambda a: a) if axis == 1 else np.transpose
+    y, w, g = (turn(np.float32(a)) for a in (y, w, g))
+    for got in (
+        bind("segment_vjp", y, w, g, axis=axis)[0],
+        bind("segment_jvp", y, w, g, np.zeros_like(w), axis=axis)[0],
+    ):
+        for values, cotangents, means, scale in zip(*map(turn, (y, g, got)), np.abs(small)):
+            cuts = [0, *np.flatnonzero(np.diff(values)) + 1, len(values)]
+            for part in map(slice, cuts, cuts[1:]):
+                exact = math.fsum(cotangents[part]) / len(means[part])
+                assert np.abs(means[part] - exact).max() <= 2e-7 * scale[part].mean()
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
