@@ -3,6 +3,7 @@
 // The message to the right is the optimal cost of all samples so far as a function of the value of
 // the last one. Its derivative is piecewise linear and increasing, and what it tells the next
 // sample is clamped to ±w of the edge between: where it is clamped are two new knots.
+// Where no knot is left the line is known, without one whose round-off may be that of an outlier.
 #pragma once
 
 #include <cstddef>
@@ -70,7 +71,7 @@ inline void message_passing(std::ptrdiff_t n, const double* x, const double* w, 
         if (knots.empty()) break;
         next += slope * (knots.front().at - at);
       }
-      low[k] = at + (-bound - value) / slope;
+      low[k] = knots.empty() ? x[k] - (before + bound) : at + (-bound - value) / slope;
     }
     const Knot left{low[k], slope};
     // Right of all knots it is y - x + before: where it is +bound.
@@ -85,7 +86,7 @@ inline void message_passing(std::ptrdiff_t n, const double* x, const double* w, 
         if (knots.empty()) break;
         next -= slope * (at - knots.back().at);
       }
-      high[k] = at - (value - bound) / slope;
+      high[k] = knots.empty() ? low[k] + 2 * bound / left.change : at - (value - bound) / slope;
     }
     high[k] = max_of(low[k], high[k]);
     knots.push(left, {high[k], -slope});

@@ -114,7 +114,8 @@ NewtonReport solve(const Signal& s, const Solver& solver) {
   find_cuts(s, solver.method == Method::kDecomposition);
   if (s.weightless) cut_weightless(s.n, w, sign);
   do values_from_cuts(s.n, x, w, sign, y);
-  while (join_ties(s.last - s.first, w + s.first, sign + s.first, y + s.first, s.magnitude));
+  while (join_ties(s.last - s.first, x + s.first, w + s.first, sign + s.first, y + s.first,
+                   s.magnitude));
   return {1, true};
 }
 
@@ -126,9 +127,7 @@ NewtonReport solve_scaled(Signal& s, const Solver& solver) {
     x[k] *= kSolverScale;
     if (k + 1 < s.n) w[k] *= kSolverScale;
   }
-  const double magnitude = s.magnitude * kSolverScale;  // may be of more than these samples
   s = inspect(s.n, s.first, s.last);
-  s.magnitude = magnitude;
   s.factor = kSolverScale;
   return solve(s, solver);
 }
@@ -244,7 +243,6 @@ bool prox_piece(const Pass<T>& pass, std::int64_t signal, const Piece& piece, T*
   if (piece.sign_after) workspace.sign[n - 2] = piece.sign_after;
   Signal s = inspect(n, piece.begin - begin, piece.end - begin);
   if (!s.valid) return false;
-  s.magnitude = max_of(s.magnitude, piece.magnitude);
   solve_scaled(s, {.method = Method::kDirect});
   write_values<T>(s, Strided<T>{z + at.base + begin * at.stride, at.stride},
                   [&](std::int64_t k) { return at.input(begin + k); });

@@ -27,7 +27,6 @@ void solve_strided(const StridedSignal<T>& signal);
 struct Piece {
   std::int64_t begin, end;
   signed char sign_before, sign_after;  // of the jumps at its two cuts; 0 at the ends of the signal
-  double magnitude;  // max |sample| of the whole signal, to which round-off is relative
 };
 
 // Solves a piece, with the duals that its cuts fix, and writes it to z, laid out as the arrays of

@@ -237,8 +237,8 @@ class TautStringSolver {
     return e >= begin_of(j) ? e : -1;
   }
 
-  bool is_tie(double left, double right, std::int64_t e) const {
-    return (right - left) * double(sign_[e]) <= 8 * kEps * magnitude_;
+  bool tie(std::int64_t e, double left, double right) const {
+    return is_tie(e, left, right, n_, x_, sign_, magnitude_);
   }
 
   void write_part(PartValues& part) {
@@ -255,7 +255,7 @@ class TautStringSolver {
       std::fill(z_ + a, z_ + b + 1, segment_value<T>(ref, rest, count));
       if (b == part.right) {
         part.last = value;
-      } else if (is_tie(value, next, b)) {
+      } else if (tie(b, value, next)) {
         sign_[b] = 0;
         part.has_tie = true;
       }
@@ -274,7 +274,7 @@ class TautStringSolver {
       b.changed = b.has_tie;
       any |= b.has_tie;
       if (b.right < 0) continue;
-      if (before && is_tie(before->last, b.first, before->right)) {
+      if (before && tie(before->right, before->last, b.first)) {
         sign_[before->right] = 0;
         before->changed = b.changed = any = true;
       }

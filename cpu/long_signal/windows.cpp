@@ -26,13 +26,12 @@ struct SeamPiece : Piece {
   bool valid = true;  // it has a solution
 };
 
-// What the pieces around seams need of a window: its first and last jump, the smallest jump, and
-// max |sample|.
+// What the pieces around seams need of a window: its first and last jump, and max |sample|.
 template <class T>
 struct Window {
   std::int64_t first_jump = -1, last_jump = -1;  // the samples before them, -1 without a jump
-  T smallest_jump = std::numeric_limits<T>::infinity();
-  T magnitude = 0;  // NaN when the window has no solution
+  T magnitude = 0;
+  bool valid = true;  // it has a solution
 };
 
 template <class T>
@@ -45,14 +44,15 @@ class WindowSolver {
         inner_(pass.shape.inner),
         count_(n_ / kWindow),
         z_(z),
-        windows_(count_ * inner_),
-        magnitude_(inner_) {}
+        windows_((count_ + 1) * inner_),
+        valid_(inner_, true) {}
 
   void solve() {
     solve_and_join();
     for (std::int64_t i = 0; i < inner_; ++i)
-      if (std::isnan(magnitude_[i]))
-        for (std::int64_t k = 0; k < n_; ++k) z_[k * inner_ + i] = magnitude_[i];
+      if (!valid_[i])
+        for (std::int64_t k = 0; k < n_; ++k)
+          z_[k * inner_ + i] = std::numeric_limits<T>::quiet_NaN();
   }
 
  private:
@@ -60,18 +60,15 @@ class WindowSolver {
   const Pass<T>& pass_;
   std::int64_t n_, inner_, count_;
   T* z_;
-  std::vector<Window<T>> windows_;
-  std::vector<T> magnitude_;  // max |sample| of a signal; NaN where it has no solution
+  std::vector<Window<T>>
+      windows_;              // and the samples after the last one, which have no solution yet
+  std::vector<bool> valid_;  // signals that have a solution
 
   void solve_and_join() {
     solve_windows();
-    for (std::int64_t i = 0; i < inner_; ++i)
-      for (std::int64_t j = 0; j < count_; ++j)  // keeps a NaN
-        if (!(window(j, i).magnitude <= magnitude_[i])) magnitude_[i] = window(j, i).magnitude;
     for (std::int64_t i = 0; i < inner_; ++i) {
-      if (!std::isnan(magnitude_[i]))
-        magnitude_[i] = std::max(magnitude_[i], largest_sample(count_ * kWindow, n_, i));
-      drop_undecided_windows(i);
+      for (std::int64_t j = 0; j < count_; ++j) valid_[i] = valid_[i] && window(j, i).valid;
+      window(count_, i).magnitude = largest_sample(count_ * kWindow, n_, i);
     }
     std::vector<SeamPiece> seams = first_seams();
     while (!seams.empty()) {
@@ -127,33 +124,28 @@ class WindowSolver {
     const std::int64_t begin = j * kWindow, last = begin + kWindow - 1;
     Window<T>& w = window(j, i);
     w.magnitude = largest_sample(begin, last + 1, i);
-    if (std::isnan(value(i, begin))) w.magnitude = value(i, begin);
+    w.valid = !std::isnan(value(i, begin));
     std::int64_t k = begin;
     while (k < last && jump(i, k, w.magnitude) == 0) ++k;
     if (k == last) return;
     w.first_jump = k;
-    for (k = begin; k < last; ++k)
-      if (const T d = std::abs(value(i, k + 1) - value(i, k)); d > 0)
-        w.smallest_jump = std::min(w.smallest_jump, d);
     for (k = last - 1; jump(i, k, w.magnitude) == 0;) --k;
     w.last_jump = k;
   }
 
-  // What counts as a jump is relative to the whole signal, which may be much larger than a window:
-  // windows in which that could matter become part of a piece.
-  void drop_undecided_windows(std::int64_t i) {
-    const double slack = 16 * kEps * double(magnitude_[i]);
-    for (std::int64_t j = 0; j < count_; ++j)
-      if (Window<T>& w = window(j, i);
-          w.magnitude < magnitude_[i] && double(w.smallest_jump) <= slack)
-        w.first_jump = w.last_jump = -1;
+  // max |sample| of the windows that hold the samples `left` to `right`.
+  T magnitude(std::int64_t i, std::int64_t left, std::int64_t right) {
+    T largest = 0;
+    for (std::int64_t j = left / kWindow; j <= right / kWindow && j <= count_; ++j)
+      largest = std::max(largest, window(j, i).magnitude);
+    return largest;
   }
 
   // The pieces from the last jump of a window to the first one of the next window that has any.
   std::vector<SeamPiece> first_seams() {
     std::vector<SeamPiece> seams;
     for (std::int64_t i = 0; i < inner_; ++i) {
-      if (std::isnan(magnitude_[i])) continue;
+      if (!valid_[i]) continue;
       std::int64_t last = -1;
       for (std::int64_t j = 0; j < count_; ++j) {
         const Window<T>& w = window(j, i);
@@ -174,7 +166,6 @@ class WindowSolver {
     seam.begin = left + 1;
     seam.end = right + 1;
     seam.signal = i;
-    seam.magnitude = double(magnitude_[i]);
     if (left >= 0) seam.sign_before = jump(i, left, T(0));
     if (right < n_ - 1) seam.sign_after = jump(i, right, T(0));
     seams.push_back(seam);
@@ -185,21 +176,20 @@ class WindowSolver {
     std::vector<SeamPiece> next;
     for (const SeamPiece& old : seams) {
       const std::int64_t i = old.signal, length = old.end - old.begin;
-      if (!old.valid) magnitude_[i] = std::numeric_limits<T>::quiet_NaN();
-      if (std::isnan(magnitude_[i])) continue;
+      valid_[i] = valid_[i] && old.valid;
+      if (!valid_[i]) continue;
       std::int64_t left = old.begin - 1, right = old.end - 1;
-      const bool keeps_left =
-          old.sign_before == 0 || jump(i, left, magnitude_[i]) == old.sign_before;
-      const bool keeps_right =
-          old.sign_after == 0 || jump(i, right, magnitude_[i]) == old.sign_after;
+      const T size = magnitude(i, std::max<std::int64_t>(left, 0), right + 1);
+      const bool keeps_left = old.sign_before == 0 || jump(i, left, size) == old.sign_before;
+      const bool keeps_right = old.sign_after == 0 || jump(i, right, size) == old.sign_after;
       if (keeps_left && keeps_right) continue;
       if (!keeps_left) {
         left = std::max<std::int64_t>(left - length, -1);
-        while (left >= 0 && jump(i, left, magnitude_[i]) == 0) --left;
+        while (left >= 0 && jump(i, left, magnitude(i, left, left + 1)) == 0) --left;
       }
       if (!keeps_right) {
         right = std::min(right + length, n_ - 1);
-        while (right < n_ - 1 && jump(i, right, magnitude_[i]) == 0) ++right;
+        while (right < n_ - 1 && jump(i, right, magnitude(i, right, right + 1)) == 0) ++right;
       }
       for (; !next.empty() && next.back().signal == i && next.back().end > left + 1;
            next.pop_back()) {

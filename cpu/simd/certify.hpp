@@ -17,6 +17,7 @@ struct SignalInDouble {
   struct Segment {
     std::int64_t begin, end;
     double value;
+    double magnitude;  // what round-off is relative to: max |sample|, |value|
   };
   const SignalGroup<T, kVectors>& group;
   const int lane;
@@ -34,26 +35,30 @@ struct SignalInDouble {
     while (is_nan(dual(begin))) --begin;
     while (is_nan(dual(end))) ++end;
     const double ref = sample(end - 1);
-    double sum = 0;
-    for (std::int64_t i = end - 1; i >= begin; --i) sum += sample(i) - ref;
+    double sum = 0, largest = 0;
+    for (std::int64_t i = end - 1; i >= begin; --i) {
+      sum += sample(i) - ref;
+      largest = max_of(largest, abs_of(sample(i)));
+    }
     sum += dual(end) - dual(begin);
-    return {begin, end, ref + sum / double(end - begin)};
+    const double value = ref + sum / double(end - begin);
+    return {begin, end, value, max_of(largest, abs_of(value))};
   }
 
   // The check of certify (jaxtv/certificate.hpp), for the segment of sample k and the jump before
   // it.
   bool certified(std::int64_t k) const {
     const Segment s = segment_of(k);
-    const double magnitude = double(group.magnitude[lane]);
     double u = dual(s.begin), length = 1;
     for (std::int64_t e = s.begin; e + 1 < s.end; ++e) {
       u += s.value - sample(e);
       length += 1;
-      if ((u < 0 ? -u : u) > weight(e) + kSlack * length * (magnitude + weight(e))) return false;
+      if (abs_of(u) > weight(e) + kSlack * length * (s.magnitude + weight(e))) return false;
     }
     if (s.begin == 0 || !(weight(s.begin - 1) > 0)) return true;
-    const double jump = s.value - segment_of(s.begin - 1).value;
-    return (dual(s.begin) < 0 ? -jump : jump) > kSlack * magnitude;
+    const Segment before = segment_of(s.begin - 1);
+    const double jump = s.value - before.value;
+    return (dual(s.begin) < 0 ? -jump : jump) > kSlack * max_of(s.magnitude, before.magnitude);
   }
 };
 
@@ -80,25 +85,33 @@ typename Vectors<T>::M uncertified(const SignalGroup<T, kVectors>& group, int g,
 
 // The check of certify (jaxtv/certificate.hpp) for the kDoubleLanes signals from `lane` on, of
 // which it returns those that are `pending` and fail. Repairs their cuts: joins a cut that has no
-// jump of its sign, and cuts an edge whose dual leaves its bounds. `y` is scratch for n values: of
-// segments, at their first samples.
-template <class T, int kVectors, bool kPerEdge>
-DoubleMask repair_cuts(SignalGroup<T, kVectors>& group, int lane, DoubleMask pending, Double* y) {
+// jump of its sign, and cuts an edge whose dual leaves its bounds. `y` and `size` are scratch for n
+// values: of segments, at their first samples.
+template <class T, int kVectors, bool kPerEdge, class Size>
+DoubleMask repair_cuts(SignalGroup<T, kVectors>& group, int lane, DoubleMask pending, Double* y,
+                       Size size) {
   constexpr int L = SignalGroup<T, kVectors>::kSignals;
   const auto wide = [&](const T* a, std::int64_t k) { return load_wide(a + k * L + lane); };
   const Double zero = {}, one = zero + 1.0, slack = zero + 8 * kUnit<double>;
   const Double none = (Double)(zero == zero);  // the dual of an edge that is no cut: a NaN
-  const Double offset = wide(group.offset, 0), magnitude = wide(group.magnitude, 0);
+  const Double offset = wide(group.offset, 0);
+  Double largest = zero;  // |sample| of the segment so far
   for_means(
       group, lane, [](Double ref, Double sum, Double count) { return ref + sum / count; },
-      [=](std::int64_t k, Double value) { y[k] = value; });
+      [&](std::int64_t k, Double value) {
+        y[k] = value;
+        largest = vmax(largest, vabs(wide(group.samples, k) + offset));
+        size(k) = vmax(vabs(value), largest);  // `largest` where the value is NaN
+        largest = keep(is_nan(value), largest);
+      });
   DoubleMask failed = {};
-  Double value = y[0], u = zero, length = one;
+  Double value = y[0], magnitude = size(0), u = zero, length = one;
   for (std::int64_t e = 0; e + 1 < group.n; ++e) {
     const Double dual = wide(group.duals, e + 1), bound = wide(group.weights, kPerEdge ? e : 0);
     const DoubleMask is_cut = dual == dual;
-    const DoubleMask flat = pending & is_cut & (bound > zero) &
-                            (times_sign(y[e + 1] - value, dual) <= slack * magnitude);
+    const DoubleMask flat =
+        pending & is_cut & (bound > zero) &
+        (times_sign(y[e + 1] - value, dual) <= slack * vmax(magnitude, size(e + 1)));
     u += value - (wide(group.samples, e) + offset);
     length += one;
     const Double limit = bound + slack * length * (magnitude + bound);
@@ -108,6 +121,7 @@ DoubleMask repair_cuts(SignalGroup<T, kVectors>& group, int lane, DoubleMask pen
     u = outside ? side : (is_cut ? dual : u);
     length = is_cut | outside ? one : length;
     value = is_cut ? y[e + 1] : value;
+    magnitude = is_cut ? size(e + 1) : magnitude;
     store_half(group.duals + (e + 1) * L + lane, narrow<T>(outside ? side : (flat ? none : dual)));
   }
   return failed;
@@ -121,12 +135,15 @@ template <class T, int kVectors, bool kPerEdge>
 void repair(SignalGroup<T, kVectors>& group, int g, typename Vectors<T>::M failed) {
   constexpr int kMostRepairs = 6;
   Double* y = reinterpret_cast<Double*>(group.values);  // no longer needed
+  Double* messages =
+      reinterpret_cast<Double*>(group.messages) + g;  // of this vector: no longer, too
+  const auto size = [=](std::int64_t k) -> Double& { return messages[k * kVectors]; };
   const int begin = g * kLanes<T>, end = begin + kLanes<T>;
   for (int lane = begin; lane < end; lane += kDoubleLanes) {
     DoubleMask pending;
     for (int l = 0; l < kDoubleLanes; ++l) pending[l] = failed[lane - begin + l];
     for (int i = 0; i < kMostRepairs && any(pending); ++i)
-      pending = repair_cuts<T, kVectors, kPerEdge>(group, lane, pending, y);
+      pending = repair_cuts<T, kVectors, kPerEdge>(group, lane, pending, y, size);
     for (int l = 0; l < kDoubleLanes; ++l) group.unsolved[lane + l] |= pending[l] != 0;
   }
   for (int lane = begin; lane < end; lane += kDoubleLanes) segment_values(group, lane);

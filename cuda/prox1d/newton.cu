@@ -26,16 +26,17 @@ using newton_detail::Trial;
 // The dual along a region: the dual at its left end plus the sum of value - x.
 struct DualPath {
   double sum = 0;
+  double size = 0;  // max |x|, |value|: what round-off is relative to
   long long count = 0;
   int has_start = 0;  // the start of the region was met
   template <class F>
   JAXTV_DEVICE DualPath each(F f) const {
-    return {f(sum), f(count), f(has_start)};
+    return {f(sum), f(size), f(count), f(has_start)};
   }
 };
 JAXTV_DEVICE DualPath join(const DualPath& far, const DualPath& near) {
   if (near.has_start) return near;
-  return {far.sum + near.sum, far.count + near.count, far.has_start};
+  return {far.sum + near.sum, max_of(far.size, near.size), far.count + near.count, far.has_start};
 }
 
 struct TwoSums {
@@ -47,6 +48,17 @@ struct TwoSums {
 };
 JAXTV_DEVICE TwoSums join(const TwoSums& p, const TwoSums& q) {
   return {p.first + q.first, p.second + q.second};
+}
+
+struct ObjectiveSum {
+  Objective o{0, 0, 0};
+  template <class F>
+  JAXTV_DEVICE ObjectiveSum each(F f) const {
+    return {{f(o.gap), f(o.primal), f(o.level)}};
+  }
+};
+JAXTV_DEVICE ObjectiveSum join(const ObjectiveSum& p, const ObjectiveSum& q) {
+  return {{p.o.gap + q.o.gap, p.o.primal + q.o.primal, p.o.level + q.o.level}};
 }
 
 struct Largest {
@@ -105,10 +117,11 @@ JAXTV_DEVICE void integrate(const Signal& signal, SampleRange<Index> range, doub
     for (Index i = range.begin; i < range.end; ++i) {
       if (signal.starts(i)) {
         value = signal.region_values[i];
-        path = {i > 0 ? double(signal.cut(i - 1)) * signal.w(i - 1) : 0.0, 0, 1};
+        path = {i > 0 ? double(signal.cut(i - 1)) * signal.w(i - 1) : 0.0, 0, 0, 1};
       }
-      const double before = path.sum;
-      path.sum += value - signal.x(i);
+      const double before = path.sum, x = signal.x(i);
+      path.sum += value - x;
+      path.size = max_of(path.size, max_of(abs_of(x), abs_of(value)));
       ++path.count;
       f(i, value, before, path);
     }
@@ -136,24 +149,27 @@ JAXTV_DEVICE double find_candidate(const State& state, SampleRange<Index> range,
 // The candidate's duality gap and objective; `certified`: its duals are inside their bounds.
 template <class Group, class Index, class State>
 JAXTV_DEVICE Objective evaluate(const State& state, SampleRange<Index> range, double value_before,
-                                double scale, bool& certified) {
+                                bool& certified) {
   const auto& signal = state.candidate;
-  Objective o{0, 0};
+  Objective o{0, 0, 0};
   bool outside = false;
   integrate<Group>(
       signal, range, value_before, [&](Index i, double value, double before, const DualPath& path) {
         const double left = i > 0 ? clip(before, signal.w(i - 1)) : 0.0;
         double here = 0;
-        o.primal += 0.5 * (value - signal.x(i)) * (value - signal.x(i));
+        const double r = value - signal.x(i);
+        o.primal += 0.5 * r * r;
+        o.level += 0.5 * r * r;
         if (i + 1 < signal.n) {
           const double bound = signal.w(i);
           const int cut = signal.cut(i);
           here = cut != 0 ? double(cut) * bound : clip(path.sum, bound);
-          const double slack = 8 * kEps * double(path.count + 1) * (scale + bound);
+          const double slack = 8 * kEps * double(path.count + 1) * (path.size + bound);
           outside |= cut == 0 && abs_of(path.sum) > bound + slack;
           const double jump = cut != 0 ? double(signal.region_values[i + 1]) - value : 0.0;
           if (jump != 0) {  // keeps an infinite weight out
             o.primal += bound * abs_of(jump);
+            o.level += bound * min_of(abs_of(jump), bound);
             o.gap += bound * abs_of(jump) - here * jump;
           }
         }
@@ -161,8 +177,7 @@ JAXTV_DEVICE Objective evaluate(const State& state, SampleRange<Index> range, do
         o.gap += 0.5 * miss * miss;
       });
   certified = !Group::any(outside);
-  const TwoSums sums = Group::template total<false>(TwoSums{o.gap, o.primal});
-  return {sums.first, sums.second};
+  return Group::template total<false>(ObjectiveSum{o}).o;
 }
 
 // y, the binding duals, and the direction of the step in region_values.
@@ -179,8 +194,9 @@ JAXTV_DEVICE void find_direction(const State& state, SampleRange<Index> range, d
                                            double(state.u[e])));
   norm = Group::template total<false>(norm);
   for (Index e = range.begin; e < last; ++e)
-    state.binding[e] =
-        newton_detail::is_binding(state.u[e], signal.w(e), state.jump(e), norm.value, scale);
+    state.binding[e] = newton_detail::is_binding(
+        state.u[e], signal.w(e), state.jump(e),
+        max_of(abs_of(signal.x(e)), abs_of(signal.x(e + 1))), norm.value, scale);
   Group::sync();
   const auto free_regions = state.free_regions();
   const double mean = update_means<double, Group>(free_regions, range);
@@ -253,10 +269,11 @@ JAXTV_DEVICE NewtonReport run(const State& state, SampleRange<Index> range, doub
   for (std::int64_t iteration = 0;; ++iteration) {
     const double c = find_candidate<Group>(state, range, scale);
     bool certified;
-    const Objective o = evaluate<Group>(state, range, c, scale, certified);
+    const Objective o = evaluate<Group>(state, range, c, certified);
     const bool converged = newton_detail::within(o, options.tol, scale);
     if (iteration == options.max_iterations ||
-        (converged && (within_tol++ == kFinishing || certified)))
+        (converged &&
+         (certified || (o.gap <= options.tol * o.level && within_tol++ == kFinishing))))
       return {iteration, converged};
     find_direction<Group>(state, range, scale);
     const double step = search<Group>(state, range, options.line_search);

@@ -325,6 +325,20 @@ JAXTV_DEVICE bool cut_between_labels(const Signal& signal, SampleRange<Index> ra
   return changed;
 }
 
+// Whether the cut after sample i, between regions of the values `left` and `right`, is a tie
+// (is_tie in include/jaxtv/cuts.hpp). A thread does not look for the largest sample of the regions:
+// it takes kLargest times what it has at hand.
+template <class Index, class Signal>
+JAXTV_DEVICE bool is_tie_at(const Signal& signal, Index i, double left, double right,
+                            double scale) {
+  constexpr double kLargest = 256;
+  const double jump = (right - left) * double(signal.cut(i));
+  if (!(jump <= kTieSlack * scale)) return false;
+  const double value = max_of(abs_of(left), abs_of(right));
+  const double sample = max_of(abs_of(signal.x(i)), abs_of(signal.x(i + 1)));
+  return jump <= kTieSlack * kLargest * max_of(value, sample);
+}
+
 // Joins ties (join_ties in include/jaxtv/cuts.hpp). `value`: of the region from the left; `starts`:
 // whether one starts with the range.
 template <class Index, class Signal>
@@ -336,7 +350,7 @@ JAXTV_DEVICE bool join_ties_in_range(const Signal& signal, SampleRange<Index> ra
     const int cut = cut_after(signal, i);
     starts = cut != 0;
     if (cut == 0 || !(signal.w(i) > 0)) continue;
-    if ((double(signal.region_values[i + 1]) - value) * double(cut) <= 8 * kEps * scale) {
+    if (is_tie_at(signal, i, value, signal.region_values[i + 1], scale)) {
       signal.cuts[i] = 0;
       joined = true;
     }

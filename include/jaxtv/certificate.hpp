@@ -3,26 +3,33 @@
 #pragma once
 
 #include "jaxtv/common.hpp"
+#include "jaxtv/cuts.hpp"
 
 namespace jaxtv {
 
 // Whether the cuts solve the problem: the dual stays inside its bounds within segments and every
-// cut is a jump of its sign. `y` holds the values of the cuts in double.
+// cut is a jump of its sign, each up to round-off of its segment and the next one. `y` holds the
+// values of the cuts in double.
 template <class X, class W, class S, class Y>
-JAXTV_HD bool certify(std::ptrdiff_t n, X x, W w, S sign, Y y, double scale) {
-  double u = 0, length = 1;
-  for (std::ptrdiff_t e = 0; e + 1 < n; ++e) {
-    const double bound = w[e];
-    if (sign[e] == 0) {
-      u += double(y[e]) - double(x[e]);
-      length += 1;
-      if (abs_of(u) > bound + 8 * kEps * length * (scale + bound)) return false;
-    } else {
-      if (bound > 0 && (double(y[e + 1]) - double(y[e])) * double(sign[e]) <= 8 * kEps * scale)
-        return false;
-      u = double(sign[e]) * bound;
-      length = 1;
+JAXTV_HD bool certify(std::ptrdiff_t n, X x, W w, S sign, Y y) {
+  double before = 0;  // max |sample| of the segment before, and its value
+  for (std::ptrdiff_t begin = 0, end; begin < n; begin = end) {
+    double largest = abs_of(double(y[begin]));
+    for (end = begin; end == begin || (end < n && sign[end - 1] == 0); ++end)
+      largest = max_of(largest, abs_of(double(x[end])));
+    double u = 0;
+    if (begin > 0) {
+      const std::ptrdiff_t e = begin - 1;
+      const double jump = (double(y[begin]) - double(y[e])) * double(sign[e]);
+      if (w[e] > 0 && jump <= kTieSlack * max_of(before, largest)) return false;
+      u = double(sign[e]) * double(w[e]);
     }
+    for (std::ptrdiff_t e = begin; e + 1 < end; ++e) {
+      const double bound = w[e], length = double(e + 2 - begin);
+      u += double(y[e]) - double(x[e]);
+      if (abs_of(u) > bound + 8 * kEps * length * (largest + bound)) return false;
+    }
+    before = largest;
   }
   return true;
 }

@@ -8,6 +8,8 @@
 
 namespace jaxtv {
 
+constexpr double kTieSlack = 8 * kEps;  // of jumps, relative to what they are between
+
 // ref + sum / count, rounded to R as every path does it. Where float overflows on the way (the
 // result is between the samples) it is rounded at the end only.
 template <class R>
@@ -61,18 +63,31 @@ JAXTV_HD void values_from_cuts(I n, X x, W w, S sign, Y y) {
   });
 }
 
-// Ties (a dual that touches its bound without a jump) leave cuts whose jump is round-off or has the
-// wrong sign: joins them. Returns whether it joined any. `y` holds the values of the present cuts.
-template <class W, class S, class Y>
-JAXTV_HD bool join_ties(std::ptrdiff_t n, W w, S sign, Y y, double scale) {
-  const double slack = 8 * kEps * scale;
+// Whether the cut of edge e between segments of the values `left` and `right` is a tie, a dual that
+// touches its bound without a jump: it has the wrong sign, or is round-off. Round-off is relative
+// to the samples of the two segments: those further away, however large, do not enter their values.
+// `scale`: max |sample| of the signal, which tells most jumps at once.
+template <class I, class X, class S>
+JAXTV_HD bool is_tie(I e, double left, double right, I n, X x, S sign, double scale) {
+  const double jump = (right - left) * double(sign[e]);
+  const auto within_round_off = [=](double size) { return jump <= kTieSlack * abs_of(size); };
+  if (!within_round_off(scale)) return false;
+  if (within_round_off(left) || within_round_off(right)) return true;
+  for (I i = e; i == e || (i >= 0 && sign[i] == 0); --i)
+    if (within_round_off(x[i])) return true;
+  for (I i = e + 1; i == e + 1 || (i < n && sign[i - 1] == 0); ++i)
+    if (within_round_off(x[i])) return true;
+  return false;
+}
+
+// Joins ties. Returns whether it joined any. `y` holds the values of the present cuts.
+template <class X, class W, class S, class Y>
+JAXTV_HD bool join_ties(std::ptrdiff_t n, X x, W w, S sign, Y y, double scale) {
   bool joined = false;
   for (std::ptrdiff_t e = 0; e + 1 < n; ++e) {
-    if (sign[e] == 0 || !(w[e] > 0)) continue;
-    if ((double(y[e + 1]) - double(y[e])) * double(sign[e]) <= slack) {
-      sign[e] = 0;
-      joined = true;
-    }
+    if (sign[e] == 0 || !(w[e] > 0) || !is_tie(e, y[e], y[e + 1], n, x, sign, scale)) continue;
+    sign[e] = 0;
+    joined = true;
   }
   return joined;
 }
@@ -80,11 +95,10 @@ JAXTV_HD bool join_ties(std::ptrdiff_t n, W w, S sign, Y y, double scale) {
 // The same for the values of the present cuts, which need no memory here.
 template <class I, class X, class W, class S>
 JAXTV_HD bool fuse_ties(I n, X x, W w, S sign, double scale) {
-  const double slack = 8 * kEps * scale;
   bool joined = false;
   double next = 0;  // value of the segment to the right
   for_segments<double>(n, x, w, sign, [&](I, I b, double value) {
-    if (b + 1 < n && w[b] > 0 && (next - value) * double(sign[b]) <= slack) {
+    if (b + 1 < n && w[b] > 0 && is_tie(b, value, next, n, x, sign, scale)) {
       sign[b] = 0;
       joined = true;
     }

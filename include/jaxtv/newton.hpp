@@ -33,22 +33,25 @@ constexpr double kArmijo = 0.05;
 
 JAXTV_HD inline double clip(double v, double bound) { return max_of(-bound, min_of(bound, v)); }
 
-// Duality gap of the dual-feasible pair (y(u), u) and the primal objective there.
+// Duality gap of the dual-feasible pair (y(u), u) and the primal objective there. `level`: the same
+// without the height of jumps beyond a weight, so that it does not grow with an outlier.
 struct Objective {
-  double gap, primal;
+  double gap, primal, level;
 };
 
 template <class X, class W, class D>
 JAXTV_HD Objective objective(std::ptrdiff_t n, X x, W w, D u, D y) {
-  Objective o{0, 0};
+  Objective o{0, 0, 0};
   for (std::ptrdiff_t i = 0; i < n; ++i) {
     const double r = y[i] - double(x[i]);
     o.primal += 0.5 * r * r;
+    o.level += 0.5 * r * r;
     if (i + 1 == n) break;
     const double jump = y[i + 1] - y[i];
     if (jump == 0) continue;  // also keeps an infinite weight out
     const double variation = double(w[i]) * abs_of(jump);
     o.primal += variation;
+    o.level += double(w[i]) * min_of(abs_of(jump), double(w[i]));
     o.gap += variation - u[i] * jump;
   }
   return o;
@@ -156,11 +159,12 @@ JAXTV_HD inline bool within(Objective o, double tol, double scale) {
   return o.gap <= max_of(tol * o.primal, kEps * kEps * scale * scale);
 }
 
-// The epsilon-binding set: duals at, or near, a bound with the gradient pointing out. `norm`: of
-// the projected gradient.
-JAXTV_HD inline bool is_binding(double u, double bound, double jump, double norm, double scale) {
+// The epsilon-binding set: duals at, or near, a bound with the gradient pointing out. `size`: of
+// the larger sample at the edge; `norm`: of the projected gradient.
+JAXTV_HD inline bool is_binding(double u, double bound, double jump, double size, double norm,
+                                double scale) {
   const double eps = min_of(1e-3 * min_of(bound, scale), norm);
-  const double floor = 16 * kEps * scale;  // jumps below are round-off
+  const double floor = 16 * kEps * min_of(scale, max_of(size, bound));  // jumps below: round-off
   return (u >= bound - eps && jump > -floor) || (u <= -bound + eps && jump < floor);
 }
 
@@ -193,7 +197,7 @@ NewtonReport projected_newton(std::ptrdiff_t n, X x, W w, S sign, double* result
     // The candidate: edges at their bound are cuts, all others are fused.
     for (std::ptrdiff_t e = 0; e < m; ++e) sign[e] = cut_of(u[e], w[e]);
     do values_from_cuts(n, x, w, sign, result);
-    while (join_ties(n, w, sign, result, scale));
+    while (join_ties(n, x, w, sign, result, scale));
     sum = 0;
     for (std::ptrdiff_t e = 0; e < m; ++e) {
       sum += result[e] - double(x[e]);
@@ -205,7 +209,8 @@ NewtonReport projected_newton(std::ptrdiff_t n, X x, W w, S sign, double* result
     for (std::ptrdiff_t i = 0; i < n; ++i) o.gap += 0.5 * (y[i] - result[i]) * (y[i] - result[i]);
     const bool converged = within(o, options.tol, scale);
     if (iteration == options.max_iterations ||
-        (converged && (within_tol++ == kFinishing || certify(n, x, w, sign, result, scale))))
+        (converged && (certify(n, x, w, sign, result) ||
+                       (o.gap <= options.tol * o.level && within_tol++ == kFinishing))))
       return {iteration, converged};
 
     primal(n, x, u, y);
@@ -213,7 +218,10 @@ NewtonReport projected_newton(std::ptrdiff_t n, X x, W w, S sign, double* result
     for (std::ptrdiff_t e = 0; e < m; ++e)
       norm = max_of(norm, abs_of(clip(u[e] + (y[e + 1] - y[e]), w[e]) - u[e]));
     for (std::ptrdiff_t e = 0; e < m; ++e)
-      is_free[e] = is_binding(u[e], w[e], y[e + 1] - y[e], norm, scale) ? 0 : 1;
+      is_free[e] = is_binding(u[e], w[e], y[e + 1] - y[e],
+                              max_of(abs_of(double(x[e])), abs_of(double(x[e + 1]))), norm, scale)
+                       ? 0
+                       : 1;
     newton_direction(m, y, is_free, pivot, d);
     for (std::ptrdiff_t e = 0; e < m; ++e)  // binding duals within epsilon move onto the bound
       if (is_free[e] == 0) d[e] = y[e + 1] - y[e];
