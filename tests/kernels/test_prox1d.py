@@ -488,6 +488,31 @@ def test_every_16_bit_pattern_is_stored_as_it_was_read(dtype):
     assert np.all(np.isnan(y.astype(np.float32)[~finite]))
 
 
+# ---------------------------------------------------------------------------- rare paths
+
+
+@pytest.mark.cpu_only
+def test_data_that_take_too_many_passes_are_finished_serially():
+    """A pass of the decomposition cuts off the largest two of these 200 samples."""
+    x = 16.0 ** np.arange(-100, 100)[None]
+    w = np.full((1, 1), x.min())
+    got, expected = (
+        bind("prox1d", x, w, axis=1, solver=jaxtv.Direct("decomposition"), platform=p)[0]
+        for p in ("cuda", "cpu")
+    )
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.cpu_only
+def test_ties_that_joining_makes_are_joined_on_the_whole_device():
+    """One tie before the first pass; each pass makes the next one, and two passes are not enough."""
+    tie = 8 * np.finfo(float).eps * 1e6  # next to a sample of 1e6
+    levels = np.repeat([0.9, 0, 1.1, 0], [30_000, 1000, 1000, 1000])
+    x = np.append(1 + tie * levels, 1e6)[None]
+    (y,) = bind("prox1d", x, np.full((1, 1), 1e-12), axis=1, solver=jaxtv.Direct(), platform="cuda")
+    assert np.unique(y).size == 2
+
+
 # ---------------------------------------------------------------------------- scratch, errors
 
 
