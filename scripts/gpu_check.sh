@@ -5,7 +5,7 @@
 # benchmarks/results/. Logs go to $OUT where it is set.
 #
 # build/gpu/site, which scripts/gpu_module.sh makes elsewhere, is used where it fits; else the kernels
-# are built here, which takes 3 minutes. Works offline: needs python3 with jax[cuda], flax and pytest,
+# are built here, which takes 3 minutes. The modules then lie in jaxtv/, from which everything runs. Works offline: needs python3 with jax[cuda], flax and pytest,
 # for the build nanobind, nvcc, cmake and ninja; uses pytest-xdist where it is.
 # Usage: scripts/gpu_check.sh [RESULT_FOLDER]
 set -uo pipefail
@@ -17,7 +17,7 @@ total=410 # seconds, of which the benchmark gets what the others leave, at least
 for_benchmark=110
 stages="module graphs tests memcheck racecheck initcheck synccheck benchmark"
 export PATH=$PATH:/usr/local/cuda/bin PYTHONUNBUFFERED=1
-export JAXTV_REQUIRE_CUDA=1 XLA_PYTHON_CLIENT_PREALLOCATE=false
+export JAXTV_REQUIRE_CUDA=1 XLA_PYTHON_CLIENT_PREALLOCATE=false PYTHONPATH=$PWD
 mkdir -p "$results"
 
 stage() { # stage NAME SECONDS COMMAND...
@@ -59,8 +59,8 @@ capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -n 
 [ -n "$device" ] || { echo "no NVIDIA device"; exit 1; }
 
 site=build/gpu/site
-loads() { # the module is of these sources and for this device, and jax sees the device
-  cp -r jaxtv $site/ && PYTHONPATH=$PWD/$site python3 -P - "$1" << 'END'
+loads() { # jaxtv, with the modules next to its Python code: for this device, which jax sees
+  cp $site/jaxtv/*.so jaxtv/ && python3 -P - "$1" << 'END'
 import sys
 import jax
 from jaxtv import _native
@@ -84,7 +84,6 @@ module() {
     loads "$1"
 }
 stage module 200 bash -c "site=$site; $(declare -f loads module); module $capability" || finish
-export PYTHONPATH=$PWD/build/gpu/site
 
 # Each call is recorded into a CUDA graph when it is made first: a kernel is loaded during the capture.
 XLA_FLAGS="--xla_gpu_graph_min_graph_size=1 --xla_gpu_enable_command_buffer=FUSION,CUSTOM_CALL" \
