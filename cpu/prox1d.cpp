@@ -67,7 +67,8 @@ void prox_chunks(const Pool& pool, const Pass<T>& pass, const Solver& solver) {
   for_chunks(part, signals, chunk,
              [=, &pass, &solver, &kernels](std::int64_t begin, std::int64_t end) {
                if (simd)
-                 kernels.prox(pass, begin, end, thread_scratch(kernels.prox_scratch_bytes(n)));
+                 kernels.prox(pass, begin, end, solver.method == Method::kDecomposition,
+                              thread_scratch(kernels.prox_scratch_bytes(n)));
                else
                  prox_serial(pass, solver, begin, end);
                if (!pass.gap) return;

@@ -6,20 +6,44 @@
 // change.
 #pragma once
 
-#include "simd/group.hpp"
+#include <cstdint>
+
+#include "simd/vectors.hpp"
 
 namespace jaxtv::cpu::JAXTV_ISA {
 namespace {
 
-// Signals that still change after so many passes are solved one by one, in double.
+// Signals that still change after so many passes are mended or solved one by one, in double.
 constexpr int kMostPasses = 64;
 
-// Reads samples and weights of a group; writes messages, thresholds (in `values`) and duals. The
-// first pass (kFirst) knows that there are no cuts yet.
+// Arrays of rows: row k holds sample k of kVectors vectors of signals. Reads samples and weights
+// (one row, or n - 1 with kPerEdge); writes n messages, n thresholds and n + 1 duals: row k is of
+// the edge before sample k. The first pass (kFirst) knows that there are no cuts yet.
 template <class T, int kVectors, bool kPerEdge>
-struct Decomposition {
+class Decomposition {
   using V = typename Vectors<T>::V;
   using M = typename Vectors<T>::M;
+
+ public:
+  Decomposition(std::int64_t n, const T* x, const T* w, T* messages, T* thresholds, T* duals)
+      : n(n),
+        x(rows(x)),
+        w(rows(w)),
+        messages(rows(messages)),
+        thresholds(rows(thresholds)),
+        duals(rows(duals)) {
+    for (int g = 0; g < kVectors; ++g) uniform[g] = this->w[g];
+  }
+
+  // Finds the cuts.
+  void run() {
+    start();
+    bool more = pass<true>();
+    for (int i = 1; more && i < kMostPasses; ++i) more = pass<false>();
+    cut_weightless();
+  }
+
+ private:
   const std::int64_t n;
   const V *x, *w;
   V *messages, *thresholds, *duals;
@@ -27,16 +51,8 @@ struct Decomposition {
   V first_threshold[kVectors];  // of the leftmost region
   M changed[kVectors];          // signals that this pass has cut
 
-  explicit Decomposition(SignalGroup<T, kVectors>& group)
-      : n(group.n),
-        x(rows(group.samples)),
-        w(rows(group.weights)),
-        messages(rows(group.messages)),
-        thresholds(rows(group.values)),
-        duals(rows(group.duals)) {
-    for (int g = 0; g < kVectors; ++g) uniform[g] = w[g];
-  }
   static V* rows(T* a) { return reinterpret_cast<V*>(a); }
+  static const V* rows(const T* a) { return reinterpret_cast<const V*>(a); }
   V weight(std::int64_t e, int g) const { return kPerEdge ? w[e * kVectors + g] : uniform[g]; }
 
   // The first region is the signal: its threshold is the mean, and its ends are cuts with dual 0.
@@ -152,18 +168,6 @@ struct Decomposition {
     return any(all);
   }
 };
-
-// Finds the cuts of a group, as duals. Signals that need more passes become unsolved.
-template <class T, int kVectors, bool kPerEdge>
-void decompose(SignalGroup<T, kVectors>& group) {
-  Decomposition<T, kVectors, kPerEdge> d(group);
-  d.start();
-  bool more = d.template pass<true>();
-  for (int pass = 1; more && pass < kMostPasses; ++pass) more = d.template pass<false>();
-  d.cut_weightless();
-  for (int g = 0; g < kVectors; ++g)
-    for (int l = 0; l < kLanes<T>; ++l) group.unsolved[g * kLanes<T> + l] |= d.changed[g][l] != 0;
-}
 
 }  // namespace
 }  // namespace jaxtv::cpu::JAXTV_ISA

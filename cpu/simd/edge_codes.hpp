@@ -1,4 +1,4 @@
-// Edge codes (jaxtv/edge_code.hpp) of a group of signals, a byte per sample: made from a solution,
+// Edge codes (jaxtv/edge_code.hpp) of a bundle of signals, a byte per sample: made from a solution,
 // and copied between an array and rows (signals.hpp).
 #pragma once
 
@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "jaxtv/edge_code.hpp"
-#include "simd/group.hpp"
+#include "simd/bundle.hpp"
 #include "simd/signals.hpp"
 #include "simd/vectors.hpp"
 
@@ -65,16 +65,15 @@ void add_codes(const std::uint8_t* rows, const SignalOffsets& offsets, std::int6
   });
 }
 
-// The codes of the edges (k, k + 1) of a group's solution, as one row.
-template <class T, int kVectors>
-JAXTV_INLINE void row_codes(const SignalGroup<T, kVectors>& group, std::int64_t k, int code_shift,
-                            std::uint8_t* codes) {
+// The codes of the edges (k, k + 1) of the s-th signals of a bundle, as one row.
+template <class T, int kVectors, bool kPerEdge>
+JAXTV_INLINE void row_codes(const Bundle<T, kVectors>& bundle, std::int64_t s, std::int64_t k,
+                            int code_shift, std::uint8_t* codes) {
   using V = typename Vectors<T>::V;
-  const V *z = reinterpret_cast<const V*>(group.messages),
-          *w = reinterpret_cast<const V*>(group.weights);
   for (int g = 0; g < kVectors; ++g) {
-    const V here = z[k * kVectors + g], next = z[(k + 1) * kVectors + g];
-    const auto inside = (here == next) & (w[(group.per_edge ? k : 0) * kVectors + g] > V{});
+    const VectorSignals<T, kVectors, kPerEdge> signals(bundle, s, g);
+    const V here = signals.row(signals.y, k), next = signals.row(signals.y, k + 1);
+    const auto inside = (here == next) & (signals.weight(k) > V{});
     constexpr int kFlip[] = {kSeparate ^ kInside, kSeparate ^ kJumpUp, kSeparate ^ kJumpDown};
     const auto code = int(kSeparate) ^ (inside & kFlip[0]) ^ ((next > here) & kFlip[1]) ^
                       ((next < here) & kFlip[2]);

@@ -10,13 +10,15 @@
 namespace jaxtv::cpu {
 
 // Each kernel works on the signals [begin, end) of its argument, in the calling thread; prox takes
-// signals_per_group(n) of them at most. It owns `scratch` while it runs: prox_scratch_bytes(n) for
-// prox, derivative_scratch_bytes(n) for the others, aligned to 64 bytes.
+// signals_per_group(n) of them at most, by threshold decomposition if `decompose`. It owns
+// `scratch` while it runs: prox_scratch_bytes(n) for prox, derivative_scratch_bytes(n) for the
+// others, aligned to 64 bytes.
 template <class T>
 struct SimdKernels {
   int (*signals_per_group)(std::int64_t n);  // as many as fill all lanes
   std::size_t (*prox_scratch_bytes)(std::int64_t n);
-  void (*prox)(const Pass<T>& pass, std::int64_t begin, std::int64_t end, void* scratch);
+  void (*prox)(const Pass<T>& pass, std::int64_t begin, std::int64_t end, bool decompose,
+               void* scratch);
   std::size_t (*derivative_scratch_bytes)(std::int64_t n);
   void (*jvp)(const SegmentJvp<T>& op, std::int64_t begin, std::int64_t end, void* scratch);
   void (*vjp)(const SegmentVjp<T>& op, std::int64_t begin, std::int64_t end, void* scratch);

@@ -1,133 +1,228 @@
-// The 1D prox of groups of signals: all steps, in order.
+// The 1D prox of bundles of signals: all steps, in order.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
+#include "jaxtv/overflow.hpp"
 #include "pass.hpp"
 #include "serial.hpp"
-#include "simd/certify.hpp"
 #include "simd/decomposition.hpp"
 #include "simd/edge_codes.hpp"
+#include "simd/fill_lanes.hpp"
+#include "simd/interval_string.hpp"
+#include "simd/mend.hpp"
 #include "simd/signals.hpp"
-#include "simd/values.hpp"
+#include "simd/solution.hpp"
 
 namespace jaxtv::cpu::JAXTV_ISA {
 namespace {
 
-// Solves the signals that vectors could not, one by one in double. `prepare` has set their samples
-// to 0 or subtracted an offset, so the samples are computed again from the pass.
-template <class T, int kVectors>
-void solve_unsolved(const Pass<T>& pass, const SignalOffsets& offsets,
-                    SignalGroup<T, kVectors>& group) {
-  constexpr int L = SignalGroup<T, kVectors>::kSignals;
-  const std::int64_t n = group.n;
-  for (int l = 0; l < offsets.count; ++l) {
-    if (!group.unsolved[l]) continue;
-    for (std::int64_t k = 0; k < n; ++k) {
-      const std::int64_t at = offsets.at[l] + k * offsets.stride;
-      T a = pass.x[at];
-      for (int j = 0; j < pass.num_minus; ++j) a -= pass.minus[j][at];
-      group.samples[k * L + l] = a;
-    }
-    solve_strided<T>({.n = n,
-                      .stride = L,
-                      .x = group.samples + l,
-                      .w = group.weights + l,
-                      .per_edge = group.per_edge,
-                      .y = group.messages + l});
-  }
-  const int last = offsets.count - 1;
-  if (group.unsolved[last])  // also its copies in the lanes beyond: scatter stores them over it
-    for (std::int64_t k = 0; k < n; ++k)
-      for (int l = offsets.count; l < L; ++l)
-        group.messages[k * L + l] = group.messages[k * L + last];
-}
-
-// Writes what the pass asks for, from the solution of the group. `input` has the rows of A
-// (pass.hpp) and is overwritten by the residual.
-template <class T, int kVectors>
-void store_results(const Pass<T>& pass, const SignalOffsets& offsets,
-                   const SignalGroup<T, kVectors>& group, T* input) {
-  constexpr int L = SignalGroup<T, kVectors>::kSignals;
-  const std::int64_t n = group.n;
-  const T* z = group.messages;
-  if (pass.y) scatter<L>(z, offsets, n, pass.y);
-  if (pass.residual) {
-    for (std::int64_t i = 0; i < n * L; ++i) input[i] -= z[i];
-    scatter<L>(input, offsets, n, pass.residual);
-  }
-  if (pass.codes) {
-    std::uint8_t* rows = reinterpret_cast<std::uint8_t*>(group.values);
-    for (std::int64_t k = 0; k + 1 < n; ++k) row_codes(group, k, pass.code_shift, rows + k * L);
-    std::memset(rows + (n - 1) * L, kSeparate << pass.code_shift, L);
-    add_codes<L>(rows, offsets, n, pass.codes);
-  }
-}
-
-// The signals [begin, end), at most as many as a group has lanes.
 template <class T, int kVectors, bool kPerEdge>
-void prox_group(const Pass<T>& pass, std::int64_t begin, std::int64_t end, void* scratch) {
-  constexpr int L = SignalGroup<T, kVectors>::kSignals;
-  const std::int64_t n = pass.shape.n;
-  SignalGroup<T, kVectors> group(n, kPerEdge, scratch);
-  const SignalOffsets offsets(pass.shape, n, begin, end, L);
-  gather<L>(pass.x, offsets, n, group.samples);
-  for (int j = 0; j < pass.num_minus; ++j)
-    gather<L>(pass.minus[j], offsets, n, group.samples,
-              [](auto& row, auto value) { row -= value; });
-  gather<L>(pass.w.data, SignalOffsets(pass.shape, pass.w.pitch(n), begin, end, L),
-            pass.w.length(n), group.weights);
+class BundleProx {
+  using V = typename Vectors<T>::V;
+  using M = typename Vectors<T>::M;
+  using Signals = VectorSignals<T, kVectors, kPerEdge>;
+  static constexpr int L = Bundle<T, kVectors>::kSignals;
 
-  T* input = prepare(group, group.weights + (kPerEdge && n > 1 ? n - 1 : 1) * L);
-  decompose<T, kVectors, kPerEdge>(group);
-  for (int lane = 0; lane < L; lane += kDoubleLanes) segment_values(group, lane);
-  typename Vectors<T>::M failed[kVectors];
-  for (int g = 0; g < kVectors; ++g)
-    failed[g] = uncertified<T, kVectors, kPerEdge>(group, g,
-                                                   write_solution<T, kVectors, kPerEdge>(group, g));
-  for (int g = 0; g < kVectors; ++g)
-    if (any(failed[g])) repair<T, kVectors, kPerEdge>(group, g, failed[g]);
-  for (int g = 0; g < kVectors; ++g) copy_unjoined_samples<T, kVectors, kPerEdge>(group, g);
-  solve_unsolved(pass, offsets, group);
-  store_results(pass, offsets, group, input);
+ public:
+  BundleProx(const Pass<T>& pass, std::int64_t begin, std::int64_t end, void* scratch)
+      : pass_(pass),
+        begin_(begin),
+        end_(end),
+        n_(pass.shape.n),
+        bundle_(n_, (end - begin + L - 1) / L, kPerEdge, scratch) {}
+
+  void run(bool decompose) {
+    for (std::int64_t s = 0; s < bundle_.per_lane; ++s) load(s);
+    if (kPerEdge || decompose || !find_cuts())
+      for (std::int64_t s = 0; s < bundle_.per_lane; ++s) this->decompose(s);
+    for (std::int64_t s = 0; s < bundle_.per_lane; ++s) {
+      for (int g = 0; g < kVectors; ++g) solve(s, g);
+      store(s);
+    }
+  }
+
+ private:
+  const Pass<T>& pass_;
+  const std::int64_t begin_, end_, n_;
+  Bundle<T, kVectors> bundle_;
+
+  std::int64_t row_of(std::int64_t s) const { return s * (n_ + 1) * L; }
+  // The s-th signals of the lanes; the last ones may be fewer than lanes.
+  SignalOffsets offsets(std::int64_t s, std::int64_t length) const {
+    const std::int64_t first = begin_ + s * L, last = first + L < end_ ? first + L : end_;
+    return SignalOffsets(pass_.shape, length, first, last, L);
+  }
+  int count(std::int64_t s) const {
+    return int(end_ - begin_ - s * L < L ? end_ - begin_ - s * L : L);
+  }
+
+  void load(std::int64_t s) {
+    const SignalOffsets samples = offsets(s, n_);
+    T* rows = bundle_.samples + row_of(s);
+    gather<L>(pass_.x, samples, n_, rows);
+    for (int j = 0; j < pass_.num_minus; ++j)
+      gather<L>(pass_.minus[j], samples, n_, rows, [](auto& row, auto value) { row -= value; });
+    gather<L>(pass_.w.data, offsets(s, pass_.w.pitch(n_)), pass_.w.length(n_),
+              bundle_.weights + (kPerEdge ? row_of(s) : s * L));
+    for (int g = 0; g < kVectors; ++g) fill_lanes(bundle_, s, g);
+  }
+
+  // By the taut string. False where that is not the method for these signals.
+  bool find_cuts() {
+    end_lanes(bundle_);
+    V* duals = reinterpret_cast<V*>(bundle_.duals);
+    const V none = (V)~M{};
+    for (std::int64_t i = 0; i < bundle_.rows() * kVectors; i += kVectors) {
+      for (int g = 0; g < kVectors; ++g) duals[i + g] = none;
+      asm volatile("" ::: "memory");  // stores, not memset, whose bytes callgrind counts
+    }
+    const V* weights = reinterpret_cast<const V*>(bundle_.weights);
+    const T weight = bundle_.weights[0];
+    M others = {};
+    for (std::int64_t i = 0; i < bundle_.per_lane * kVectors; ++i) others |= weights[i] != weight;
+    const bool same = !any(others);
+    if (!IntervalString<T, kVectors>(bundle_).run(same ? weight : T(1))) return false;
+    for (std::int64_t s = 0; s < bundle_.per_lane && !same; ++s)
+      for (std::int64_t k = 0; k < n_; ++k)
+        for (int g = 0; g < kVectors; ++g)
+          duals[(s * (n_ + 1) + k) * kVectors + g] *= weights[s * kVectors + g];
+    return true;
+  }
+
+  // The cuts of the s-th signals by threshold decomposition.
+  void decompose(std::int64_t s) {
+    T *samples = bundle_.work, *messages = samples + n_ * L, *thresholds = messages + n_ * L;
+    for (int g = 0; g < kVectors; ++g) {
+      const Signals signals(bundle_, s, g);
+      const V zero = {};
+      V poison = {};
+      for (std::int64_t k = 0; k < n_; ++k)
+        poison += signals.row(signals.x, k) - signals.row(signals.x, k);
+      const M bad = ~(poison == zero) | unsolvable(signals);
+      // Exact, so that a large offset costs no accuracy.
+      const M near = ((signals.low > zero) & (signals.high <= T(2) * signals.low)) |
+                     ((signals.high < zero) & (signals.low >= T(2) * signals.high));
+      const V offset = keep(near, signals.row(signals.x, 0));
+      for (std::int64_t k = 0; k < n_; ++k)
+        signals.set_row(samples + g * kLanes<T>, k, keep(~bad, signals.row(signals.x, k) - offset));
+    }
+    Decomposition<T, kVectors, kPerEdge>(n_, samples,
+                                         bundle_.weights + (kPerEdge ? row_of(s) : s * L), messages,
+                                         thresholds, bundle_.duals + row_of(s) - L)
+        .run();
+  }
+
+  // The signals that vectors cannot solve: near overflow, or with a bad weight.
+  M unsolvable(const Signals& signals) const {
+    const V zero = {};
+    M bad = ~(vmax(-signals.low, signals.high) <= simd_limit<T>(n_));
+    for (std::int64_t e = 0; e < signals.weight_rows(); ++e) bad |= ~(signals.weight(e) >= zero);
+    return bad;
+  }
+
+  // From cuts to the solution of the s-th signals of vector g.
+  void solve(std::int64_t s, int g) {
+    const Signals signals(bundle_, s, g);
+    M* undecided = reinterpret_cast<M*>(bundle_.work);
+    segment_values(signals);
+    M doubtful = spread_values(signals, undecided);
+    const M unsolved = copy_unjoined_samples(signals) | unsolvable(signals);
+    if (!kPerEdge) doubtful &= signals.weight(0) != V{};
+    if (!any(doubtful | unsolved)) return;
+    for (int l = 0; l < kLanes<T> && g * kLanes<T> + l < count(s); ++l) {
+      const bool solved = !unsolved[l] && (!doubtful[l] || certified(signals, l, undecided));
+      if (solved) continue;
+      solve_strided<T>({.n = n_,
+                        .stride = L,
+                        .x = signals.x + l,
+                        .w = signals.w + l,
+                        .per_edge = kPerEdge,
+                        .y = signals.y + l});
+    }
+  }
+
+  // Certifies what is undecided of lane l; false where it cannot be mended.
+  bool certified(const Signals& signals, int l, const M* undecided) const {
+    DoubleSignal<T> one{.n = n_,
+                        .stride = L,
+                        .w_stride = kPerEdge ? L : 0,
+                        .x = signals.x + l,
+                        .w = signals.w + l,
+                        .duals = signals.duals + l,
+                        .y = signals.y + l};
+    std::int64_t done = 0;
+    for (std::int64_t first = 0; first + 1 < n_; first += kChunk, ++undecided) {
+      const std::int64_t last = first + kChunk < n_ ? first + kChunk : n_ - 1;
+      if (!(*undecided)[l] || last < done) continue;
+      done = one.certify(first < done ? done - 1 : first, last);
+      if (done < 0) return false;
+    }
+    return true;
+  }
+
+  // Writes what the pass asks for.
+  void store(std::int64_t s) {
+    const SignalOffsets target = offsets(s, n_);
+    T *z = bundle_.lanes + row_of(s), *residual = bundle_.samples + row_of(s);
+    // The copies of the last signal are stored over it.
+    for (std::int64_t k = 0; k < n_ && target.count < L; ++k)
+      for (int l = target.count; l < L; ++l) z[k * L + l] = z[k * L + target.count - 1];
+    if (pass_.y) scatter<L>(z, target, n_, pass_.y);
+    if (pass_.residual) {
+      for (std::int64_t i = 0; i < n_ * L; ++i) residual[i] -= z[i];
+      scatter<L>(residual, target, n_, pass_.residual);
+    }
+    if (pass_.codes) {
+      std::uint8_t* codes = reinterpret_cast<std::uint8_t*>(bundle_.work);
+      for (std::int64_t k = 0; k + 1 < n_; ++k)
+        row_codes<T, kVectors, kPerEdge>(bundle_, s, k, pass_.code_shift, codes + k * L);
+      std::memset(codes + (n_ - 1) * L, kSeparate << pass_.code_shift, L);
+      add_codes<L>(codes, target, n_, pass_.codes);
+    }
+  }
+};
+
+inline std::int64_t signals_per_lane(std::int64_t n) {
+  constexpr std::int64_t kRows = 256;
+  return n >= kRows ? 1 : n <= kRows / kMostPerLane ? kMostPerLane : kRows / n;
 }
 
-template <class T, int kVectors>
-void prox_group(const Pass<T>& pass, std::int64_t begin, std::int64_t end, void* scratch) {
-  if (pass.w.per_edge)
-    prox_group<T, kVectors, true>(pass, begin, end, scratch);
-  else
-    prox_group<T, kVectors, false>(pass, begin, end, scratch);
-}
-
-// Fewer vectors for longer signals: the scratch should stay in the second-level cache.
+// As many signals as fill all lanes. Of long signals fewer: the scratch should stay in the
+// second-level cache.
 template <class T>
 int signals_per_group(std::int64_t n) {
-  constexpr std::int64_t kCache = 2 << 20;
-  constexpr std::int64_t kPerSample = 4 * sizeof(T);  // samples, messages, values, duals
-  const auto fits = [n](int signals) { return n * signals * kPerSample <= kCache; };
-  if (fits(kMostVectors * kLanes<T>)) return kMostVectors * kLanes<T>;
-  if (fits(2 * kLanes<T>)) return 2 * kLanes<T>;
-  return kLanes<T>;
+  constexpr std::int64_t kCache = 2 << 20, kPerSample = 3 * sizeof(T);
+  const bool fits = n * kMostVectors * kLanes<T> * kPerSample <= kCache;
+  return int((fits ? kMostVectors : 1) * kLanes<T> * signals_per_lane(n));
 }
 
-// The rows of a SignalGroup with weights per edge, and n rows for the copy that `prepare` makes.
 template <class T>
 std::size_t prox_scratch_bytes(std::int64_t n) {
-  return (6 * n + 4) * signals_per_group<T>(n) * sizeof(T);
+  return Bundle<T, kMostVectors>::scratch_bytes(n, signals_per_lane(n));
+}
+
+template <class T, int kVectors>
+void prox(const Pass<T>& pass, std::int64_t begin, std::int64_t end, bool decompose,
+          void* scratch) {
+  // Rows and lengths of segments are numbers of IntervalString's lanes.
+  decompose |= pass.shape.n >= std::int64_t(1) << 22;
+  if (pass.w.per_edge)
+    BundleProx<T, kVectors, true>(pass, begin, end, scratch).run(decompose);
+  else
+    BundleProx<T, kVectors, false>(pass, begin, end, scratch).run(decompose);
 }
 
 // Solves the signals [begin, end), at most as many as signals_per_group(n). Reads x, minus and w of
-// the pass, writes y, residual and codes. For few signals it takes fewer vectors.
+// the pass, writes y, residual and codes.
 template <class T>
-void prox(const Pass<T>& pass, std::int64_t begin, std::int64_t end, void* scratch) {
-  if (end - begin > 2 * kLanes<T>)
-    prox_group<T, kMostVectors>(pass, begin, end, scratch);
-  else if (end - begin > kLanes<T>)
-    prox_group<T, 2>(pass, begin, end, scratch);
+void prox(const Pass<T>& pass, std::int64_t begin, std::int64_t end, bool decompose,
+          void* scratch) {
+  if (end - begin > kLanes<T>)
+    prox<T, kMostVectors>(pass, begin, end, decompose, scratch);
   else
-    prox_group<T, 1>(pass, begin, end, scratch);
+    prox<T, 1>(pass, begin, end, decompose, scratch);
 }
 
 }  // namespace

@@ -29,20 +29,25 @@ struct SignalOffsets {
                 int width)
       : stride(s.inner), count(int(end - begin)) {
     std::int64_t next = s.offset(begin, length);
+    if (s.inner == 1) {
+      // No other member of `range` is read, for ranges of one signal are not copied row by row.
+      num_ranges = length == 1 ? 1 : count;
+      range[0] = 0;
+      range[num_ranges] = std::int16_t(count);
+      by_rows = length == 1;
+      for (int l = 0; l < width; ++l) at[l] = next + (l < count ? l : count - 1) * length;
+      return;
+    }
     const auto add = [&](int l) {
       if (l == 0 || next != at[l - 1] + 1) range[num_ranges++] = std::int16_t(l);
       at[l] = next;
     };
-    if (s.inner == 1) {
-      for (int l = 0; l < count; ++l, next += length) add(l);
-    } else {
-      std::int64_t left = s.inner - begin % s.inner;
-      for (int l = 0; l < count; ++l, ++next) {  // no division per signal
-        add(l);
-        if (--left > 0) continue;
-        left = s.inner;
-        next += (length - 1) * s.inner;
-      }
+    std::int64_t left = s.inner - begin % s.inner;
+    for (int l = 0; l < count; ++l, ++next) {  // no division per signal
+      add(l);
+      if (--left > 0) continue;
+      left = s.inner;
+      next += (length - 1) * s.inner;
     }
     range[num_ranges] = std::int16_t(count);
     by_rows = count >= 8 * num_ranges;
@@ -65,10 +70,12 @@ struct Quads {
     std::memcpy(&q, p, sizeof q);
     return q;
   }
-  static auto load_pair(const T* p, const std::int64_t* at) {
+  template <class I>
+  static auto load_pair(const T* p, const I* at) {
     return join(load_quad(p + at[0]), load_quad(p + at[kQuadSamples<T>]));
   }
-  static V load(const T* p, const std::int64_t* at) {
+  template <class I>
+  static V load(const T* p, const I* at) {
     if constexpr (kQuads == 1)
       return load_quad(p + at[0]);
     else if constexpr (kQuads == 2)

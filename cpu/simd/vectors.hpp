@@ -18,6 +18,8 @@
 #define JAXTV_INDEPENDENT _Pragma("GCC ivdep")
 #endif
 
+#define JAXTV_LAMBDA __attribute__((always_inline))  // after the parameters of a lambda
+
 namespace jaxtv::cpu::JAXTV_ISA {
 namespace {
 
