@@ -11,9 +11,9 @@ namespace jaxtv::cpu {
 namespace {
 
 // One signal would leave all lanes but one empty: the taut string is as fast then, or faster.
-bool use_simd(std::int64_t signals, const Solver& solver) {
-  return solver.method == Method::kDecomposition ||
-         (solver.method == Method::kDirect && signals > 1);
+bool use_simd(const Shape& shape, const Solver& solver) {
+  return shape.n < kLongestInLane && (solver.method == Method::kDecomposition ||
+                                      (solver.method == Method::kDirect && shape.signals() > 1));
 }
 
 // Signals per chunk: `most`, or few enough that every thread gets some.
@@ -57,7 +57,7 @@ void report_exact(const Pass<T>& pass, std::int64_t begin, std::int64_t end) {
 template <class T>
 void prox_chunks(const Pool& pool, const Pass<T>& pass, const Solver& solver) {
   const std::int64_t n = pass.shape.n, signals = pass.shape.signals();
-  const bool simd = use_simd(signals, solver);
+  const bool simd = use_simd(pass.shape, solver);
   const Pool part =
       part_of(pool, pass.shape.size(), simd ? kSamplesPerThread : kSamplesPerThread / 4);
   const SimdKernels<T>& kernels = simd_kernels<T>();

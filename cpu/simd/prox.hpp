@@ -206,8 +206,6 @@ std::size_t prox_scratch_bytes(std::int64_t n) {
 template <class T, int kVectors>
 void prox(const Pass<T>& pass, std::int64_t begin, std::int64_t end, bool decompose,
           void* scratch) {
-  // Rows and lengths of segments are numbers of IntervalString's lanes.
-  decompose |= pass.shape.n >= std::int64_t(1) << 22;
   if (pass.w.per_edge)
     BundleProx<T, kVectors, true>(pass, begin, end, scratch).run(decompose);
   else
