@@ -16,10 +16,14 @@ bool use_simd(const Shape& shape, const Solver& solver) {
                                       (solver.method == Method::kDirect && shape.signals() > 1));
 }
 
-// Signals per chunk: `most`, or few enough that every thread gets some.
+// Signals per chunk: `most`, or few enough that every thread gets some. If there are many, whole
+// vectors of them.
 std::int64_t chunk_of(std::int64_t signals, std::int64_t most, std::int64_t threads) {
+  constexpr std::int64_t kLanes = 32;  // no vectors have more
   const std::int64_t per_thread = (signals + threads - 1) / threads;
-  return std::max<std::int64_t>(1, std::min(most, per_thread));
+  const std::int64_t whole =
+      per_thread > kLanes ? (per_thread + kLanes - 1) / kLanes * kLanes : per_thread;
+  return std::max<std::int64_t>(1, std::min(most, whole));
 }
 
 // Calls f(begin, end) for chunks of the signals.

@@ -42,7 +42,7 @@ class DoubleSignal {
     std::int64_t begin, end;
     double left, right;       // duals at its ends
     double ref, rest, value;  // value = ref + rest / (end - begin)
-    double magnitude;         // max |sample|
+    double magnitude;         // what round-off is relative to: max |sample|, |value|
   };
 
   static bool is_finite(double v) { return v - v == 0; }
@@ -65,6 +65,7 @@ class DoubleSignal {
     }
     s.rest += s.right - s.left;
     s.value = s.ref + s.rest / double(s.end - s.begin);
+    if (abs(s.value) > s.magnitude) s.magnitude = abs(s.value);
     return s;
   }
 

@@ -138,9 +138,11 @@ JAXTV_INLINE void for_ranges(const SignalOffsets& offsets, std::int64_t first, s
 template <int kSignals, class T, class F>
 JAXTV_INLINE std::int64_t for_quads(const SignalOffsets& offsets, std::int64_t n, F f) {
   if (offsets.stride != 1 || offsets.by_rows) return 0;
-  const std::int64_t end = n / kQuadSamples<T> * kQuadSamples<T>;
-  for (std::int64_t k = 0; k < end; k += kQuadSamples<T>)
-    for (int l = 0; l < kSignals; l += kLanes<T>) f(k, l);
+  constexpr std::int64_t kQuad = kQuadSamples<T>, kLine = 64 / sizeof(T);
+  const std::int64_t end = n / kQuad * kQuad;
+  for (std::int64_t k0 = 0; k0 < end; k0 += kLine)  // a cache line of each signal, before the next
+    for (int l = 0; l < kSignals; l += kLanes<T>)
+      for (std::int64_t k = k0; k < end && k < k0 + kLine; k += kQuad) f(k, l);
   return end;
 }
 
