@@ -6,14 +6,17 @@
 
 #include "checks.hpp"
 #include "shape.hpp"
+#if defined(JAXTV_EMULATED)
+#include "machine.hpp"
+#endif
 
 namespace jaxtv::cuda {
 
 // The stream that XLA runs on; decoded as cudaStream_t. Its device is the current one: XLA makes it
 // so once per execution (GpuExecutable::ExecuteAsyncOnStreamImpl: "always bound to a single
 // GpuContext during its execution, so we activate it once"), and CUDA refuses a launch on the
-// stream of another device. The SIMT build is a CPU target and has no stream: a device of the CPU
-// stands for one of CUDA.
+// stream of another device. Where tests run the kernels without a GPU, the handler is a CPU target
+// and has no stream: a device of the CPU stands for one of CUDA (testing/machine/machine.hpp).
 struct Stream {};
 
 // A launch that went wrong becomes an Internal error of XLA.
@@ -51,11 +54,10 @@ struct xla::ffi::CtxDecoding<jaxtv::cuda::Stream> {
   using Type = cudaStream_t;
   static std::optional<Type> Decode(const XLA_FFI_Api* api, XLA_FFI_ExecutionContext* ctx,
                                     DiagnosticEngine& diagnostic) {
-#if defined(JAXTV_SIMT)
+#if defined(JAXTV_EMULATED)
     const auto device = CtxDecoding<DeviceOrdinal>::Decode(api, ctx, diagnostic);
     if (!device) return std::nullopt;
-    ::simt::current_device() = *device;
-    return ::simt::stream_of(*device);
+    return static_cast<cudaStream_t>(::machine::stream_on(*device));
 #else
     return CtxDecoding<PlatformStream<cudaStream_t> >::Decode(api, ctx, diagnostic);
 #endif

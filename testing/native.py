@@ -43,12 +43,18 @@ class Library:
         includes: include directories, relative to the checkout. Every header below them counts as
             included: a change of any one rebuilds all.
         flags: of the compiler, for all units.
+        compiler: with what it needs to make a shared library.
+        language: what it is told of the language of all units.
+        links: libraries that are loaded with this one.
     """
 
     name: str
     sources: Sequence[str]
     includes: Sequence[str]
     flags: Sequence[str]
+    compiler: Sequence[str] = (*CXX, *FLAGS)
+    language: Sequence[str] = ("-x", "c++")
+    links: Sequence[pathlib.Path] = ()
 
     def build(self) -> pathlib.Path:
         """Compile and link, unless that is done already; the path of the library."""
@@ -59,7 +65,7 @@ class Library:
             return self._build(folder)
 
     def _build(self, folder: pathlib.Path) -> pathlib.Path:
-        command = [*CXX, *FLAGS, *self.flags, "-isystem", jax.ffi.include_dir()]
+        command = [*self.compiler, *self.flags, "-isystem", jax.ffi.include_dir()]
         command += [f"-I{ROOT / directory}" for directory in self.includes]
         common = hashlib.sha256(repr(command).encode() + self._headers())
         keys = {}
@@ -67,7 +73,8 @@ class Library:
             key = common.copy()
             key.update((ROOT / unit).read_bytes())
             keys[unit] = key.hexdigest()[:16]
-        name = hashlib.sha256(repr(sorted(keys.items())).encode()).hexdigest()[:16]
+        parts = repr((sorted(keys.items()), self.links))
+        name = hashlib.sha256(parts.encode()).hexdigest()[:16]
         library = folder / f"{name}.so"
         if library.exists():
             return library
@@ -75,11 +82,11 @@ class Library:
 
         def compile_unit(unit: str) -> None:
             if not objects[unit].exists():
-                _run([*command, "-x", "c++", "-c", ROOT / unit], objects[unit])
+                _run([*command, *self.language, "-c", ROOT / unit], objects[unit])
 
         with ThreadPoolExecutor(cores()) as pool:
             list(pool.map(compile_unit, self.sources))
-        _run([*command, "-shared", *objects.values()], library)
+        _run([*command, "-shared", *objects.values(), *self.links], library)
         for file in {*folder.iterdir()} - {library, folder / "lock", *objects.values()}:
             file.unlink()
         return library

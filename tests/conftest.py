@@ -9,7 +9,8 @@ A test runs once, with x64 enabled; arrays of float32 are tested there too. Its 
 * `nightly`: not in the test command; `.ci/nightly` runs it;
 * `sanitized`: on the emulator only where it is sanitised (`.ci/run`), which proves its values too;
 * `unsanitized`: not on the sanitised emulator: its shapes are those of other tests, only the values
-  are new; or it needs half types, or more memory than a sanitiser leaves.
+  are new; or it needs half types, or more memory than a sanitiser leaves;
+* `ptx`: only where nvcc's compiled code runs, by `python -m testing.ptx` (testing/ptx).
 
 That a float32 array gives the same bits with and without x64 is what tests/api/test_precision.py shows.
 """
@@ -25,7 +26,7 @@ import jax
 import pytest
 
 from jaxtv import _native
-from testing import emulator, peers
+from testing import emulator, peers, ptx
 
 MARKERS = {
     "both_precisions": "with x64 enabled, and without",
@@ -34,6 +35,7 @@ MARKERS = {
     "nightly": "not in the test command, but in .ci/nightly",
     "sanitized": "only on the sanitised emulator, or on a GPU",
     "unsanitized": "not on the sanitised emulator",
+    "ptx": "only in python -m testing.ptx",
 }
 EMULATED = os.environ.get("JAXTV_TEST_PLATFORM") == "emulator"
 
@@ -87,7 +89,8 @@ def pytest_collection_modifyitems(config, items):
         apart = item.get_closest_marker("cpu_only") or {"mesh", "prox_tv"} & set(item.fixturenames)
         other = "unsanitized" if emulator.SANITIZED else "sanitized"
         other_emulator = item.get_closest_marker(other) and not emulator.on_gpu()
-        return not (other_emulator or (apart and emulator.on_gpu()))
+        other_machine = item.get_closest_marker("ptx") and not ptx.WANTED
+        return not (other_emulator or other_machine or (apart and emulator.on_gpu()))
 
     dropped = [item for item in items if not wanted(item)]
     if dropped:

@@ -1,5 +1,7 @@
 """The third platform: the CUDA kernels compiled as C++ against testing/emulator and run on the CPU.
 
+JAXTV_EMULATOR=ptx runs what nvcc makes of them instead (testing/ptx).
+
 `testing.callframe` calls them on NumPy arrays; `using()` runs the library's functions on them
 through XLA. JAXTV_EMULATOR_SANITIZE=1 builds them with AddressSanitizer and UBSan (preload libasan
 then), without half types. Where JAX sees a GPU nothing is emulated: `using()` switches to that
@@ -18,7 +20,7 @@ from typing import NamedTuple
 import jax
 
 from jaxtv import _lowering, _native
-from testing import ROOT, native
+from testing import ROOT, native, ptx
 
 SANITIZED = bool(os.environ.get("JAXTV_EMULATOR_SANITIZE"))
 SANITIZE = [
@@ -27,23 +29,30 @@ SANITIZE = [
     "-fno-sanitize-recover=undefined",
     "-DJAXTV_NO_HALF_TYPES",
 ]
-FLAGS = [*(SANITIZE if SANITIZED else ["-O2"]), "-DJAXTV_SIMT"]
+FLAGS = [*(SANITIZE if SANITIZED else ["-O2"]), "-DJAXTV_SIMT", "-DJAXTV_EMULATED"]
 NAME = "emulator-sanitized" if SANITIZED else "emulator"
 
 
 def _build(name: str, sources: list[str]) -> ctypes.CDLL:
-    includes = ["include", "ffi", "cuda", "testing/emulator"]
+    includes = ["include", "ffi", "cuda", "testing/emulator", "testing/machine"]
     return ctypes.CDLL(str(native.Library(name, sources, includes, FLAGS).build()))
 
 
 @functools.cache
 def library() -> ctypes.CDLL:
     """The kernels with their handlers, and what testing/emulator/library.cpp offers."""
+    if ptx.WANTED:
+        return declared(ptx.library())
     kernels = [
         p for end in ("*.cu", "*_ffi.cpp", "scratch.cpp") for p in (ROOT / "cuda").rglob(end)
     ]
     sources = sorted(str(path.relative_to(ROOT)) for path in kernels)
-    built = _build(NAME, [*sources, "testing/emulator/library.cpp"])
+    own = ["testing/emulator/library.cpp", "testing/emulator/machine.cpp"]
+    return declared(_build(NAME, [*sources, *own]))
+
+
+def declared(built: ctypes.CDLL) -> ctypes.CDLL:
+    """The same library, with the types of testing/emulator/library.cpp."""
     int64 = ctypes.c_int64
     built.emulator_name.argtypes = built.emulator_handler.argtypes = [ctypes.c_size_t]
     built.emulator_name.restype = built.emulator_recorded.restype = ctypes.c_char_p

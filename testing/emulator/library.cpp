@@ -1,27 +1,53 @@
-// The CUDA handlers as a plain shared library, for ctypes (testing/emulator).
+// The CUDA handlers as a plain shared library, for ctypes: run as C++ (testing/emulator) or as nvcc
+// compiled them (testing/ptx).
 #include <sys/mman.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 #include <random>
 #include <stdexcept>
 #include <string>
 
 #include "components/components.hpp"
 #include "dykstra/image_tiling.hpp"
+#include "machine.hpp"
 #include "prox1d/prox1d.hpp"
 #include "scratch.hpp"
 #include "segments/segments.hpp"
 #include "targets.hpp"
+#include "xla/ffi/api/ffi.h"
 
 namespace {
+
+void allow(const void* buffer, bool result, bool scratch) {
+  const auto& b = *static_cast<const XLA_FFI_Buffer*>(buffer);
+  std::size_t bytes = xla::ffi::ByteWidth(xla::ffi::DataType(b.dtype));
+  for (std::int64_t d = 0; d < b.rank; ++d) bytes *= std::size_t(b.dims[d]);
+  if (scratch) std::memset(b.data, 0xff, bytes);
+  machine::allow_memory(b.data, bytes, result, result);
+}
+
+// The kernels of a call may access its operands and results, of which the last is scratch; what was
+// left there is gone.
+template <XLA_FFI_Handler* handler>
+XLA_FFI_Error* guarded(XLA_FFI_CallFrame* frame) {
+  for (std::int64_t i = 0; i < frame->args.size; ++i) allow(frame->args.args[i], false, false);
+  for (std::int64_t i = 0; i < frame->rets.size; ++i)
+    allow(frame->rets.rets[i], true, i + 1 == frame->rets.size);
+  XLA_FFI_Error* error = handler(frame);
+  machine::forget_memory();
+  return error;
+}
+
 struct Entry {
   const char* name;
   void* handler;
 };
-#define JAXTV_ENTRY(name) {#name, reinterpret_cast<void*>(&name)},
+#define JAXTV_ENTRY(name) {#name, reinterpret_cast<void*>(&guarded<name>)},
 const Entry entries[] = {JAXTV_HANDLERS(JAXTV_ENTRY)};
+
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) const char* emulator_name(std::size_t i) {
@@ -47,33 +73,23 @@ extern "C" __attribute__((visibility("default"))) std::int64_t emulator_scratch_
 }
 
 // Starts to record launches; what was recorded since.
-extern "C" __attribute__((visibility("default"))) void emulator_record() {
-  const std::lock_guard<std::mutex> lock(simt::record().mutex);
-  simt::record().on = true;
-  simt::record().lines.clear();
-}
+extern "C" __attribute__((visibility("default"))) void emulator_record() { machine::record(); }
 extern "C" __attribute__((visibility("default"))) const char* emulator_recorded() {
-  simt::record().on = false;
-  return simt::record().lines.c_str();
+  return machine::recorded();
 }
 
 // Lets lanes take turns at random (0: in order), and host threads share the blocks of a launch.
 extern "C" __attribute__((visibility("default"))) void emulator_turns(std::uint64_t seed,
                                                                       int host_threads) {
-  simt::seed() = seed;
-  simt::host_threads() = host_threads;
+  machine::take_turns(seed, host_threads);
 }
 // Refuses kernels the shared memory that they ask for, or not.
 extern "C" __attribute__((visibility("default"))) void emulator_refuse(bool on) {
-  simt::refusing() = on;
+  machine::refuse_shared(on);
 }
 // The least shared memory that a kernel was allowed on a device, of those that asked.
 extern "C" __attribute__((visibility("default"))) std::size_t emulator_least_allowed(int device) {
-  const std::lock_guard<std::mutex> lock(simt::allowed().mutex);
-  std::size_t least = simt::kMaxShared;
-  for (const auto& [kernel, bytes] : simt::allowed().bytes)
-    if (kernel.first == device) least = std::min(least, bytes);
-  return least;
+  return machine::least_allowed(device);
 }
 // How `batch` images are cut into tiles on a device with `max_shared` bytes for a block; results:
 // bytes of shared memory of a tile, channels of a tile.
@@ -118,7 +134,7 @@ extern "C" __attribute__((visibility("default"))) int emulator_wrong_quotients(i
 
 // Runs blocks, warps and lanes from the last to the first, or as usual.
 extern "C" __attribute__((visibility("default"))) void emulator_reverse(bool on) {
-  simt::reversed() = on;
+  machine::reverse(on);
 }
 
 namespace {
@@ -130,10 +146,21 @@ struct Sparse {
   explicit Sparse(std::int64_t size)
       : bytes(std::size_t(size)),
         data(mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {}
-  ~Sparse() { munmap(data, bytes); }
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)) {
+    machine::allow_memory(data, bytes, true, false);
+  }
+  ~Sparse() {
+    machine::forget_memory();
+    munmap(data, bytes);
+  }
   bool ok() const { return data != MAP_FAILED; }
   float* floats() const { return static_cast<float*>(data); }
+};
+
+// Of each launch only the first and the last block run.
+struct FirstAndLast {
+  FirstAndLast() { machine::run_only({0, -1}); }
+  ~FirstAndLast() { machine::run_only({}); }
 };
 
 }  // namespace
@@ -168,12 +195,10 @@ extern "C" __attribute__((visibility("default"))) const char* emulator_huge(int 
                               .gw = gw.floats(),
                               .gw_per_edge = false,
                               .add_to_gw = false};
-  simt::current_device() = 0;
-  auto& only = simt::Machine::here().only;
-  only = {0, -1};
-  Status bad = prox1d<float>(simt::kStream, s, op, solver, scratch.data);
-  if (!bad) bad = segment_vjp<float>(simt::kStream, s, vjp, scratch.data);
-  only.clear();
+  const FirstAndLast first_and_last;
+  const auto stream = static_cast<cudaStream_t>(machine::stream_on(0));
+  Status bad = prox1d<float>(stream, s, op, solver, scratch.data);
+  if (!bad) bad = segment_vjp<float>(stream, s, vjp, scratch.data);
   if (bad) return bad;
   const float low = 1 / float(n / 2), high = 4 - low;
   for (std::int64_t at : places) {
@@ -220,19 +245,15 @@ extern "C" __attribute__((visibility("default"))) const char* emulator_huge_dyks
   float *weights[] = {w0.floats(), w1.floats()}, *out = y.floats();
   const PerAxis<const float> w{{weights[0], weights[1]}, {}};
   const float low = 1 / float(n / 2), high = 4 - low;
-  simt::current_device() = 0;
-  auto& only = simt::Machine::here().only;
-  only = {0, -1};
-  const char* wrong =
-      dykstra<float>(simt::kStream, it, solver, x.floats(), w, out, codes, scratch.data);
+  const FirstAndLast first_and_last;
+  const auto stream = static_cast<cudaStream_t>(machine::stream_on(0));
+  const char* wrong = dykstra<float>(stream, it, solver, x.floats(), w, out, codes, scratch.data);
   if (!wrong && !is(low, high)) wrong = "wrong solution";
-  if (!wrong)
-    wrong = dykstra_jvp<float>(simt::kStream, it, codes, x.floats(), w, out, scratch.data);
+  if (!wrong) wrong = dykstra_jvp<float>(stream, it, codes, x.floats(), w, out, scratch.data);
   if (!wrong && !is(low, high)) wrong = "wrong tangent";
   if (!wrong)
-    wrong = dykstra_vjp<float>(simt::kStream, it, codes, x.floats(), out,
-                               {{weights[0], weights[1]}, {}}, scratch.data);
-  only.clear();
+    wrong = dykstra_vjp<float>(stream, it, codes, x.floats(), out, {{weights[0], weights[1]}, {}},
+                               scratch.data);
   if (wrong) return wrong;
   if (!is(0, 4)) return "wrong adjoint";
   return weights[0][0] == -4 && weights[0][signals[0] - 1] == -4 ? "" : "wrong adjoint in a weight";
@@ -262,18 +283,16 @@ extern "C" __attribute__((visibility("default"))) const char* emulator_huge_comp
       if (y.floats()[i * size] != 1 || y.floats()[(i + 1) * size - 1] != 1) return true;
     return y.floats()[last * size] != alone || y.floats()[samples - 1] != rest;
   };
-  simt::current_device() = 0;
-  auto& only = simt::Machine::here().only;
-  only = {0, -1};
-  Status bad = components_vjp<float>(simt::kStream, grid, codes, x.floats(), y.floats(),
+  const FirstAndLast first_and_last;
+  const auto stream = static_cast<cudaStream_t>(machine::stream_on(0));
+  Status bad = components_vjp<float>(stream, grid, codes, x.floats(), y.floats(),
                                      {{w0.floats(), w1.floats()}, {}}, scratch.data);
   if (!bad && (wrong(float(size), 0) || first0 != float(size) || first1 != float(size)))
     bad = "wrong adjoint";
   first0 = first1 = float(size - 1);
   if (!bad)
-    bad = components_jvp<float>(simt::kStream, grid, codes, x.floats(),
-                                {{w0.floats(), w1.floats()}, {}}, y.floats(), scratch.data);
-  only.clear();
+    bad = components_jvp<float>(stream, grid, codes, x.floats(), {{w0.floats(), w1.floats()}, {}},
+                                y.floats(), scratch.data);
   if (bad) return bad;
   return wrong(float(3 * size - 2), -2) ? "wrong tangent" : "";
 }
