@@ -198,11 +198,8 @@ def copy_us(size: int, most: int) -> float:
 # ---------------------------------------------------------------------------- measuring
 
 
-def measure(case: Case, most: int = 100) -> dict[str, Any]:
-    """Times of the passes of a case, `most` calls each."""
-    size = int(np.prod(case.shape)) * jnp.dtype(case.dtype).itemsize
-    inputs = [samples(case, seed) for seed in range(rotation(size, most))]
-    lam = jnp.float32(case.lam)
+def functions(case: Case) -> tuple[Callable, Callable, Callable, Callable]:
+    """forward(x, lam), linearised(x, lam) -> (y, pull), backward(y, pull), both(x, lam)."""
 
     def prox(x, lam):
         return jaxtv.prox_tv(x, lam, axes=case.axes, solver=case.solver)
@@ -216,6 +213,15 @@ def measure(case: Case, most: int = 100) -> dict[str, Any]:
         y, pull = jax.vjp(prox, x, lam)
         return y, pull(y)
 
+    return forward, linearised, backward, both
+
+
+def measure(case: Case, most: int = 100) -> dict[str, Any]:
+    """Times of the passes of a case, `most` calls each."""
+    size = int(np.prod(case.shape)) * jnp.dtype(case.dtype).itemsize
+    inputs = [samples(case, seed) for seed in range(rotation(size, most))]
+    lam = jnp.float32(case.lam)
+    forward, linearised, backward, both = functions(case)
     y = forward(inputs[0], lam)
     gap = jaxtv.duality_gap(inputs[0], y, lam, axes=case.axes)
     out: dict[str, Any] = {"case": case.name, "dtype": case.dtype, "max_gap": float(jnp.max(gap))}

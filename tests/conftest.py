@@ -89,7 +89,7 @@ def pytest_collection_modifyitems(config, items):
         apart = item.get_closest_marker("cpu_only") or {"mesh", "prox_tv"} & set(item.fixturenames)
         other = "unsanitized" if emulator.SANITIZED else "sanitized"
         other_emulator = item.get_closest_marker(other) and not emulator.on_gpu()
-        other_machine = item.get_closest_marker("ptx") and not ptx.WANTED
+        other_machine = item.get_closest_marker("ptx") and not ptx.wanted()
         return not (other_emulator or other_machine or (apart and emulator.on_gpu()))
 
     dropped = [item for item in items if not wanted(item)]

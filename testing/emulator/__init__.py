@@ -41,7 +41,7 @@ def _build(name: str, sources: list[str]) -> ctypes.CDLL:
 @functools.cache
 def library() -> ctypes.CDLL:
     """The kernels with their handlers, and what testing/emulator/library.cpp offers."""
-    if ptx.WANTED:
+    if ptx.wanted():
         return declared(ptx.library())
     kernels = [
         p for end in ("*.cu", "*_ffi.cpp", "scratch.cpp") for p in (ROOT / "cuda").rglob(end)

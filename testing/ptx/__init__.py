@@ -23,22 +23,28 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from testing import ROOT, native
 
 ORDERS = ("forward", "reverse", "threads", "lockstep")
-WANTED = os.environ.get("JAXTV_EMULATOR") == "ptx"
 NVCC = (
     *("nvcc", "-std=c++20", "-O3", "-lineinfo", "-arch=compute_90", "-code=compute_90"),
     *("-no-compress", "-cudart=none", "-Xcompiler=-fPIC,-fvisibility=hidden,-O1"),
 )
 # Lanes are vectors of the machine that runs this; values of two types share registers.
 INTERPRETER_FLAGS = ("-O2", "-fvect-cost-model=dynamic", "-march=native", "-fno-strict-aliasing")
+
+
+def wanted() -> bool:
+    """Whether the tests run on this, not on testing.emulator."""
+    return os.environ.get("JAXTV_EMULATOR") == "ptx"
 
 
 def nvcc() -> str | None:
@@ -70,12 +76,13 @@ def interpreter() -> ctypes.CDLL:
         ctypes.POINTER(ctypes.c_void_p),
     ]
     built.ptx_run.restype = built.ptx_counts.restype = ctypes.c_char_p
+    built.ptx_mutate.argtypes = [*[ctypes.c_char_p] * 3, ctypes.c_int]
     built.ptx_allow.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_bool, ctypes.c_bool]
     configure(built)
     return built
 
 
-def configure(built: ctypes.CDLL | None = None, **settings: object) -> None:
+def configure(built: ctypes.CDLL | None = None, **settings: Any) -> None:
     """Set how launches run from here on: what is not given is as the environment says, or usual.
 
     Args:
@@ -99,13 +106,44 @@ def configure(built: ctypes.CDLL | None = None, **settings: object) -> None:
 
 
 @contextlib.contextmanager
-def configured(**settings: object) -> Iterator[None]:
+def configured(**settings: Any) -> Iterator[None]:
     """Launches inside of the context run so."""
     configure(**settings)
     try:
         yield
     finally:
         configure()
+
+
+def counts() -> dict[str, dict[str, int]]:
+    """Of each kernel what it did since the last call, in launches that were `counted`.
+
+    Warp instructions by kind; "lanes": that were active in them, in all; launches, blocks, warps;
+    "sectors" of 32 bytes of global memory that warps asked for, and "sectors_read" and
+    "sectors_written", of each launch each once; "wavefronts": rows of banks of shared memory.
+    """
+    return json.loads(interpreter().ptx_counts())
+
+
+@contextlib.contextmanager
+def mutated(kernel: str, old: str, new: str, at: int) -> Iterator[list[int]]:
+    """Kernels with a defect: the `at`-th statement with `old` in the PTX has `new` there.
+
+    Args:
+        kernel: how the names of the kernels start.
+        old: of one statement, with one space between words.
+        new: what stands there instead; "" for a whole statement removes it.
+        at: counted from 0 over all these kernels as they are used first.
+
+    The list is filled as the context ends: how many statements have `old`.
+    """
+    found: list[int] = []
+    machine = interpreter()
+    machine.ptx_mutate(kernel.encode(), old.encode(), new.encode(), at)
+    try:
+        yield found
+    finally:
+        found.append(machine.ptx_mutate(b"", b"", b"", -1))
 
 
 def _compiled(name: str, sources: Sequence[str], includes: Sequence[str]) -> ctypes.CDLL:
@@ -126,10 +164,17 @@ def library() -> ctypes.CDLL:
     return _compiled("ptx-kernels", [*sources, "testing/emulator/library.cpp"], includes)
 
 
+@functools.cache
+def selftest() -> ctypes.CDLL:
+    """Kernels that are right and kernels that are wrong (testing/ptx/selftest.cu)."""
+    includes = ["include", "cuda", "testing/machine"]
+    return _compiled("ptx-selftest", ["testing/ptx/selftest.cu"], includes)
+
+
 def run(
     text: str,
     kernel: str,
-    arguments: Sequence[np.ndarray | int],
+    arguments: Sequence[np.ndarray | int | bytes],
     *,
     grid: int = 1,
     threads: int = 32,
@@ -141,18 +186,20 @@ def run(
     Args:
         text: PTX.
         kernel: the name of the entry.
-        arguments: arrays, which the kernel may read and write, and numbers of 32 bits.
+        arguments: arrays, which the kernel may read and write, numbers of 32 bits, structures.
         grid: blocks.
         threads: of a block.
         shared: bytes of dynamic shared memory.
         filled: whether the arrays may be read before the kernel writes them.
     """
     machine = interpreter()
-    cells: list[ctypes._SimpleCData] = []
+    cells: list[Any] = []
     for argument in arguments:
         if isinstance(argument, np.ndarray):
             machine.ptx_allow(argument.ctypes.data, argument.nbytes, True, not filled)
             cells.append(ctypes.c_void_p(argument.ctypes.data))
+        elif isinstance(argument, bytes):
+            cells.append(ctypes.create_string_buffer(argument))
         else:
             cells.append(ctypes.c_uint(argument))
     pointers = (ctypes.c_void_p * len(cells))(*(ctypes.addressof(cell) for cell in cells))

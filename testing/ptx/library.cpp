@@ -2,7 +2,7 @@
 #include <string>
 
 #include "counts.hpp"
-#include "machine.hpp"
+#include "launches.hpp"
 #include "machine/machine.hpp"
 
 #define PTX_API extern "C" __attribute__((visibility("default")))
@@ -37,6 +37,13 @@ PTX_API const char* ptx_run(const char* text, const char* name, std::int64_t gri
     wrong = e.what();
   }
   return wrong.c_str();
+}
+
+// Puts a defect into kernels (Mutation), or with at = -1 none; how many places the last one had.
+PTX_API int ptx_mutate(const char* kernel, const char* from, const char* to, int at) {
+  const int found = ptx::mutation().found;
+  ptx::mutate({.kernel = kernel, .from = from, .to = to, .at = at, .found = 0});
+  return found;
 }
 
 PTX_API void ptx_allow(void* data, std::size_t bytes, bool writable, bool result) {

@@ -193,7 +193,8 @@ int Operands::width(const std::string& reg) const {
   return reg.starts_with('%') ? 4 : 8;  // special registers and addresses of symbols
 }
 int Operands::width_of_source(const std::string& text, std::string_view type) const {
-  return text.starts_with('%') ? width(text) : std::max(bytes_of(type), 2);
+  const bool reg = scope_.find(text) || text.starts_with('%');
+  return reg ? width(text) : std::max(bytes_of(type), 2);
 }
 Slot Operands::source(const std::string& text, std::string_view type) {
   if (const Scope::Register* found = scope_.find(text)) return found->slot;
@@ -281,6 +282,7 @@ class BodyParser {
           statement(on_one_line(until(';')));
       }
     }
+    instruction("ret");  // for a kernel that ends without
     for (const auto& [at, label] : jumps_) {
       const auto it = labels_.find(label);
       if (it == labels_.end()) throw Error("no label " + label);
@@ -312,7 +314,14 @@ class BodyParser {
     else if (s.starts_with('.') && !s.starts_with(".pragma"))
       throw Error("unknown directive " + s);
     else if (!s.starts_with('.'))
-      instruction(s);
+      instruction(mutated(s));
+  }
+  std::string mutated(std::string s) const {
+    Mutation& m = mutation();
+    if (m.at < 0 || !kernel_.function.starts_with(m.kernel)) return s;
+    const std::size_t at = s.find(m.from);
+    if (at != std::string::npos && m.found++ == m.at) s.replace(at, m.from.size(), m.to);
+    return s;
   }
   // ".local .align 8 .b8 name[16]"
   void array(const std::string& s) {
@@ -329,6 +338,7 @@ class BodyParser {
     Instruction out;
     out.text = s;
     out.location = location_;
+    if (s.empty()) return;
     try {
       std::string rest = s;
       if (rest[0] == '@') {
@@ -424,10 +434,13 @@ Module::Module(std::string text) : text_(std::move(text)) {
   if (entries_.empty()) throw Error("no kernel in this PTX");
 }
 
-std::vector<std::string> Module::names() const {
-  std::vector<std::string> names;
-  for (const auto& [name, entry] : entries_) names.push_back(name);
-  return names;
+void Module::forget() {
+  for (auto& [name, entry] : entries_) entry.kernel.reset();
+}
+
+Mutation& mutation() {
+  static Mutation m;
+  return m;
 }
 
 const Kernel* Module::find(std::string_view name) {

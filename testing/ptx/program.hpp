@@ -137,6 +137,16 @@ struct Kernel {
   std::vector<std::string> files;
 };
 
+// A defect that is put into kernels as they are read, to see that it is found: in kernels whose
+// name starts so, `from` becomes `to` in the statement that is the `at`-th with a `from`; none if
+// `at` < 0.
+struct Mutation {
+  std::string kernel, from, to;
+  int at = -1;
+  int found = 0;  // statements with a `from` so far
+};
+Mutation& mutation();
+
 // The kernels of one translation unit.
 class Module {
  public:
@@ -144,7 +154,8 @@ class Module {
   explicit Module(std::string text);
   // Null for an unknown name; throws Error for an instruction that the interpreter does not know.
   const Kernel* find(std::string_view name);
-  std::vector<std::string> names() const;
+  // Reads kernels anew at their next use.
+  void forget();
 
  private:
   struct Entry {

@@ -11,7 +11,7 @@
 #include <string>
 #include <utility>
 
-#include "machine.hpp"
+#include "launches.hpp"
 #include "machine/machine.hpp"
 
 namespace {
@@ -122,6 +122,12 @@ cudaError_t launch(const void* function, Dim3 grid, Dim3 block, void** arguments
 
 }  // namespace
 
+void ptx::mutate(Mutation m) {
+  const std::lock_guard<std::mutex> lock(registry().mutex);
+  mutation() = std::move(m);
+  for (auto& [binary, module] : registry().modules) module->forget();
+}
+
 void machine::refuse_shared(bool on) { registry().refusing = on; }
 std::size_t machine::least_allowed(int device) {
   const std::lock_guard<std::mutex> lock(registry().mutex);
@@ -193,7 +199,8 @@ PTX_API cudaError_t cudaLaunchKernel(const void* stub, Dim3 grid, Dim3 block, vo
 PTX_API cudaError_t cudaFuncSetAttribute(const void* stub, int attribute, int value) {
   const std::lock_guard<std::mutex> lock(registry().mutex);
   const int device = ptx::current_device();
-  if (registry().refusing || attribute != kMaxDynamicShared || value < 0 || std::size_t(value) > ptx::max_shared(device))
+  if (registry().refusing || attribute != kMaxDynamicShared || value < 0 ||
+      std::size_t(value) > ptx::max_shared(device))
     return failed(kInvalidValue, "invalid argument");
   registry().allowed[{device, stub}] = std::size_t(value);
   return kSuccess;

@@ -3,7 +3,9 @@
 The kernels themselves run on it by `python -m testing.ptx`, this file too.
 """
 
+import ctypes
 import math
+import re
 
 import ml_dtypes
 import numpy as np
@@ -524,3 +526,322 @@ def test_special_registers_and_blocks():
     )
     assert not ptx.run(lanes, "k", [y], grid=2, threads=40)
     assert y.tolist() == (2 + t % 40 % 32).tolist()
+
+
+# ---------------------------------------------------------------------------- warps and barriers
+
+
+def warp(body, result="u32", sources=(), *operands, lanes=32):
+    """y of the lanes of one warp; `lane` is the lane."""
+    declared = ".reg .u32 lane; mov.u32 lane, %laneid; "
+    return execute(declared + body, result, [*sources], *operands, threads=lanes)
+
+
+LANES = np.arange(32, dtype=np.uint32)
+
+
+def shuffled(mode, distance, clamp):
+    """(source lane, inside) of every lane, as the PTX manual has it."""
+    segment, bound = clamp >> 8 & 31, clamp & 31
+    found = []
+    for lane in range(32):
+        last, first = (lane & segment) | (bound & ~segment), lane & segment
+        source, inside = {
+            "up": (lane - distance, lane - distance >= last),
+            "down": (lane + distance, lane + distance <= last),
+            "bfly": (lane ^ distance, (lane ^ distance) <= last),
+            "idx": (first | (distance & ~segment), (first | (distance & ~segment)) <= last),
+        }[mode]
+        found.append((source if inside else lane, inside))
+    return found
+
+
+@pytest.mark.parametrize("mode", ["up", "down", "bfly", "idx"])
+def test_shuffles(mode):
+    """In segments of 32, 16, 8 and 1 lanes, and of a bound inside of a segment."""
+    values = LANES * 7 + 3
+    widths = [32, 16, 8, 1]
+    clamps = [(32 - w) << 8 | (0 if mode == "up" else 31) for w in widths] + [0x1805, 0x0003]
+    for clamp in clamps:
+        for distance in (0, 1, 5, 15, 16, 31):
+            body = f"shfl.sync.{mode}.b32 y, a, {distance}, {clamp}, -1;"
+            got = warp(body, "u32", ["u32"], values)
+            inside = f".reg .u32 v; shfl.sync.{mode}.b32 v|y, a, {distance}, {clamp}, -1;"
+            said = warp(inside, "pred", ["u32"], values)
+            expected = shuffled(mode, distance, clamp)
+            assert got.tolist() == [int(values[source]) for source, _ in expected]
+            assert said.tolist() == [inside for _, inside in expected]
+
+
+def test_shuffles_of_some_lanes():
+    """Each half of the warp with its own mask, one after the other, and what the other lanes keep."""
+    body = (
+        ".reg .pred p; setp.lt.u32 p, lane, 16; mov.u32 y, 99; "
+        "@p shfl.sync.idx.b32 y, a, 3, 31, 65535; @!p shfl.sync.down.b32 y, a, 1, 31, 0xffff0000;"
+    )
+    got = warp(body, "u32", ["u32"], LANES)
+    assert got.tolist() == [3] * 16 + [*range(17, 32), 31]
+
+
+def test_votes():
+    p = LANES % 3 == 0
+    ballot = int(sum(1 << int(lane) for lane in LANES[p]))
+    assert set(warp("vote.sync.ballot.b32 y, a, -1;", "u32", ["pred"], p)) == {ballot}
+    negated = warp("vote.sync.ballot.b32 y, !a, -1;", "u32", ["pred"], p)
+    assert set(negated) == {ballot ^ 0xFFFFFFFF}
+    for given, expected in [(p, (1, 0, 0)), (p | True, (1, 1, 1)), (p & False, (0, 0, 1))]:
+        for mode, value in zip(("any", "all", "uni"), expected):
+            got = warp(f"vote.sync.{mode}.pred y, a, -1;", "pred", ["pred"], given)
+            assert set(got) == {value}, mode
+    half = "setp.lt.u32 q, lane, 20; @q vote.sync.ballot.b32 y, a, 0xfffff;"
+    got = warp(f".reg .pred q; mov.u32 y, 7; {half}", "u32", ["pred"], p)
+    assert got.tolist() == [ballot & 0xFFFFF] * 20 + [7] * 12
+
+
+REDUCTIONS = {
+    "add.u32": lambda a: int(a.sum()) & 0xFFFFFFFF,
+    "min.u32": lambda a: int(a.min()),
+    "max.u32": lambda a: int(a.max()),
+    "min.s32": lambda a: int(a.view("i4").min()) & 0xFFFFFFFF,
+    "max.s32": lambda a: int(a.view("i4").max()) & 0xFFFFFFFF,
+    "and.b32": lambda a: int(np.bitwise_and.reduce(a)),
+    "or.b32": lambda a: int(np.bitwise_or.reduce(a)),
+    "xor.b32": lambda a: int(np.bitwise_xor.reduce(a)),
+}
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_reductions(name):
+    a = (LANES * 0x9E3779B9 + 12345).astype(np.uint32)
+    assert set(warp(f"redux.sync.{name} y, a, -1;", "u32", ["u32"], a)) == {REDUCTIONS[name](a)}
+
+
+def test_votes_of_a_block():
+    for given in (np.arange(70) == 68, np.full(70, True), np.full(70, False)):
+        for mode, dtype, expected in [
+            ("or.pred", "pred", given.any()),
+            ("and.pred", "pred", given.all()),
+            ("popc.u32", "u32", given.sum()),
+        ]:
+            got = execute(f"barrier.cta.red.{mode} y, 0, a;", dtype, ["pred"], given)
+            assert set(got) == {int(expected)}, mode
+
+
+@pytest.mark.parametrize("order", ptx.ORDERS)
+def test_diverged_lanes_meet(order):
+    """Loops of different lengths in one warp, then a sum over it."""
+    body = """
+        .reg .pred p; .reg .u32 k, v;
+        mov.u32 k, 0; mov.u32 y, 0;
+        loop: setp.ge.u32 p, k, a; @p bra done;
+        add.s32 y, y, k; add.s32 k, k, 1; bra.uni loop;
+        done: redux.sync.add.u32 y, y, -1;
+    """
+    with ptx.configured(order=order, seed=3, slice=2):
+        got = warp(body, "u32", ["u32"], LANES)
+    assert set(got) == {sum(sum(range(lane)) for lane in range(32))}
+
+
+# ---------------------------------------------------------------------------- memory
+
+ATOMICS = {
+    "add.u32": lambda old, v: old + v,
+    "min.s32": lambda old, v: min(old, wrapped(v, "s32")),
+    "max.s32": lambda old, v: max(old, wrapped(v, "s32")),
+    "min.u32": lambda old, v: min(old, v),
+    "max.u32": lambda old, v: max(old, v),
+    "and.b32": lambda old, v: old & v,
+    "or.b32": lambda old, v: old | v,
+    "xor.b32": lambda old, v: old ^ v,
+    "exch.b32": lambda old, v: v,
+}
+
+
+@pytest.mark.parametrize("name", ATOMICS)
+def test_atomics(name):
+    """Of all threads on one word, in order: each is given what the one before left."""
+    values = np.array([*edges("u32"), 5, 6, 7], np.uint32)
+    body = f"ld.param.u64 address, [pb]; atom.global.{name} y, [address], a;"
+    cell = np.full(values.size, 100, np.uint32)
+    got = execute(body, "u32", ["u32", "u32"], values, cell)
+    old, expected = 100, []
+    signed = name.endswith("s32")
+    for v in values:
+        expected.append(old)
+        old = ATOMICS[name](wrapped(old, "s32") if signed else old, int(v)) & 0xFFFFFFFF
+    assert got.tolist() == expected
+
+
+def test_atomics_of_64_bits_and_compare_and_swap():
+    values = np.array([2**40, 2**63, 2**64 - 5], np.uint64)
+    body = "ld.param.u64 address, [pb]; atom.global.add.u64 y, [address], a;"
+    got = execute(body, "u64", ["u64", "u64"], values, np.full(3, 1, np.uint64))
+    assert got.tolist() == [1, 2**40 + 1, 2**63 + 2**40 + 1]
+    swap = "ld.param.u64 address, [pb]; atom.global.cas.b32 y, [address], a, 9;"
+    got = execute(swap, "u32", ["u32", "u32"], np.uint32([1, 2, 9, 9]), np.full(4, 2, np.uint32))
+    assert got.tolist() == [2, 2, 9, 9]
+
+
+@pytest.mark.parametrize("kind", ["u8", "s8", "u16", "s16", "u32", "s32", "u64"])
+def test_loads_extend_and_stores_cut(kind):
+    """To registers as wide or wider, through shared memory."""
+    a = np.array([0, 1, 127, 128, 255, 256, 2**15, 2**31, 2**63, 2**64 - 1], np.uint64)
+    text = kernel(
+        f"mul.wide.u32 offset, t, 8; mov.u64 address, memory; add.s64 address, address, offset;"
+        f"st.shared.{kind.replace('s', 'u')} [address], a; ld.shared.{kind} y, [address];",
+        "u64",
+        ["u64"],
+    ).replace(".visible", ".extern .shared .align 16 .b8 memory[];\n.visible")
+    y = np.zeros_like(a)
+    wrong = ptx.run(text, "k", [a, y], threads=a.size, shared=8 * a.size)
+    assert not wrong, wrong
+    bits = int(kind[1:])
+    low = [int(v) & ((1 << bits) - 1) for v in a]
+    signed = [v - (1 << bits) if kind[0] == "s" and v >> (bits - 1) else v for v in low]
+    assert y.tolist() == [wrapped(v, "u64") for v in signed]
+
+
+def test_vectors():
+    a = np.arange(64, dtype=np.uint32)
+    body = """
+        .reg .u32 e<4>; ld.param.u64 address, [pa]; mul.wide.u32 offset, t, 16; add.s64 address, address, offset;
+        ld.global.v4.u32 {e0, e1, e2, e3}, [address]; add.s32 y, e0, e3;
+        ld.global.v2.u32 {e0, _}, [address+8]; add.s32 y, y, e0;
+    """
+    y = np.zeros(16, np.uint32)
+    text = kernel(body, "u32", ["u32"])
+    assert not ptx.run(text, "k", [a, y], threads=16)
+    assert y.tolist() == (a[::4] + a[3::4] + a[2::4]).tolist()
+
+
+def test_parameters_of_every_size():
+    """By value, as our kernels take structures: bytes, pairs, signed."""
+    text = (
+        HEAD
+        + """.visible .entry k(.param .u32 pn, .param .align 8 .b8 ps[16], .param .u64 out)
+{
+    .reg .u32 n, a, b, c; .reg .u64 at; .reg .s32 d; .reg .b16 e, f;
+    ld.param.u64 at, [out]; ld.param.u32 n, [pn]; ld.param.v2.u32 {a, b}, [ps]; ld.param.s8 d, [ps+8];
+    ld.param.v2.u8 {e, f}, [ps+8]; cvt.u32.u16 c, f;
+    add.s32 a, a, n; st.global.u32 [at], a; st.global.u32 [at+4], b;
+    st.global.u32 [at+8], d; st.global.u32 [at+12], c;
+}
+"""
+    )
+    structure = np.array([[1, 2, 0x03FE, 0]], np.uint32).view("V16").ravel()
+    out = np.zeros(4, np.uint32)
+    assert not ptx.run(text, "k", [40, structure.tobytes(), out], threads=1)
+    assert out.tolist() == [41, 2, 2**32 - 2, 3]
+
+
+# ---------------------------------------------------------------------------- what is wrong
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("sin.approx.f32 y, a;", "unknown instruction: sin.approx.f32 y, a"),
+        ("add.sat.s32 y, a, a;", "unknown modifier .sat"),
+        ("add.rz.f32 y, a, a;", "unknown modifier .rz"),
+        ("barrier.cta.sync 1;", "unknown instruction"),
+        ("add.s32 y, a, b;", "unknown operand b"),
+        ("mov.u32 y, %clock;", "unknown register %clock"),
+        (".callprototype x;", "unknown directive"),
+        ("bra nowhere;", "no label nowhere"),
+    ],
+)
+def test_what_is_not_known_is_an_error(body, message):
+    a = np.zeros(1, np.uint32)
+    wrong = ptx.run(kernel(body, "u32", ["u32"]), "k", [a, a.copy()], threads=1)
+    assert message in wrong
+    assert ptx.run("no PTX", "k", []) == "no kernel in this PTX"
+    assert ptx.run(kernel("", "u32", []), "other", [a]) == "no such kernel"
+
+
+compiled = pytest.mark.skipif(ptx.nvcc() is None, reason="no nvcc on this machine")
+
+SELFTESTS = {  # name: what is reported, where that needs races on global memory to be looked for
+    "barrier": "",
+    "within a warp": "",
+    "atomic counter": "",
+    "flag": "",
+    "flatten": "",
+    "no barrier": r"race on shared memory byte \d+: read after a write by|written after a read by",
+    "reuse": "race on shared memory byte .*: written after a read by",
+    "across warps": "race on shared memory byte|shared memory is read before it is written",
+    "shuffle is no barrier": "race on shared memory byte 0: read after a write by thread 0",
+    "uninitialised shared": "shared memory is read before it is written: 4 bytes at 0",
+    "beyond shared": "shared memory out of bounds: 4 bytes at 256 of 256",
+    "beyond global": "an operand is written",
+    "uninitialised global": "global memory is read before it is written",
+    "operand is written": "an operand is written",
+    "misaligned": "misaligned address: 8 bytes at",
+    "counter": "race on global memory byte",
+    "other blocks": "race on global memory byte .*: read after a write by thread 0 of block",
+    "mask without itself": r"a mask without itself \(thread 31 of",
+    "missing source": "a shuffle from lane 20, which is not there",
+    "missing lanes": "lanes wait for lanes of their warp that are elsewhere",
+    "barrier never fills": "lanes wait for lanes of their warp that are elsewhere",
+    "endless": "an endless loop",
+}
+UNINITIALISED = ("uninitialised global", "other blocks")
+
+
+def selftest(name, n=64, blocks=1, threads=64, shared=256, **settings):
+    """(message, array) of a kernel of selftest.cu; the array is followed by an operand."""
+    library = ptx.selftest()
+    library.selftest.restype = library.refused.restype = ctypes.c_char_p
+    out = np.zeros(2 * n, np.int32)
+    filled = name not in UNINITIALISED
+    with ptx.configured(global_races=True, most_steps=100_000, **settings):
+        pointer = out.ctypes.data_as(ctypes.c_void_p)
+        got = library.selftest(name.encode(), pointer, n, filled, blocks, threads, shared)
+    return got.decode(), out[:n]
+
+
+@compiled
+@pytest.mark.parametrize("order", ptx.ORDERS)
+@pytest.mark.parametrize("name", SELFTESTS)
+def test_right_kernels_run_and_wrong_ones_are_reported(name, order):
+    blocks = 2 if name in ("other blocks", "counter", "flatten") else 1
+    threads = 32 if name == "mask without itself" else 64
+    message = selftest(name, blocks=blocks, threads=threads, order=order, seed=5)[0]
+    assert bool(message) == bool(SELFTESTS[name]), message
+    assert re.search(SELFTESTS[name], message)
+    if message and name != "endless":
+        assert re.search(r"testing/ptx/selftest\.cu:\d+: ", message)  # and the instruction
+
+
+@compiled
+def test_launches_that_cuda_refuses():
+    assert "another stream" in _refused(0, 2, 256)
+    assert _refused(0, 0, 200_000) == _refused(1, 1, 60_000) == ""
+    assert "invalid argument" in _refused(1, 1, 70_000)
+    assert "bad block of 2048" in selftest("barrier", threads=2048)[0]
+
+
+def _refused(device, stream, shared):
+    ptx.selftest().refused.restype = ctypes.c_char_p
+    return ptx.selftest().refused(device, stream, shared).decode()
+
+
+@compiled
+def test_labels_that_others_halve_are_lost():
+    """The race that components.cu once had: in some orders an element ends up with a wrong label."""
+    n, columns = 512, 8
+
+    def wrong_labels(name, **settings):
+        library = ptx.selftest()
+        out = np.arange(2 * n, dtype=np.int32)
+        out[columns:n] -= columns  # of the element above
+        with ptx.configured(**settings):
+            pointer = out.ctypes.data_as(ctypes.c_void_p)
+            assert not library.selftest(name.encode(), pointer, n, True, 8, 64, 0)
+        return int(np.count_nonzero(out[:n] != np.arange(n) % columns))
+
+    for order in ("threads", "lockstep"):
+        runs = [{"order": order, "seed": seed, "slice": 4} for seed in range(20)]
+        assert any(wrong_labels("flatten, halving", **run) for run in runs), order
+        assert not any(wrong_labels("flatten", **run) for run in runs), order
+    assert wrong_labels("flatten, halving") == 0  # which is why nobody had seen it
+    assert "race on global memory" in selftest("flatten, halving", n=64, blocks=2)[0]

@@ -1,4 +1,4 @@
-#include "machine.hpp"
+#include "launches.hpp"
 
 #include <cstring>
 #include <mutex>

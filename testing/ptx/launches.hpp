@@ -26,6 +26,9 @@ std::size_t max_shared(int device);
 int& current_device();
 void* stream_of(int device);
 
+// From here on kernels have this defect, or none.
+void mutate(Mutation m);
+
 // ---- launches that were recorded ----
 
 void record_launch(const Kernel& kernel, std::int64_t grid, unsigned threads, std::size_t shared);

@@ -1,0 +1,230 @@
+"""What the CUDA kernels do per sample, counted as nvcc's compiled code runs, and gpu_counts.json.
+
+    python -m benchmarks.gpu_counts             # fails where a kernel does more than 10 % more
+    python -m benchmarks.gpu_counts --update    # accepts the counts of now
+    python -m benchmarks.gpu_counts --table     # the bounds that follow from the counts kept
+
+The interpreter of testing/ptx runs the passes of benchmarks/gpu.py on its data, on fewer signals,
+with the lanes of a warp together as long as they do not part. It counts
+
+* warp instructions of PTX by kind, a diverged one as often as it is issued;
+* bytes: sectors of global memory that a launch touches, each once, as if caches lost nothing;
+* wavefronts: rows of banks that shared memory serves one after the other.
+
+A time is at least the largest of bytes / bandwidth, warp instructions / issue rate, and so on: a
+bound, no prediction. ptxas removes moves and reads of parameters, which are not counted. It makes
+several instructions of some: of those of 64-bit integers, of divisions. Needs nvcc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import gpu
+from testing import emulator, ptx
+from testing.programs import run
+
+COUNTS = pathlib.Path(__file__).with_name("gpu_counts.json")
+TOLERANCE = 0.10
+PASSES = ("forward", "backward")
+SECTOR = 32  # bytes
+# What issues nothing of its own after ptxas.
+FREE = ("move", "parameter")
+KINDS = (
+    *("integer", "float", "double", "convert", "branch"),
+    *("global", "shared", "local", "atomic", "warp", "barrier"),
+)
+GUARDED = ("warp_instructions", "double", "bytes", "wavefronts")
+
+# Fewer signals than in benchmarks/gpu.py, of the same kernels: what is counted is per sample.
+SHAPES = {
+    (64, 64, 64, 64): (1, 64, 64, 64),
+    (8192, 1024): (96, 1024),
+    (32, 256, 56, 56): (1, 64, 56, 56),
+    (32, 56, 56, 256): (1, 56, 56, 256),
+    (8, 3, 1024, 1024): (1, 1, 96, 1024),
+    (8, 1024, 1024, 3): (1, 1024, 32, 3),
+    (1_000_000,): (100_000,),
+    (256, 32, 32): (32, 32, 32),
+}
+# Images of which both axes are long would take minutes; a signal of 1e8 is one of 1e6, but longer.
+LEFT_OUT = ("8x3x1024x1024 NCHW, 2D K=4", "8x1024x1024x3 NHWC, 2D K=4", "one signal of 1e8")
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """What bounds a time; rates are warp instructions per clock of a multiprocessor."""
+
+    name: str
+    multiprocessors: int
+    hertz: float
+    bytes_per_second: float
+    double_per_clock: float
+    issued_per_clock: float = 4  # four schedulers, one warp instruction each
+    wavefronts_per_clock: float = 1  # 32 banks of 4 bytes
+
+    def bounds(self, count: dict[str, float]) -> dict[str, float]:
+        """Nanoseconds per sample that each resource needs."""
+        clocks = self.multiprocessors * self.hertz / 1e9
+        return {
+            "bytes": count["bytes"] / self.bytes_per_second * 1e9,
+            "issue": count["warp_instructions"] / (clocks * self.issued_per_clock),
+            "double": count["double"] / (clocks * self.double_per_clock),
+            "shared memory": count["wavefronts"] / (clocks * self.wavefronts_per_clock),
+        }
+
+
+DEVICES = (
+    Device("H100", 132, 1.7e9, 3.35e12, 2),
+    Device("H200", 132, 1.7e9, 4.8e12, 2),
+    Device("RTX 4090", 128, 2.5e9, 1.008e12, 1 / 16),
+)
+
+
+def cases() -> list[gpu.Case]:
+    """Those of benchmarks/gpu.py, on fewer signals."""
+    return [
+        dataclasses.replace(case, shape=SHAPES.get(case.shape, case.shape))
+        for case in gpu.CASES
+        if case.name not in LEFT_OUT
+    ]
+
+
+def summed(kernels: dict[str, dict[str, int]], samples: int) -> dict[str, Any]:
+    """What all kernels of a call did, per sample."""
+    total = {key: sum(k[key] for k in kernels.values()) for key in next(iter(kernels.values()))}
+    issued = sum(total[kind] for kind in KINDS)
+    all_issued = issued + sum(total[kind] for kind in FREE)
+    return {
+        "kernels": sorted(kernels),
+        "warp_instructions": issued / samples,
+        **{kind: total[kind] / samples for kind in KINDS},
+        "bytes": SECTOR * (total["sectors_read"] + total["sectors_written"]) / samples,
+        "bytes_asked": SECTOR * total["sectors"] / samples,
+        "wavefronts": total["wavefronts"] / samples,
+        "lanes": total["lanes"] / all_issued,  # that are active, of 32
+    }
+
+
+def passes(case: gpu.Case) -> dict[str, Callable[[], Any]]:
+    """What is counted; compiled, and run once."""
+    x, lam = gpu.samples(case, 0), jnp.float32(case.lam)
+    forward, linearised, backward, _ = gpu.functions(case)
+    y, pull = linearised(x, lam)
+    jax.block_until_ready((forward(x, lam), backward(y, pull)))
+    return {"forward": lambda: forward(x, lam), "backward": lambda: backward(y, pull)}
+
+
+def counted(case: gpu.Case) -> dict[str, dict[str, Any]]:
+    """Counts per sample of each pass."""
+    found = {}
+    for name, call in passes(case).items():
+        ptx.counts()
+        with ptx.configured(counted=True):
+            jax.block_until_ready(call())
+        found[name] = summed(ptx.counts(), math.prod(case.shape))
+    return found
+
+
+def compare(known: dict, measured: dict[str, dict]) -> list[str]:
+    """What to say about each count that is larger than the tolerance allows."""
+    wrong = []
+    for case, found in measured.items():
+        for name, count in found.items():
+            before = known["cases"].get(case, {}).get(name)
+            if before is None:
+                wrong.append(f"{case}, {name}: no count in {COUNTS.name}")
+                continue
+            for key in GUARDED:
+                if count[key] > (1 + known["tolerance"]) * before[key] + 1e-3:
+                    more = 100 * (count[key] / before[key] - 1) if before[key] else math.inf
+                    wrong.append(f"{case}, {name}: {count[key]:.4g} {key}, {more:.1f} % more")
+    return wrong
+
+
+def rounded(value: Any) -> Any:
+    """Four digits of every number, in containers too."""
+    if isinstance(value, dict):
+        return {key: rounded(v) for key, v in value.items()}
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def table(cases: dict[str, dict[str, Any]]) -> str:
+    """The bounds as Markdown: picoseconds per sample, and what bounds them."""
+    names = [device.name for device in DEVICES]
+    head = ["case", "pass", "warp instructions", "bytes", *names]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for case, found in cases.items():
+        for name in PASSES:
+            count = found[name]
+            cells = [case, name, f"{count['warp_instructions']:.2f}", f"{count['bytes']:.1f}"]
+            for device in DEVICES:
+                bounds = device.bounds(count)
+                worst = max(bounds, key=lambda key: bounds[key])
+                cells.append(f"{1e3 * bounds[worst]:.2f}, {worst}")
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def measure(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Counts of all cases; printed as they are found."""
+    os.environ["JAXTV_EMULATOR"] = "ptx"
+    measured = {}
+    with emulator.using():
+        for case in cases():
+            if options.only and options.only not in case.name:
+                continue
+            measured[case.name] = rounded(counted(case))
+            for name in PASSES:
+                c = measured[case.name][name]
+                print(
+                    f"{case.name:29s} {name:8s} {c['warp_instructions']:8.3f} warp instructions, "
+                    f"{c['bytes']:6.1f} bytes, {c['wavefronts']:7.3f} wavefronts per sample",
+                    flush=True,
+                )
+    return measured
+
+
+def main() -> int:
+    """1 where a kernel does more than it did."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu_counts",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--update", action="store_true", help="accept the counts of now")
+    parser.add_argument("--table", action="store_true", help="print the bounds of the counts kept")
+    parser.add_argument("--only", help="cases whose names have this in them")
+    options = parser.parse_args()
+    known = json.loads(COUNTS.read_text()) if COUNTS.exists() else {"cases": {}}
+    if options.table:
+        print(table(known["cases"]))
+        return 0
+    measured = measure(options)
+    if options.update:
+        kept = known["cases"] if options.only else {}
+        known = {"nvcc": nvcc_version(), "tolerance": TOLERANCE, "cases": kept | measured}
+        COUNTS.write_text(json.dumps(known, indent=1) + "\n")
+        return 0
+    wrong = compare(known, measured)
+    print("\n".join([*wrong, "--update accepts it"]) if wrong else "no count is larger than kept")
+    return int(bool(wrong))
+
+
+def nvcc_version() -> str:
+    return run("nvcc", "--version").splitlines()[-1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
