@@ -1,27 +1,9 @@
 #include "components.hpp"
 
-#include <numeric>
+#include "strips.hpp"
+#include "union_find.hpp"
 
 namespace jaxtv::cpu {
-
-Components::Components(std::int64_t size) {
-  parent_.resize(size);
-  std::iota(parent_.begin(), parent_.end(), 0);
-}
-
-void Components::average(double* v) {
-  const std::int64_t size = std::int64_t(parent_.size());
-  std::vector<double> sum(size, 0.0);
-  std::vector<std::int32_t> count(size, 0);
-  for (std::int64_t i = 0; i < size; ++i) {
-    const std::int32_t r = parent_[i] = parent_[parent_[i]];  // parents come first: r is the root
-    sum[r] += v[i] - v[r];
-    ++count[r];
-  }
-  for (std::int64_t i = 0; i < size; ++i)
-    if (parent_[i] == i) sum[i] = v[i] + sum[i] / count[i];
-  for (std::int64_t i = 0; i < size; ++i) v[i] = sum[parent_[i]];
-}
 
 namespace {
 
@@ -40,13 +22,34 @@ struct ElementCodes {
   }
 };
 
-Components components_of(const Elements& elements, const ElementCodes& code_of) {
-  Components components(code_of.size);
-  for (std::size_t a = 0; a < elements.axes.size(); ++a)
-    for_edges(elements.shape(a), false, [&](std::int64_t i, std::int64_t j, std::int64_t) {
-      if (code_of.at(a, i) == kInside) components.join(i, j);
-    });
-  return components;
+// v: its means over the components.
+void average(const Pool& pool, const Elements& elements, const ElementCodes& code_of,
+             std::vector<double>& v) {
+  std::vector<Shape> shapes;
+  for (std::size_t a = 0; a < elements.axes.size(); ++a) shapes.push_back(elements.shape(a));
+  const Strips strips(shapes);
+  const OperationScratch scratch(Components::bytes(strips.size));
+  Arena memory(scratch.as<void>());
+  Components components(strips, memory);
+  std::vector<std::vector<SamplePair>> across(strips.count());
+  parallel_for(pool, strips.count(), [&](std::int64_t strip) {
+    const std::int64_t begin = strips.begin(strip), end = strips.end(strip);
+    components.separate(begin, end);
+    components.add_values(begin, end, v.data());
+    for (std::size_t a = 0; a < shapes.size(); ++a)
+      for_edge_runs(shapes[a], begin, end, [&](std::int64_t i, std::int64_t last, std::int64_t) {
+        for (std::int64_t j = i + shapes[a].inner; i < last; ++i, ++j) {
+          if (code_of.at(a, i) != kInside) continue;
+          if (j < end)
+            components.join(i, j);
+          else
+            across[strip].emplace_back(i, j);
+        }
+      });
+  });
+  for (std::size_t s = 1; s < across.size(); ++s)
+    across[0].insert(across[0].end(), across[s].begin(), across[s].end());
+  components.average(pool, across[0], v.data());
 }
 
 }  // namespace
@@ -55,7 +58,7 @@ template <class T>
 void components_jvp(const Pool& pool, const Elements& elements, const std::uint8_t* codes,
                     const T* tx, const std::vector<Weights<T>>& tw, T* ty) {
   const Pool part = part_of(pool, elements.count() * elements.size(), 4096);
-  parallel_for(part, elements.count(), [=, &elements, &tw](std::int64_t e) {
+  for_elements(part, elements.count(), [=, &elements, &tw](std::int64_t e, const Pool& inside) {
     const ElementCodes code_of(elements, e, codes);
     std::vector<double> v(code_of.size), weights;
     gather(elements.layout(e), tx, v.data());
@@ -71,7 +74,7 @@ void components_jvp(const Pool& pool, const Elements& elements, const std::uint8
         v[j] -= dual;
       });
     }
-    components_of(elements, code_of).average(v.data());
+    average(inside, elements, code_of, v);
     scatter(elements.layout(e), v.data(), ty);
   });
 }
@@ -81,24 +84,25 @@ void components_vjp(const Pool& pool, const Elements& elements, const std::uint8
                     const T* g, T* gx, const std::vector<T*>& gw,
                     const std::vector<bool>& per_edge) {
   const Pool part = part_of(pool, elements.count() * elements.size(), 4096);
-  parallel_for(part, elements.count(), [=, &elements, &gw, &per_edge](std::int64_t e) {
-    const ElementCodes code_of(elements, e, codes);
-    std::vector<double> v(code_of.size), weights;
-    gather(elements.layout(e), g, v.data());
-    components_of(elements, code_of).average(v.data());
-    scatter(elements.layout(e), v.data(), gx);
-    for (std::size_t a = 0; a < elements.axes.size(); ++a) {
-      const Shape s = elements.shape(a);
-      const std::int64_t length = per_edge[a] ? s.n - 1 : 1;
-      weights.assign(s.outer * length * s.inner, 0.0);
-      for_edges(s, per_edge[a], [&](std::int64_t i, std::int64_t j, std::int64_t k) {
-        const EdgeCode code = code_of.at(a, i);
-        if (code == kJumpUp) weights[k] -= v[j] - v[i];
-        if (code == kJumpDown) weights[k] += v[j] - v[i];
-      });
-      scatter(elements.layout(e, a, length), weights.data(), gw[a]);
-    }
-  });
+  for_elements(part, elements.count(),
+               [=, &elements, &gw, &per_edge](std::int64_t e, const Pool& inside) {
+                 const ElementCodes code_of(elements, e, codes);
+                 std::vector<double> v(code_of.size), weights;
+                 gather(elements.layout(e), g, v.data());
+                 average(inside, elements, code_of, v);
+                 scatter(elements.layout(e), v.data(), gx);
+                 for (std::size_t a = 0; a < elements.axes.size(); ++a) {
+                   const Shape s = elements.shape(a);
+                   const std::int64_t length = per_edge[a] ? s.n - 1 : 1;
+                   weights.assign(s.outer * length * s.inner, 0.0);
+                   for_edges(s, per_edge[a], [&](std::int64_t i, std::int64_t j, std::int64_t k) {
+                     const EdgeCode code = code_of.at(a, i);
+                     if (code == kJumpUp) weights[k] -= v[j] - v[i];
+                     if (code == kJumpDown) weights[k] += v[j] - v[i];
+                   });
+                   scatter(elements.layout(e, a, length), weights.data(), gw[a]);
+                 }
+               });
 }
 
 #define JAXTV_INSTANTIATE(T)                                                                    \

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <memory>
 #include <new>
+#include <utility>
 
 namespace jaxtv::cpu {
 
@@ -52,6 +53,23 @@ class LongScratch {
   Memory allocated_;
   void* data_;
 };
+// Hands out arrays of a buffer, each aligned to 64 bytes.
+class Arena {
+ public:
+  explicit Arena(void* begin) : next_(static_cast<char*>(begin)) {}
+  template <class T>
+  T* take(std::size_t count) {
+    return reinterpret_cast<T*>(std::exchange(next_, next_ + bytes<T>(count)));
+  }
+  template <class T>
+  static std::size_t bytes(std::size_t count) {
+    return (count * sizeof(T) + 63) / 64 * 64;
+  }
+
+ private:
+  char* next_;
+};
+
 using OperationScratch = LongScratch<Use::kOperation>;
 
 }  // namespace jaxtv::cpu

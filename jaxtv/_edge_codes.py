@@ -90,11 +90,6 @@ def pack(codes: Sequence[Array], axes: Sequence[int]) -> Array:
     return packed
 
 
-def of_solution(y: Array, ws: Sequence[Array], axes: Sequence[int]) -> Array:
-    """The packed codes of y along each axis."""
-    return pack([encode(y, w, axis) for w, axis in zip(ws, axes, strict=True)], axes)
-
-
 def unpack(packed: Array, axes: Sequence[int], dtype) -> tuple[list[Array], list[Array]]:
     """(inside, sign of the jump) of the edges along each axis, from what `pack` has stored."""
     codes = [load(packed, jnp.int32(i), axes) for i in range(len(axes))]

@@ -349,7 +349,7 @@ def _per_element(x, axes: Sequence[int], dtype=None):
 
 def _converged_abstract(x, *operands, axes, **_):
     info = [_per_element(x, axes, dtype) for dtype in (None, "int32", "bool")]
-    return [_like(x), *info, *(_like(x) for _ in axes[1:])]
+    return [_like(x), *info, *(_like(x) for _ in axes[1:]), _edge_codes_like(x, axes, len(axes))]
 
 
 def _converged_fallback(x, *operands, axes, gap_tol, sweeps, inner):
@@ -407,9 +407,8 @@ def _converged_jvp(primals, tangents, **params):
     zeros = [_zero_of(r) for r in rest]
     if all(map(_is_zero, (tx, *tws))):
         return out, [_zero_of(y), *zeros]
-    edge_codes = _edge_codes.of_solution(y, ws, axes)
     dense = [_dense(t, p) for t, p in zip((tx, *tws), (primals[0], *ws))]
-    (ty,) = _bind(_components_jvp_p, edge_codes, *dense, axes=axes)
+    (ty,) = _bind(_components_jvp_p, rest[-1], *dense, axes=axes)
     return out, [ty, *zeros]
 
 
@@ -419,8 +418,9 @@ ad.primitive_jvps[_converged_p] = _converged_jvp
 def converged(x, duals, ws, *, axes: tuple[int, ...], solver: AcceleratedDykstra):
     """Converged prox: (y, gap, iterations, converged, *duals); `axes` in sweep order.
 
-    `duals` has one array for each axis but the first. The derivative is the implicit one, and does
-    not depend on where the iteration started.
+    The primitive's last result, the edge codes of the last passes, is for its derivative. `duals`
+    has one array for each axis but the first. The derivative is the implicit one, and does not
+    depend on where the iteration started.
     """
     params = {"gap_tol": solver.tol, "sweeps": solver.max_iterations, "inner": solver.inner}
-    return tuple(_bind(_converged_p, x, *duals, *ws, axes=axes, **params))
+    return tuple(_bind(_converged_p, x, *duals, *ws, axes=axes, **params))[:-1]

@@ -131,9 +131,9 @@ class AcceleratedDykstra:
     was. It is not the derivative of a few `Dykstra` sweeps.
 
     Attributes:
-        tol: stop when the duality gap is at most `tol` times the objective. In float32 the gap of
-            the iterate has a floor of about 5e-7 of the objective, and no less is asked of it. The
-            gap of y, which is averaged over components, has no floor.
+        tol: stop when the duality gap of y is at most `tol` times the objective. Below 1e-4, y is
+            averaged over the components that the derivative uses; the gap of such a y has no
+            floor in float32.
         max_iterations: the most sweeps; an element that needs more is reported by
             `Info.converged`.
         inner: the 1D solver.

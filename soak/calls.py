@@ -173,7 +173,7 @@ def rules(call: dict, x: Array, axes: Sequence[int]) -> tuple[list[Rule], list[R
         "jaxtv_dykstra_vjp": ([masks, like], [like, *weights]),
         "jaxtv_components_jvp": ([masks, like, *weights], [like]),
         "jaxtv_components_vjp": ([masks, like], [like, *weights]),
-        "jaxtv_converged": ([like, *other, *weights], [like, *of_elements, *other]),
+        "jaxtv_converged": ([like, *other, *weights], [like, *of_elements, *other, masks]),
     }[call["name"]]
 
 

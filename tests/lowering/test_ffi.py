@@ -144,6 +144,7 @@ def test_a_start_beyond_all_reason_does_no_harm():
         like(x),
         *(jax.ShapeDtypeStruct((), t) for t in (jnp.float32, jnp.int32, jnp.bool_)),
         like(x),
+        jax.ShapeDtypeStruct((1, *x.shape), jnp.uint8),
     )
     y, gap, *_ = call(
         "jaxtv_converged",

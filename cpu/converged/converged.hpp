@@ -25,6 +25,7 @@ struct Converged {
   std::int32_t* iterations;
   bool* converged;
   std::vector<T*> duals;  // at the end, of all axes but the first
+  std::uint8_t* codes;    // of the edges, as the last pass along each axis has them
 };
 
 template <class T>

@@ -1,0 +1,289 @@
+// One element at a time. Names are those of jaxtv/_converged.py, which explains the method, the
+// polish (means of y over what the passes have joined) and the stop.
+#include "converged/converged.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "converged/gap.hpp"
+#include "converged/polish.hpp"
+#include "prox1d.hpp"
+#include "scratch.hpp"
+
+namespace jaxtv::cpu {
+namespace {
+
+// From this tolerance on y need not be constant on the components that the passes tell.
+constexpr double kLooseTol = 1e-4;
+
+// One element, taken out of the batch, centred and scaled by a power of two.
+template <class T>
+class Problem {
+ public:
+  Problem(const Elements& elements, std::int64_t e, const Converged<T>& op)
+      : op_(op),
+        axes_(elements.axes.size()),
+        shapes_(shapes_of(elements)),
+        strips_(shapes_),
+        size_(strips_.size),
+        scratch_(4 * axes_ * Arena::bytes<T>(size_) + Polish<T>::bytes(size_)),
+        memory_(scratch_.template as<void>()),
+        polish_(strips_, memory_) {
+    const auto array = [this] { return memory_.take<T>(size_); };
+    const ElementLayout all = elements.layout(e);
+    x_ = array(), a_ = array();
+    z_.resize(axes_), p_.resize(axes_);
+    for (std::size_t a = 0; a < axes_; ++a) z_[a] = array(), p_[a] = array();
+    for (std::size_t a = 1; a < axes_; ++a) last_p_.push_back(array()), point_.push_back(array());
+    gather(all, op.x, x_);
+    for (std::size_t a = 1; a < axes_; ++a) gather(all, op.start_duals[a - 1], last_p_[a - 1]);
+    for (std::size_t a = 0; a < axes_; ++a) {
+      const std::int64_t length = op.w[a].length(shapes_[a].n);
+      std::vector<T>& w = weights_.emplace_back(size_ / shapes_[a].n * length);
+      gather(elements.layout(e, a, length), op.w[a].data, w.data());
+    }
+    y_ = axes_ == 2 ? z_[1] : a_;
+    normalise();
+  }
+
+  bool no_solution() const { return no_solution_; }
+
+  void solve(const Pool& pool, const StopRule& stop, const Solver& inner) {
+    for (std::size_t a = 1; a < axes_; ++a)
+      std::copy(last_p_[a - 1], last_p_[a - 1] + size_, point_[a - 1]);
+    double t = 1;
+    for (iterations = 1;; ++iterations) {
+      passes(pool, inner);
+      const bool last = iterations == stop.max_iterations;
+      if (iterations >= next_test_ || last) test(pool, stop.tol, last);
+      if (converged || last) break;
+      advance(pool, t);
+    }
+  }
+
+  void write(const Elements& elements, std::int64_t e) {
+    const ElementLayout all = elements.layout(e);
+    if (no_solution_) {
+      std::fill(a_, a_ + size_, std::numeric_limits<T>::quiet_NaN());
+    } else if (weightless_) {
+      gather(all, op_.x, a_);
+    } else {
+      constexpr double kMax = std::numeric_limits<T>::max();  // which round-off may exceed
+      const double up = std::ldexp(1.0, exponent_);
+      for (std::int64_t i = 0; i < size_; ++i)
+        a_[i] = T(std::clamp((double(result_[i]) + mean_) * up, -kMax, kMax));
+    }
+    scatter(all, a_, op_.y);
+    for (std::size_t a = 1; a < axes_; ++a) {
+      T* dual = p_[a];
+      const T up = no_solution_ ? T(0) : T(std::ldexp(1.0, exponent_));
+      for (std::int64_t i = 0; i < size_; ++i) dual[i] = no_solution_ ? T(0) : dual[i] * up;
+      scatter(all, dual, op_.duals[a - 1]);
+    }
+    write_codes(elements, e);
+    op_.gap[e] = T(std::ldexp(gap, 2 * exponent_));
+    op_.iterations[e] = iterations;
+    op_.converged[e] = converged;
+  }
+
+  double gap = std::numeric_limits<double>::quiet_NaN();
+  std::int32_t iterations = 0;
+  bool converged = false;
+
+ private:
+  static std::vector<Shape> shapes_of(const Elements& elements) {
+    std::vector<Shape> shapes;
+    for (std::size_t a = 0; a < elements.axes.size(); ++a) shapes.push_back(elements.shape(a));
+    return shapes;
+  }
+  Weights<T> weights(std::size_t a) const { return {weights_[a].data(), op_.w[a].per_edge}; }
+
+  void normalise() {
+    double largest = 0, sum = 0, deviation = 0, edges = 0;
+    for (std::int64_t i = 0; i < size_; ++i) {
+      no_solution_ |= !(x_[i] - x_[i] == 0);
+      largest = std::max(largest, std::abs(double(x_[i])));
+    }
+    weightless_ = true;
+    for (const auto& w : weights_)
+      for (T v : w) no_solution_ |= !(v >= 0), weightless_ &= v == 0;
+    if (no_solution_) return;
+    std::frexp(largest, &exponent_);
+    exponent_ = std::clamp(exponent_, -1000, 1000);  // so that both factors are normal numbers
+    const double down = std::ldexp(1.0, -exponent_);
+    for (std::int64_t i = 0; i < size_; ++i) sum += double(x_[i]) * down;
+    mean_ = sum / double(size_);
+    for (std::int64_t i = 0; i < size_; ++i) {
+      x_[i] = T(double(x_[i]) * down - mean_);
+      deviation += std::abs(double(x_[i]));
+    }
+    // No dual exceeds the sum of |x - mean|.
+    for (std::size_t a = 0; a < axes_; ++a) {
+      double total = 0;
+      for (T& v : weights_[a]) {
+        v = T(std::min(double(v) * down, deviation));
+        total += v;
+      }
+      edges += total * (op_.w[a].per_edge ? 1.0 : double(shapes_[a].n - 1));
+    }
+    // Nor does a state, the difference of two duals, exceed twice that: a start may be anything.
+    for (T* dual : last_p_)
+      for (std::int64_t i = 0; i < size_; ++i)
+        dual[i] = dual[i] - dual[i] == 0
+                      ? T(std::clamp(double(dual[i]) * down, -2 * deviation, 2 * deviation))
+                      : T(0);
+    roundoff_ = double(std::numeric_limits<T>::epsilon()) * deviation / double(size_) * edges;
+  }
+
+  Pass<T> pass(std::size_t a, const T* x) const {
+    Pass<T> pass{};
+    pass.shape = shapes_[a];
+    pass.x = x;
+    pass.w = weights(a);
+    pass.y = z_[a];
+    pass.residual = p_[a];
+    return pass;
+  }
+
+  // z_a = prox_a(a), p_a = a - z_a: the first axis from x less the other duals at `point`, the
+  // others by a gradient step from there. With two axes that is x less the dual of the first.
+  void passes(const Pool& pool, const Solver& inner) {
+    Pass<T> first = pass(0, x_);
+    for (const T* v : point_) first.minus[first.num_minus++] = v;
+    prox1d(pool, first, inner);
+    if (axes_ == 2) {
+      Pass<T> second = pass(1, x_);
+      second.minus[second.num_minus++] = p_[0];
+      return prox1d(pool, second, inner);
+    }
+    const T step = T(1) / T(axes_ - 1);
+    for (std::size_t a = 1; a < axes_; ++a) {
+      for_strips(pool, strips_, [=, this](std::int64_t begin, std::int64_t end) {
+        const T *point = point_[a - 1], *z = z_[0];
+        for (std::int64_t i = begin; i < end; ++i) a_[i] = point[i] + z[i] * step;
+      });
+      prox1d(pool, pass(a, a_), inner);
+    }
+    for_strips(pool, strips_, [=, this](std::int64_t begin, std::int64_t end) {
+      std::copy(x_ + begin, x_ + end, y_ + begin);
+      for (const T* p : p_)
+        for (std::int64_t i = begin; i < end; ++i) y_[i] -= p[i];
+    });
+  }
+
+  Iterate<T> iterate() const {
+    Iterate<T> it{size_, x_, shapes_, {}, {z_.begin(), z_.end()}, {p_.begin(), p_.end()}, y_};
+    for (std::size_t a = 0; a < axes_; ++a) it.w.push_back(weights(a));
+    return it;
+  }
+
+  // Whether y, or what polish makes of it, is good enough; if not, when to ask again.
+  void test(const Pool& pool, double tol, bool last) {
+    const Iterate<T> it = iterate();
+    const double optimum = dual_value(pool, strips_, it), enough = tol * optimum;
+    const bool exact = tol < kLooseTol;
+    gap = gap_of(pool, strips_, it, y_);
+    result_ = y_;
+    converged = gap <= enough && !exact;
+    if (converged) return;
+    const double reach = exact ? 1 + iterations / 3.0 : 2;  // by which polish may divide the gap
+    double wanted = reach * enough + roundoff_, now = gap;
+    if (gap <= wanted || last) {
+      const int first = exact ? kExact : 0, end = exact ? kExact : kExact - 1;
+      wanted = enough, now = polish_.solve(pool, it, first, end, enough);
+      converged = now <= enough;
+      if (converged || now <= gap) gap = now, result_ = polish_.best();
+    }
+    // Gaps fall about like the third power of the iterations.
+    const double most = wanted == enough ? 1.2 : 1.5, factor = std::cbrt(now / wanted);
+    const std::int32_t soonest = iterations + 1 + iterations / 16;
+    next_test_ = std::max(soonest, std::int32_t(iterations * (factor < most ? factor : most)));
+  }
+
+  // The edge codes of the last passes. Where all weights are 0 these are those of x, the solution.
+  void write_codes(const Elements& elements, std::int64_t e) {
+    std::vector<std::uint8_t> codes(elements.code_arrays() * size_);
+    for (std::size_t a = 0; a < axes_; ++a) {
+      std::uint8_t* of_axis = &codes[code_byte(a) * size_];
+      const int shift = code_shift(a);
+      for (std::int64_t i = 0; i < size_; ++i) of_axis[i] |= kSeparate << shift;
+      const T* z = weightless_ ? a_ : z_[a];
+      if (no_solution_) continue;
+      const std::int64_t next = shapes_[a].inner;
+      for_weighted_edges(shapes_[a], weights(a), 0, size_,
+                         [=](std::int64_t first, std::int64_t last, auto weight) {
+                           for (std::int64_t k = first; k < last; ++k) {
+                             const int code =
+                                 edge_code(z[k], z[k + next], [&] { return weight(k) > 0; });
+                             of_axis[k] ^= std::uint8_t((code ^ kSeparate) << shift);
+                           }
+                         });
+    }
+    for (std::int64_t byte = 0; byte < elements.code_arrays(); ++byte)
+      scatter(elements.code_layout(e, byte), &codes[byte * size_], op_.codes);
+  }
+
+  // point = p + beta (p - last p); the duals of this iteration become the last ones.
+  void advance(const Pool& pool, double& t) {
+    double uphill = 0;  // <point - p, p - last p>
+    for (std::size_t a = 1; a < axes_; ++a)
+      uphill += sum_strips(pool, strips_, [=, this](std::int64_t begin, std::int64_t end) {
+        const T *v = point_[a - 1], *p = p_[a], *q = last_p_[a - 1];
+        return sum_of(begin, end, [=](std::int64_t i) { return (v[i] - p[i]) * (p[i] - q[i]); });
+      });
+    const double next = (1 + std::sqrt(1 + 4 * t * t)) / 2;
+    const T beta = T(uphill > 0 ? 0 : (t - 1) / next);
+    t = uphill > 0 ? 1 : next;
+    for (std::size_t a = 1; a < axes_; ++a) {
+      for_strips(pool, strips_, [=, this](std::int64_t begin, std::int64_t end) {
+        T* v = point_[a - 1];
+        const T *p = p_[a], *q = last_p_[a - 1];
+        for (std::int64_t i = begin; i < end; ++i) v[i] = p[i] + beta * (p[i] - q[i]);
+      });
+      std::swap(p_[a], last_p_[a - 1]);
+    }
+  }
+
+  const Converged<T>& op_;
+  std::size_t axes_;
+  std::vector<Shape> shapes_;  // of each axis, as the next ones
+  Strips strips_;
+  std::int64_t size_;  // samples
+  OperationScratch scratch_;
+  Arena memory_;
+  Polish<T> polish_;
+  std::vector<std::vector<T>> weights_;
+  std::vector<T*> z_, p_;  // results of the passes, and duals
+  // Of each axis but the first: the duals of the last iteration, and the point between or beyond
+  // them from which an iteration starts.
+  std::vector<T*> last_p_, point_;
+  T *x_, *a_, *y_;   // samples, input of a pass, x - sum p
+  const T* result_;  // y_, or what polish made of it
+  std::int32_t next_test_ = 1;
+  bool no_solution_ = false, weightless_ = false;
+  int exponent_ = 0;  // x_ = x 2^-exponent_ - mean_
+  double mean_ = 0;
+  double roundoff_ = 0;  // of the gap
+};
+
+}  // namespace
+
+template <class T>
+void converged(const Pool& pool, const Elements& elements, const StopRule& stop,
+               const Solver& inner, const Converged<T>& op) {
+  for_elements(pool, elements.count(),
+               [=, &elements, &stop, &inner, &op](std::int64_t e, const Pool& inside) {
+                 Problem<T> problem(elements, e, op);
+                 if (!problem.no_solution()) problem.solve(inside, stop, inner);
+                 problem.write(elements, e);
+               });
+}
+
+template void converged(const Pool&, const Elements&, const StopRule&, const Solver&,
+                        const Converged<float>&);
+template void converged(const Pool&, const Elements&, const StopRule&, const Solver&,
+                        const Converged<double>&);
+
+}  // namespace jaxtv::cpu
