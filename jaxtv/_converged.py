@@ -209,7 +209,7 @@ class _Problem(NamedTuple):
 
     def polish(self, y: Array, passes: Sequence[Pass]) -> tuple[Array, Array]:
         """The means of y over components that the passes tell, and their gap; see `_JUMPS`."""
-        smooth, least = y, jnp.inf
+        smooth, least = y, jnp.full_like(self.total(y), jnp.inf)
         for most in _JUMPS if self.tol >= _LOOSE_TOL else (None,):
             inside = [
                 (jnp.diff(z, axis=axis) == 0)
