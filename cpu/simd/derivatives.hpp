@@ -16,7 +16,7 @@ void jvp(const SegmentJvp<T>& op, std::int64_t begin, std::int64_t end, void* sc
   using V = typename Vectors<T>::V;
   const Shape& shape = op.segments.shape;
   const std::int64_t n = shape.n;
-  for_tiles<T>(shape, op.tw.per_edge, begin, end, scratch, [&](Tile<T>& tile) {
+  for_tiles<T>(shape, op.tw.per_edge, crowded<T>(shape), begin, end, scratch, [&](Tile<T>& tile) {
     const std::int64_t stride = tile.stride(), w_stride = op.tw.per_edge ? stride : 0;
     const T *tx = tile.read(op.tx, n), *tw = tile.read(op.tw.data, tile.weight_rows);
     T* ty = tile.output(op.ty, n);
@@ -83,7 +83,7 @@ template <class T>
 void vjp(const SegmentVjp<T>& op, std::int64_t begin, std::int64_t end, void* scratch) {
   using V = typename Vectors<T>::V;
   const Shape& shape = op.segments.shape;
-  for_tiles<T>(shape, op.per_edge, begin, end, scratch, [&](Tile<T>& tile) {
+  for_tiles<T>(shape, op.per_edge, crowded<T>(shape), begin, end, scratch, [&](Tile<T>& tile) {
     const std::int64_t stride = tile.stride();
     const T* g = tile.read(op.g, shape.n);
     T* gx = tile.output(op.gx, shape.n);
@@ -106,7 +106,7 @@ void dykstra_vjp_pass(const DykstraVjpPass<T>& op, const T* h, std::int64_t begi
   using V = typename Vectors<T>::V;
   const Shape& shape = op.segments.shape;
   const auto signed_h = [](auto v) { return kNegated ? -v : v; };
-  for_tiles<T>(shape, op.per_edge, begin, end, scratch, [&](Tile<T>& tile) {
+  for_tiles<T>(shape, op.per_edge, false, begin, end, scratch, [&](Tile<T>& tile) {
     const auto edges = edges_from_codes(tile, op.segments);
     T* rows = tile.template take<T>(shape.n);
     const auto vjp = [&](const T* h, std::int64_t stride, auto write) {
