@@ -6,12 +6,12 @@ import functools
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
 import uuid
-import venv
 from types import ModuleType
 
 import numpy as np
@@ -20,8 +20,9 @@ from benchmarks.worker import Runner
 from testing import ROOT, peers
 
 BUILD = ROOT / "build" / "benchmarks"
-# scico wants an older jax than jaxtv, so it has an environment of its own, made on first use.
-SCICO = ["scico==0.0.7", "jax==0.8.1", "jaxlib==0.8.1"]
+# Peers that want other versions than jaxtv: each has an environment of its own, made on first use.
+# The first of its packages is the peer, `python` the oldest Python that it takes.
+OWN = json.loads((ROOT / "benchmarks" / "peers.json").read_text())["environments"]
 
 
 class NotInstalledError(Exception):
@@ -32,7 +33,8 @@ def pins() -> dict[str, str]:
     """Peer -> the version that the suite is made for."""
     with (ROOT / "pyproject.toml").open("rb") as file:
         extra = tomllib.load(file)["project"]["optional-dependencies"]["bench"]
-    pinned = dict(pin.split("==") for pin in [*extra, SCICO[0]] if "==" in pin)
+    own = [environment["packages"][0] for environment in OWN.values()]
+    pinned = dict(pin.split("==") for pin in [*extra, *own] if "==" in pin)
     return {"prox_tv": peers.VERSION, **pinned}
 
 
@@ -45,20 +47,36 @@ def prox_tv() -> ModuleType:
         raise NotInstalledError(str(error).splitlines()[-1]) from error
 
 
-def _scico_python(may_install: bool) -> str:
-    home = BUILD / "scico"
+def _interpreter(oldest: str) -> str:
+    """A Python that is at least as new as `oldest`, "3.12" say."""
+    minor = int(oldest.split(".")[1])
+    if sys.version_info >= (3, minor):
+        return sys.executable
+    for name in (f"python3.{m}" for m in range(minor, minor + 3)):
+        path = shutil.which(name)
+        if path and not subprocess.run([path, "-V"], capture_output=True, check=False).returncode:
+            return path
+    raise NotInstalledError(f"needs Python {oldest} or newer, and there is none on PATH")
+
+
+def _own_python(name: str, may_install: bool) -> str:
+    """The Python of a peer's own environment."""
+    home, packages = BUILD / name, OWN[name]["packages"]
     python, ready = home / "bin" / "python", home / "ready"
-    if ready.exists() and ready.read_text() == " ".join(SCICO):
+    if ready.exists() and ready.read_text() == " ".join(packages):
         return str(python)
     if not may_install:
         raise NotInstalledError("only the full run makes its environment")
-    venv.create(home, with_pip=True, clear=True)
-    command = [str(python), "-m", "pip", "install", "-q", *SCICO]
+    _run(_interpreter(OWN[name]["python"]), "-m", "venv", "--clear", str(home))
+    _run(str(python), "-m", "pip", "install", "-q", *packages)
+    ready.write_text(" ".join(packages))
+    return str(python)
+
+
+def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise NotInstalledError(done.stderr.strip().splitlines()[-1])
-    ready.write_text(" ".join(SCICO))
-    return str(python)
 
 
 def _one_core() -> None:
@@ -146,7 +164,7 @@ class Environments:
 
     def __getitem__(self, name: str) -> Here | Worker:
         if name not in self.started:
-            python = _scico_python(self.may_install) if name == "scico" else sys.executable
+            python = _own_python(name, self.may_install) if name in OWN else sys.executable
             environment = {"JAX_ENABLE_X64": "1"} if name == "float64" else {}
             self.started[name] = Worker(python, environment, one_core=name == "one core")
         return self.started[name]

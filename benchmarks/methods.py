@@ -72,15 +72,6 @@ def c_loop(x, lam, axes, threads=1):
     return lambda: scalar.solve("loop_f32", x, lam, out, min(threads, len(x)))
 
 
-def plain_lanes(x, lam, axes):
-    """The signals are side by side before the clock runs; a number of them that 8 divides."""
-    from benchmarks import scalar
-
-    columns = np.ascontiguousarray(x.T)
-    out = np.empty_like(columns)
-    return lambda: scalar.solve("plain_lanes", columns, lam, out, 1).T
-
-
 def _each_row(x, solve):
     rows = list(x.astype(np.float64))
     return lambda: np.stack([solve(row) for row in rows])
@@ -150,7 +141,51 @@ def scico_prox(x, lam, axes):
     return lambda: prox(x).block_until_ready()
 
 
+def fastprox_forward(x, lam, axes):
+    """All threads; the result goes into an array that is there before the clock runs."""
+    import fastprox
+
+    out = np.empty_like(x)
+    return lambda: fastprox.tv1d(x, lam, out=out)
+
+
+def fastprox_total(x, lam, axes):
+    """The prox and its VJP in x and λ at a cotangent of ones."""
+    import fastprox
+
+    prox, y, gx, g = fastprox.TV1D(), np.empty_like(x), np.empty_like(x), np.ones_like(x)
+
+    def call():
+        _, context = prox.prox(x, lam, keep=True, out=y)
+        prox.vjp(context, g, out=gx)
+        return gx
+
+    return call
+
+
 # ---------------------------------------------------------------------------- peers, 2D
+
+
+def fastprox_image(x, lam, axes, tol):
+    import fastprox
+
+    return lambda: fastprox.tv_aniso(x, lam, tol=tol, max_iter=10_000)[0]
+
+
+def deepinv_tv(x, lam, axes):
+    """TVDenoiser on the CPU, with its default stop. x is an image, or rows that are images each."""
+    import torch
+    from deepinv.models import TVDenoiser
+
+    denoiser, images = TVDenoiser(), torch.from_numpy(x)
+    images = images[None, None] if len(axes) == 2 else images[:, None, None]
+
+    def call():
+        denoiser.restart = True
+        with torch.no_grad():
+            return denoiser(images, lam).numpy().reshape(x.shape)
+
+    return call
 
 
 def prox_tv_image(x, lam, axes, method, iterations, threads):

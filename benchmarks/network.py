@@ -65,13 +65,18 @@ def _step(model: AllCNN, batch: int):
 
 
 def training_step(bench) -> list[dict]:
-    """All-CNN-C, 32×32×3 images; the first record, without TV layers, is what the others divide."""
-    width, batch = bench.choose((32, 128), (4, 4))
+    """All-CNN-C, 32×32×3 images, for two widths."""
+    widths, batch = bench.choose(((32, 16), 128), ((4,), 4))
+    return [record for width in widths for record in _training_step(bench, width, batch)]
+
+
+def _training_step(bench, width: int, batch: int) -> list[dict]:
+    """The first record, without TV layers, is what the others divide."""
     name = f"All-CNN-C, width {width}, batch {batch}"
     print(name, flush=True)
     modes = {"without TV layers": None, "TV-Smooth": "smooth", "TV-Sharp": "sharp"}
     calls = [_step(AllCNN(width, mode), batch) for mode in modes.values()]
-    effort = Effort(bench.choose(15, 2), seconds=20.0)
+    effort = Effort(bench.choose(15, 2), seconds=8.0)
     times = interleave([functools.partial(sample, call) for call in calls], effort)
     records = []
     for method, mine in zip(modes, times):

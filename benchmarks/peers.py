@@ -2,8 +2,9 @@
 
     python -m benchmarks.peers
 
-Writes peers.json, which the page's section on bounds reads. One core each; the peers run in a
-Python of which only their solver is counted, ours in the driver of `instructions.py`.
+Writes `instructions` of peers.json, which the page's section on bounds reads. One core each; the
+peers run in a Python of which only their solver is counted, ours in the driver of
+`instructions.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from benchmarks import instructions, methods, problems, scalar
 from testing import ROOT, programs
 
-COUNTS = pathlib.Path(__file__).with_name("peers.json")
+FILE = pathlib.Path(__file__).with_name("peers.json")
 SWEEPS = 4
 PEERS = {"C loop": "*::taut_string*", "prox_tv pd": "PD2_TV"}  # what of them is counted
 
@@ -63,7 +64,8 @@ def main() -> None:
         peer, file, lam = sys.argv[1:]
         run(peer, np.load(file), float(lam))
     else:
-        COUNTS.write_text(json.dumps(measure(), indent=1, ensure_ascii=False) + "\n")
+        known = json.loads(FILE.read_text()) | {"instructions": measure()}
+        FILE.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

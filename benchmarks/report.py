@@ -14,17 +14,10 @@ PAPER = {  # Table 1: forward, backward in ms (mean ± std), total relative to O
     "Ours-PN, Titan X": ("9.0 ± 0.7", "17.7 ± 2.4", "1.5×"),
     "Ours-PN, A6000": ("10.0 ± 1.5", "7.3 ± 6.0", "1×"),
 }
-# Counted in the compiled code: vector instructions of a round for a row of samples in a vector of
-# signals, and rounds that the slowest of 16 neighbouring signals takes: rows of 32, rows of 512,
-# rows and columns of the photo.
-FORWARD, BACKWARD = 15.5, 31
-ROUNDS = (5.0, 7.0, 8.5)
-LANES = 8  # of float32 with AVX2
-IN_LAYERS = 9.4e6  # samples of the three TV layers of network.py, batch 128
+IN_LAYERS = 128 * (2 * 32 * 32 + 16 * 16)  # samples of the TV layers of network.py, per channel
 INSTRUCTIONS = pathlib.Path(__file__).with_name("instructions.json")
 PEERS = pathlib.Path(__file__).with_name("peers.json")
 MEMORY_FLOOR = "x + 1 (a copy of the same bytes)"
-PLAIN = "plain lanes"
 
 
 def write(results: dict, folder: pathlib.Path) -> None:
@@ -54,8 +47,9 @@ def power(value: float | None) -> str:
     return "" if value is None else "0" if value == 0 else f"{value:.1e}"
 
 
-def find(records: list[dict], method: str, problem: str | None = None) -> dict:
-    return next(r for r in records if r["method"] == method and problem in (None, r["problem"]))
+def find(records: list[dict], method: str) -> dict | None:
+    """None where a run was made before the suite had this method."""
+    return next((r for r in records if r["method"] == method), None)
 
 
 def _grouped(records: list[dict]) -> dict[str, list[dict]]:
@@ -117,40 +111,56 @@ def _spread(record: dict | None) -> str:
 def _table1(records: list[dict]) -> str:
     ours, total = find(records, "jaxtv"), find(records, "jaxtv total")
     layer, pull = find(records, "cvxpylayers"), find(records, "cvxpylayers backward")
+    fastprox = find(records, "fastprox tv1d"), None, find(records, "fastprox tv1d and vjp")
     lines = {
-        "CVXPYLayers": (layer, pull, None),
+        "jaxtv, `Direct`": (ours, find(records, "jaxtv backward"), total),
+        "fastprox": fastprox,
+        "jaxtv, `ProjectedNewton`": (find(records, "jaxtv ProjectedNewton"), None, None),
         "ProxTV-TS": (find(records, "prox_tv hybridtautstring"), None, None),
         "ProxTV-PN": (find(records, "prox_tv pn"), None, None),
+        "CVXPYLayers": (layer, pull, None),
         "Ours-PN, Titan X": (None, None, None),
         "Ours-PN, A6000": (None, None, None),
-        "jaxtv, `ProjectedNewton`": (find(records, "jaxtv ProjectedNewton"), None, None),
-        "jaxtv, `Direct`": (ours, find(records, "jaxtv backward"), total),
     }
-    rows = [_table1_row(name, *line, total["median"]) for name, line in lines.items()]
+    rows = [_table1_row(name, *line, total) for name, line in lines.items()]
     head = ["", "forward", "backward", "total", "× ours", "paper: forward", "backward", "×"]
     note = f"ms: mean ± std (median) of {ours['runs']} runs on this CPU, each one call"
     return f"""## Table 1 of the paper: 256×32×32 signals, λ = 1
 
+{_comparison(records)}
+
+The methods that take the whole batch in one call come first, those that are called per row last.
+
 {table(head, rows)}
 
 Times are in {note}. The paper used a Core i7-6700K and the GPUs that are named. proxTV has no derivative; the \
-paper added one in PyTorch. CVXPYLayers (through DIFFCP) is timed on {_rows_of(layer)} rows and scaled. The total of jaxtv is one \
-`jax.value_and_grad` in x and λ. The column × ours compares methods that have a derivative with this total, and all others with our forward.
+paper added one in PyTorch. CVXPYLayers (through DIFFCP) is timed on {_rows_of(layer)} rows and scaled. The totals of jaxtv and fastprox are \
+the prox and its derivative in x and λ, for jaxtv one `jax.value_and_grad`. The column × ours compares methods that have a derivative with \
+this total, and all others with our forward."""
 
-{_comparison(records)}"""
+
+def _batches(records: list[dict]) -> str:
+    parts = [
+        f"### {problem[0].upper()}{problem[1:]}\n\n{_comparison(group)}"
+        for problem, group in _grouped(records).items()
+    ]
+    return "\n\n".join(["## Other batches", *parts])
 
 
 def _rows_of(record: dict) -> str:
     return f"{100 * record['of_rows']:.1f} % of the"
 
 
-def _table1_row(name, forward, backward, total, ours_total) -> list[str]:
-    seconds = total["median"] if total else None
-    if forward and backward and "median" in forward and "median" in backward and not total:
+def _table1_row(name, forward, backward, total, ours) -> list[str]:
+    timed = lambda record: record is not None and record["status"] == "ok"
+    seconds = relative = None
+    if timed(total):
+        seconds, relative = total["median"], total["ratio"] / ours["ratio"]
+    elif timed(forward) and timed(backward):
         seconds = forward["median"] + backward["median"]
-    relative = forward["ratio"] if forward and "ratio" in forward else None
-    if seconds:
-        relative = seconds / ours_total
+        relative = seconds / ours["median"]
+    elif timed(forward):
+        relative = forward["ratio"]
     return [
         name,
         _spread(forward),
@@ -185,9 +195,9 @@ def _kernels(records: list[dict]) -> str:
     sizes = sorted({r["size"] for r in records})
     rows = []
     for problem, group in _grouped(records).items():
-        for method in ("jaxtv", PLAIN, "C loop", MEMORY_FLOOR):
+        for method in ("jaxtv", "C loop", MEMORY_FLOOR):
             own = targets.timed(group, method)
-            if own and (method in ("jaxtv", PLAIN) or problem.endswith("contiguous")):
+            if own and (method == "jaxtv" or problem.endswith("contiguous")):
                 name = "copy" if method == MEMORY_FLOOR else method
                 rows.append([f"{problem}: {name}", *(f"{r['ns_per_sample']:.2f}" for r in own)])
     errors = max(r["error"] for r in targets.timed(records, "jaxtv") if "ramps" not in r["problem"])
@@ -195,8 +205,7 @@ def _kernels(records: list[dict]) -> str:
 
 ![ns per sample against n](images/bench_kernels.png)
 
-The batches fit into the cache, and times include the cost of the call. *Plain lanes* (`benchmarks/plain_lanes.cpp`) is the bare \
-decomposition of eight signals at once, in float, on interleaved signals. It checks no decision, so some of its results are wrong. The largest \
+The batches fit into the cache, and times include the cost of the call. The largest \
 error of jaxtv is {errors:.1e}, without the ramps, which reach 1023.
 
 {table(["n", *(f"{n:g}" for n in sizes)], rows)}"""
@@ -291,11 +300,15 @@ def _threads(records: list[dict]) -> str:
 
 
 def _network(records: list[dict]) -> str:
-    rows = [[r["method"], _spread(r), f"{100 * (r['ratio'] - 1):+.1f} %"] for r in records]
+    rows = [
+        [f"{problem}: {r['method']}", _spread(r), f"{100 * (r['ratio'] - 1):+.1f} %"]
+        for problem, group in _grouped(records).items()
+        for r in group
+    ]
     head = ["", "ms per step: mean ± std (median)", "over the step without"]
     return f"""## Layers in a network
 
-The table shows one training step of {records[0]["problem"]}, 32×32×3 images, by SGD. As in the paper, 2D TV layers (K = 4, λ learned) stand \
+The table shows training steps on 32×32×3 images, by SGD. As in the paper, 2D TV layers (K = 4, λ learned) stand \
 before the batch norm of each of the first three blocks.
 
 {table(head, rows)}"""
@@ -318,72 +331,38 @@ callgrind counts them, and repeats to a few instructions. `python -m benchmarks.
 def _bounds(chapters: dict) -> str:
     """What stands between the kernels and the targets that they miss."""
     missed = [target.what for target in targets.judge(chapters) if not target.met]
-    cases = json.loads(INSTRUCTIONS.read_text())["cases"]
-    rows, long, masks, adjoint = (
-        cases[name]["instructions"] / cases[name]["samples"]
-        for name in ("rows of 32", "rows of 512", "edge codes, channels last", "vjp, channels last")
-    )
-    layers = IN_LAYERS * (masks + adjoint) / (2 * 3 * 3e9)
-    peers = json.loads(PEERS.read_text())
-    table1, photo = peers["rows of Table 1"], peers["photo"]
-    a_round = (FORWARD + BACKWARD) / LANES
-    pairs = ", ".join(
-        f"{p['ours']:.0f} and {p['peer']:.0f} at {name.removeprefix('one signal, ')}"
-        for name, p in peers.items()
-        if name.startswith("one signal")
-    )
-    few = photo["ours"] - a_round * ROUNDS[2]
+    known = json.loads(INSTRUCTIONS.read_text())["cases"]
+    per_sample = {name: case["instructions"] / case["samples"] for name, case in known.items()}
+    rows, long, back = (per_sample[name] for name in ("rows of 32", "rows of 512", "backward"))
+    codes, pull = (per_sample[f"{name}, channels last"] for name in ("edge codes", "vjp"))
+    layers = 1e3 * 32 * IN_LAYERS * (codes + pull) / (2 * 3 * 3e9)
+    peers = json.loads(PEERS.read_text())["instructions"]
+    counts = [[name, f"{p['ours']:.0f}", f"{p['peer']:.0f}"] for name, p in peers.items()]
+    photo = peers["photo"]["peer"]
     return f"""## What limits the speed
 
 Missed targets: {"; ".join(missed) or "none"}.
 
-**Instructions, not memory.** A sample in a row of 32 costs {rows:.0f} instructions with AVX2 ({long:.0f} in a row of 512) and moves 8 bytes. \
-The kernels reach 3 instructions per cycle, so it takes {rows / 3:.0f} cycles. Most cores decode 4 instructions per cycle, which would be \
-{rows / 4:.0f}. A core moves 8 bytes in one to three cycles (the copy in the tables above).
+**Instructions, not memory.** A sample in a row of 32 costs {rows:.0f} instructions with AVX2 ({long:.0f} in a row of 512), and its derivative \
+{back:.0f}. At 3 instructions per cycle these are {rows / 3:.0f} and {back / 3:.0f} cycles. A core moves the 8 bytes of a sample in one to three \
+cycles (the copy in the tables above).
 
-{_bare(chapters["kernels"])}**Passes of the decomposition.** One pass over {LANES} signals takes, per row, {FORWARD} vector instructions for \
-the messages and {BACKWARD} for labels, sums and thresholds. That is {a_round:.1f} per sample. All signals of two vectors take as many passes as \
-the slowest of them: {ROUNDS[0]:g} for rows of 32, {ROUNDS[1]:g} for rows of 512, {ROUNDS[2]:g} on the photo. The first pass is cheaper, and the \
-last one only checks. The remaining instructions are the transpose, the values in double (about 7 per sample), and writing and checking the \
-result (about 4).
+**The call.** On Table 1 the kernel and its derivative keep two cores of 3 GHz busy for {1e3 * 262144 * (rows + back) / 18e9:.2f} ms. The rest is XLA: \
+it dispatches the computation, wakes a thread for each kernel, writes the cotangent, and sums y and the derivatives in λ. The copy in the \
+table of Table 1 shows what one such step costs.
 
-**The ratio to scalar code.** On Table 1 the threaded C loop takes {table1["peer"]:.0f} instructions per sample, jaxtv {table1["ours"]:.0f} \
-(`python -m benchmarks.peers`, callgrind). Eight lanes do about eight times the work of a scalar solver, because the scalar solver reads a \
-sample once or twice and the lanes read all samples in every pass. jaxtv is faster because its lanes do not branch on data. A ratio of 5 would \
-need fewer than half of our instructions, that is, fewer than three passes. For one signal on one core, jaxtv and the C loop take these \
-instructions per sample: {pairs}. There the gain comes from the second core and from branches that are not mispredicted.
+**Instructions next to the peers.** Counted on one core (`python -m benchmarks.peers`, callgrind). The peer of the photo is prox_tv's `pd`, \
+per sample and pass; all others are the C loop.
 
-**Image.** On the 512×512 photo, prox_tv's `pd` takes {photo["peer"]:.0f} instructions per sample and pass, and jaxtv {photo["ours"]:.0f}, of \
-which about {few:.0f} are outside the decomposition. A 20× speed-up would leave {photo["peer"] / 20:.1f} instructions per sample, about one pass \
-of the solver. If jaxtv executes three times as many instructions per cycle as `pd`, 20× leaves {3 * photo["peer"] / 20:.0f}. Vectors of 16 lanes \
-would halve our number and reach neither. Moving the states costs about 5 % of the instructions and 16 bytes per sample and pass, at most a \
-tenth of the time. Fusing passes over tiles cannot gain more than that, and a pass needs whole columns before the next one begins.
+{table(["instructions per sample", "jaxtv", "peer"], counts)}
 
-**Layers.** The TV layers of the training step solve {IN_LAYERS / 1e6:.1f} million samples. Four sweeps that store edge codes take {masks:.0f} \
-instructions per sample, and the VJP takes {adjoint:.0f}. On two cores of 3 GHz, at 3 instructions per cycle, this is {1e3 * layers:.0f} ms.
+**Image.** A ratio of 12 to `pd` leaves {photo / 12:.0f} instructions per sample and pass, a ratio of 20 {photo / 20:.1f}, if both execute equally \
+many per cycle. Moving the states takes 16 bytes per sample and pass, at most a tenth of the time. A pass needs whole columns before the next \
+one begins, so passes cannot be fused over tiles.
 
-**What was tried.**
-
-| idea | effect |
-|---|---|
-| refilling lanes that are done, or a scalar end of the last passes | 2–8 %, estimated |
-| skipping blocks of 16 samples in which no region changes | passes on the photo {ROUNDS[2]:g} → 7.0, on rows of 512 {ROUNDS[1]:g} → 6.0, on rows of 32 {ROUNDS[0]:g} → 4.9, without the bookkeeping |
-| starting a sweep from the cuts of the last one | passes 5.2 → 2.3 on feature maps of a network, no gain on photos |"""
-
-
-def _bare(records: list[dict]) -> str:
-    """jaxtv next to the bare decomposition."""
-    plain, ours = (
-        {(r["problem"], r["size"]): r["ns_per_sample"] for r in targets.timed(records, method)}
-        for method in (PLAIN, "jaxtv")
-    )
-    if not plain:
-        return ""
-    times = sorted(ours[key] / value for key, value in plain.items())
-    return f"""**The bare method.** The plain lanes take {min(plain.values()):.1f} to {max(plain.values()):.1f} ns per sample on this machine, on \
-interleaved signals and without checks. jaxtv takes {times[0]:.2f} to {times[-1]:.2f} times as long (median {times[len(times) // 2]:.2f}), and certifies every decision.
-
-"""
+**Layers.** The TV layers of the training step of width 32 solve {32 * IN_LAYERS / 1e6:.1f} million samples. Four sweeps that store edge codes \
+take {codes:.0f} instructions per sample, and the VJP takes {pull:.0f}. On two cores of 3 GHz, at 3 instructions per cycle, this is {layers:.0f} ms. \
+XLA neither copies nor transposes an array for a layer, and 2x − y is fused into its neighbours."""
 
 
 def _peers(results: dict) -> str:
@@ -406,6 +385,7 @@ def _peers(results: dict) -> str:
 
 CHAPTERS = {
     "table1": _table1,
+    "batches": _batches,
     "kernels": _kernels,
     "worst_cases": _worst_cases,
     "single_signal": _single_signal,

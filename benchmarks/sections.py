@@ -45,7 +45,17 @@ JAXTV = Method("jaxtv", "jaxtv_forward")
 JAXTV_ONE_CORE = Method("jaxtv, one core", "jaxtv_forward", environment="one core")
 COPY = Method("x + 1 (a copy of the same bytes)", "copy", exact=False)
 C_LOOP = Method("C loop", "c_loop")
-PLAIN = Method("plain lanes", "plain_lanes", environment="one core")
+FASTPROX = Method("fastprox tv1d", "fastprox_forward", environment="fastprox")
+FASTPROX_TOTAL = Method(
+    "fastprox tv1d and vjp", "fastprox_total", environment="fastprox", exact=False
+)
+JAXTV_TOTAL = Method("jaxtv total", "jaxtv_total", exact=False)
+SCICO = Method(
+    "scico AnisotropicTVNorm.prox",
+    "scico_prox",
+    environment="scico",
+    note="approximate: meant for small λ",
+)
 C_THREADS = Method(f"C loop, {CORES} threads", "c_loop", {"threads": CORES})
 
 
@@ -66,12 +76,21 @@ def table1(bench: Bench) -> list[dict]:
     methods = [
         JAXTV,
         Method("jaxtv backward", "jaxtv_backward", exact=False),
-        Method("jaxtv total", "jaxtv_total", exact=False),
+        JAXTV_TOTAL,
         Method("jaxtv ProjectedNewton", "jaxtv_forward", {"solver": "ProjectedNewton"}),
         JAXTV_ONE_CORE,
         COPY,
-        C_LOOP,
+        FASTPROX,
+        FASTPROX_TOTAL,
         C_THREADS,
+        C_LOOP,
+        SCICO,
+        Method(
+            "deepinv TVDenoiser",
+            "deepinv_tv",
+            environment="deepinv",
+            note="its default: at most 1000 iterations, one stop for the batch",
+        ),
         *(dataclasses.replace(method, note=in_one) for method in prox_tv_rows()),
         Method(
             "cvxpylayers", "cvxpylayers_forward", environment="float64", rows=few, note="DIFFCP"
@@ -85,16 +104,21 @@ def table1(bench: Bench) -> list[dict]:
         ),
         Method("pyproximal TV", "pyproximal_rows", rows=few, note=f"FISTA, {in_one}"),
         Method("scikit-image chambolle", "skimage_chambolle_rows", rows=few, note=in_one),
-        Method(
-            "scico AnisotropicTVNorm.prox",
-            "scico_prox",
-            environment="scico",
-            note="approximate: meant for small λ",
-        ),
     ]
     print(problem.name, flush=True)
-    effort = Effort(bench.choose(25, 3), bench.choose(25.0, 0.5), block=0.0)
+    effort = Effort(bench.choose(25, 3), bench.choose(4.0, 0.5), block=0.0)
     return race(bench.environments, problem, methods, effort)
+
+
+def batches(bench: Bench) -> list[dict]:
+    """Other batches: forward, and with the gradient, against peers that take the whole batch."""
+    side, rows = bench.choose((512, 512), (32, 16))
+    methods = [JAXTV, JAXTV_TOTAL, COPY, FASTPROX, FASTPROX_TOTAL, C_THREADS]
+    cases = [
+        Problem(f"rows of a {side}×{side} photo, λ = 0.1", problems.photo(side), 0.1),
+        Problem(f"{rows} rows of 1024, noise, λ = 1", problems.noise(rows, 1024), 1.0),
+    ]
+    return [record for case in cases for record in bench.race(case, methods)]
 
 
 # ---------------------------------------------------------------------------- kernels
@@ -123,7 +147,6 @@ def kernels(bench: Bench) -> list[dict]:
 def _kernel(bench: Bench, name: str, x: np.ndarray, lam: float, axis: int) -> list[dict]:
     problem = Problem(name, x, lam, (axis,), size=x.shape[axis])
     methods = [dataclasses.replace(m, environment="one core") for m in (JAXTV, COPY, C_LOOP)]
-    methods += [PLAIN] if axis == 0 else []  # signals side by side
     records = bench.race(problem, methods, seconds=0.5)
     return [record | {"ns_per_sample": _ns(record, x.size)} for record in records]
 
@@ -169,7 +192,8 @@ def scaling_n(bench: Bench) -> list[dict]:
     records = []
     for n in bench.choose((32, 128, 512, 2048, *(10**k for k in range(4, 9))), (32, 2048)):
         problem = Problem(f"one signal, n = {n:,}", problems.blocks(n), 1.0, size=n)
-        methods = [JAXTV, C_LOOP, COPY, *prox_tv_rows(names=peers if n <= 10**7 else peers[:1])]
+        methods = [JAXTV, FASTPROX, C_LOOP, COPY]
+        methods += prox_tv_rows(names=peers if n <= 10**7 else peers[:1])
         records += bench.race(problem, methods, seconds=2.0, accuracy=n <= 10**6)
     return records
 
@@ -180,7 +204,7 @@ def single_signal(bench: Bench) -> list[dict]:
     records = []
     for lam in (1.0, 10.0, 100.0):
         problem = Problem(f"n = {n:,}, λ = {lam:g}", problems.blocks(n), lam, size=lam)
-        methods = [JAXTV, JAXTV_ONE_CORE, C_LOOP, COPY, *prox_tv_rows()]
+        methods = [JAXTV, JAXTV_ONE_CORE, FASTPROX, C_LOOP, COPY, *prox_tv_rows()]
         records += bench.race(problem, methods, seconds=1.5)
     return records
 
@@ -190,7 +214,7 @@ def scaling_batch(bench: Bench) -> list[dict]:
     records = []
     for batch in bench.choose((1, 3, 10, 30, 100, 1000, 10**4, 10**5, 10**6), (1, 100)):
         problem = Problem(f"{batch:,} signals", problems.step_and_noise(batch, 32), 1.0, size=batch)
-        methods = [JAXTV, C_LOOP, C_THREADS, COPY]
+        methods = [JAXTV, FASTPROX, C_LOOP, C_THREADS, COPY]
         methods += prox_tv_rows(rows=1000, names=("hybridtautstring", "condat"))
         records += bench.race(problem, methods, seconds=1.5, accuracy=batch <= 10**4)
     return records
@@ -211,7 +235,13 @@ def scaling_lam(bench: Bench) -> list[dict]:
     """256 signals of 1024 samples, from λ = 0 to the λ that makes every one of them constant."""
     x = problems.step_and_noise(bench.choose(256, 8), bench.choose(1024, 64))
     largest = float(np.abs(np.cumsum(x - x.mean(-1, keepdims=True), -1)).max())
-    methods = [JAXTV, C_THREADS, COPY, *prox_tv_rows(16, names=("hybridtautstring", "condat"))]
+    methods = [
+        JAXTV,
+        FASTPROX,
+        C_THREADS,
+        COPY,
+        *prox_tv_rows(16, names=("hybridtautstring", "condat")),
+    ]
     records = []
     for share in bench.choose((0, 1e-5, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1), (0, 1e-2, 1)):
         problem = Problem(f"λ = {share:g} λ_max", x, share * largest, size=share)
@@ -263,7 +293,17 @@ def images(bench: Bench) -> list[dict]:
         if not bench.quick or k == 4
     ]
     isotropic = "isotropic TV: another problem"
-    methods = [Method("jaxtv Dykstra(4)", "jaxtv_forward"), COPY, *_ours(bench), *methods]
+    fastprox = [
+        Method(f"fastprox tv_aniso({tol:g})", "fastprox_image", {"tol": tol}, "fastprox")
+        for tol in bench.choose((1e-1, 3e-2, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6), (1e-2,))
+    ]
+    methods = [
+        Method("jaxtv Dykstra(4)", "jaxtv_forward"),
+        COPY,
+        *_ours(bench),
+        *fastprox,
+        *methods,
+    ]
     methods += [
         Method(
             f"scikit-image bregman, {k} iterations",
@@ -276,12 +316,8 @@ def images(bench: Bench) -> list[dict]:
     methods += [
         Method("scikit-image chambolle", "skimage_chambolle", note=isotropic),
         Method("pyproximal TV", "pyproximal_image", note=isotropic),
-        Method(
-            "scico AnisotropicTVNorm.prox",
-            "scico_prox",
-            environment="scico",
-            note="approximate: meant for small λ",
-        ),
+        Method("deepinv TVDenoiser", "deepinv_tv", environment="deepinv", note=isotropic),
+        SCICO,
     ]
     records = bench.race(problem, methods, seconds=2.0)
     side = bench.choose(64, 16)
@@ -292,6 +328,7 @@ def images(bench: Bench) -> list[dict]:
 
 CHAPTERS: dict[str, Callable[[Bench], list[dict]]] = {
     "table1": table1,
+    "batches": batches,
     "kernels": kernels,
     "worst_cases": worst_cases,
     "single_signal": single_signal,

@@ -270,6 +270,22 @@ def test_gradients(mode):
         np.testing.assert_allclose(from_linen[0][channel], slope, rtol=rtol, atol=rtol)
 
 
+@pytest.mark.cpu_only
+@pytest.mark.parametrize("axes", [(-3, -2), -2])
+@pytest.mark.parametrize("mode", ["smooth", "sharp"])
+def test_a_training_step_adds_two_kernel_calls_and_no_copy(mode, axes):
+    layer = jaxtv.linen.TVLayer(axes=axes, mode=mode, per_channel=True)
+    x = jnp.ones((2, 6, 5, 3), jnp.float32)
+    params = layer.init(jax.random.key(0), x)
+    step = jax.value_and_grad(
+        lambda params, x: (layer.apply(params, jnp.sin(x)) ** 2).sum(), (0, 1)
+    )
+    program = jax.jit(step).lower(params, x).compile().as_text()
+    main = program[program.index("ENTRY ") :]
+    assert main.count(" custom-call(") == 2
+    assert not any(f" {moves}(" in program for moves in ("copy", "transpose"))
+
+
 @pytest.mark.both_precisions
 @pytest.mark.parametrize("mode", ["smooth", "sharp"])
 def test_jit_and_vmap(mode):
