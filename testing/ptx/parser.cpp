@@ -300,11 +300,22 @@ class BodyParser {
     at_ = to + 1;
     return found;
   }
-  // ".loc 1 244 0, function_name ..., inlined_at ..."; line 0 is of nothing that was written.
+  // ".loc 1 244 0, function_name ..., inlined_at 2 50 3"; line 0 is of nothing that was written.
+  // What CUDA's own headers hold belongs to the line that calls it.
   void location(std::string_view text) {
-    unsigned file = 0, line = 0;
-    if (std::sscanf(std::string(text).c_str(), ".loc %u %u", &file, &line) == 2 && line > 0)
-      location_ = {file, line};
+    const std::size_t at = text.find("inlined_at");
+    Location inner = location_at(text, 4);
+    if (is_cudas(inner) && at != std::string_view::npos) inner = location_at(text, at + 10);
+    if (inner.line > 0) location_ = inner;
+  }
+  static Location location_at(std::string_view text, std::size_t at) {
+    Location found;
+    std::sscanf(std::string(text.substr(at)).c_str(), "%u %u", &found.file, &found.line);
+    return found;
+  }
+  bool is_cudas(Location l) const {
+    return l.file < kernel_.files.size() &&
+           kernel_.files[l.file].find("/targets/") != std::string::npos;
   }
   void statement(const std::string& s) {
     if (s.starts_with(".reg"))

@@ -58,8 +58,8 @@ __global__ void beyond_shared(int* out, int) {
 __global__ void beyond_global(int* out, int n) {
   for (int i = threadIdx.x; i <= n; i += blockDim.x) out[i] = i;
 }
-__global__ void uninitialised_global(int* out, int) {
-  out[threadIdx.x] = threadIdx.x == 5 ? out[6] : 0;
+__global__ void uninitialised_global(int* out, int n) {
+  if (threadIdx.x < 32) out[threadIdx.x] = out[n - 1];
 }
 __global__ void operand_is_written(int* out, int n) {
   out[n + threadIdx.x] = 0;  // the operand lies there
