@@ -23,6 +23,13 @@ KERNEL_TESTS = [
     for name in ("ptx", "prox1d", "segments", "dykstra", "components", "launches", "through_xla")
 ]
 
+# The files of the kernels that most depend on the order of threads; each order once.
+QUICK_TESTS = [f"tests/kernels/test_{name}.py" for name in ("ptx", "components", "launches")]
+QUICK_RUNS = [
+    {"JAXTV_PTX_ORDER": "lockstep", "JAXTV_PTX_SEED": "1"},
+    {"JAXTV_PTX_ORDER": "threads", "JAXTV_PTX_SEED": "1", "JAXTV_PTX_ULPS": "1"},
+]
+
 
 def runs(orders: list[str], seeds: int) -> list[dict[str, str]]:
     """The environment of each run: the orders, and one with rcp.approx off by an ulp."""
@@ -44,9 +51,12 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1, help="runs of each random order")
     parser.add_argument("--races", action="store_true", help="races on global memory too")
     parser.add_argument("--orders", nargs="+", choices=ptx.ORDERS, default=list(ptx.ORDERS))
-    parser.add_argument("tests", nargs="*", default=KERNEL_TESTS, help="of pytest")
-    own, _, rest = " ".join(sys.argv[1:]).partition(" -- ")
-    options = parser.parse_args(own.split())
+    parser.add_argument("-n", default="0", help="processes of pytest: a number, or auto")
+    parser.add_argument("--quick", action="store_true", help="the selection of the gate")
+    parser.add_argument("tests", nargs="*", help="of pytest")
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    options, rest = parser.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]
+    tests = options.tests or (QUICK_TESTS if options.quick else KERNEL_TESTS)
     start = time.perf_counter()
     callframe.library()
     ptx.library()
@@ -54,12 +64,12 @@ def main() -> int:
     environment = os.environ | {"JAXTV_EMULATOR": "ptx"}
     if options.races:
         environment["JAXTV_PTX_RACES"] = "1"
-    if not all(test.startswith("tests/kernels") for test in options.tests):
+    if not all(test.startswith("tests/kernels") for test in tests):
         environment["JAXTV_TEST_PLATFORM"] = "emulator"
     failed = 0
-    for run in runs(options.orders, options.seeds):
+    for run in QUICK_RUNS if options.quick else runs(options.orders, options.seeds):
         print(*(f"{name}={value}" for name, value in run.items()), flush=True)
-        command = [sys.executable, "-m", "pytest", "-q", *options.tests, *rest.split()]
+        command = [sys.executable, "-m", "pytest", "-q", "-n", options.n, *tests, *rest]
         failed += (
             subprocess.run(command, cwd=ROOT, env=environment | run, check=False).returncode != 0
         )
