@@ -2,7 +2,7 @@
 
     python -m testing.ptx                         # the kernel tests in all orders
     python -m testing.ptx --seeds 20 --races tests/kernels/test_components.py
-    python -m testing.ptx --orders lockstep tests/api/test_converged.py -- -x -k gradient
+    python -m testing.ptx --order lockstep tests/api/test_converged.py -- -x -k gradient
 
 Tests outside of tests/kernels run the library's functions on the CUDA kernels through XLA. What follows `--`
 goes to pytest. Everywhere scratch is filled with 0xff first, and what nobody wrote must not be read.
@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 from testing import ROOT, callframe, ptx
 
@@ -31,7 +32,7 @@ QUICK_RUNS = [
 ]
 
 
-def runs(orders: list[str], seeds: int) -> list[dict[str, str]]:
+def runs(orders: Sequence[str], seeds: int) -> list[dict[str, str]]:
     """The environment of each run: the orders, and one with rcp.approx off by an ulp."""
     found = []
     for order in orders:
@@ -50,7 +51,7 @@ def main() -> int:
     )
     parser.add_argument("--seeds", type=int, default=1, help="runs of each random order")
     parser.add_argument("--races", action="store_true", help="races on global memory too")
-    parser.add_argument("--orders", nargs="+", choices=ptx.ORDERS, default=list(ptx.ORDERS))
+    parser.add_argument("--order", action="append", choices=ptx.ORDERS, help="not all, but these")
     parser.add_argument("-n", default="0", help="processes of pytest: a number, or auto")
     parser.add_argument("--quick", action="store_true", help="the selection of the gate")
     parser.add_argument("tests", nargs="*", help="of pytest")
@@ -67,7 +68,7 @@ def main() -> int:
     if not all(test.startswith("tests/kernels") for test in tests):
         environment["JAXTV_TEST_PLATFORM"] = "emulator"
     failed = 0
-    for run in QUICK_RUNS if options.quick else runs(options.orders, options.seeds):
+    for run in QUICK_RUNS if options.quick else runs(options.order or ptx.ORDERS, options.seeds):
         print(*(f"{name}={value}" for name, value in run.items()), flush=True)
         command = [sys.executable, "-m", "pytest", "-q", "-n", options.n, *tests, *rest]
         failed += (
