@@ -78,19 +78,13 @@ def interpreter() -> ctypes.CDLL:
     built.ptx_run.restype = built.ptx_counts.restype = ctypes.c_char_p
     built.ptx_mutate.argtypes = [*[ctypes.c_char_p] * 3, ctypes.c_int]
     built.ptx_allow.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_bool, ctypes.c_bool]
-    configure(built)
+    built.ptx_configure(_as_structure())
     return built
 
 
-def configure(built: ctypes.CDLL | None = None, **settings: Any) -> None:
-    """Set how launches run from here on: what is not given is as the environment says, or usual.
-
-    Args:
-        built: the interpreter.
-        settings: order, seed, slice, resident (blocks at once in a random order), ulps, global_races,
-            counted, most_steps (of warps in a launch; more is an error).
-    """
-    environment = {
+def _usual() -> dict[str, Any]:
+    """How launches run unless somebody says otherwise: as the environment says."""
+    return {
         "order": os.environ.get("JAXTV_PTX_ORDER", "forward"),
         "seed": int(os.environ.get("JAXTV_PTX_SEED", "1")),
         "slice": int(os.environ.get("JAXTV_PTX_SLICE", "8")),
@@ -100,19 +94,35 @@ def configure(built: ctypes.CDLL | None = None, **settings: Any) -> None:
         "counted": False,
         "most_steps": 1 << 40,
     }
-    values = environment | settings
-    values["order"] = ORDERS.index(values["order"])
-    (built or interpreter()).ptx_configure(_Settings(**values))
+
+
+_settings = _usual()
+
+
+def _as_structure() -> _Settings:
+    return _Settings(**(_settings | {"order": ORDERS.index(_settings["order"])}))
+
+
+def _configure(settings: dict[str, Any]) -> None:
+    _settings.update(settings)
+    interpreter().ptx_configure(_as_structure())
 
 
 @contextlib.contextmanager
 def configured(**settings: Any) -> Iterator[None]:
-    """Launches inside of the context run so."""
-    configure(**settings)
+    """Launches inside of the context run so; what is not given stays as it is.
+
+    Args:
+        settings: order, seed, slice, ulps, global_races as the environment has them; resident, the
+            blocks at once in a random order; counted; most_steps of the warps of a launch, more are
+            an error.
+    """
+    before = dict(_settings)
+    _configure(settings)
     try:
         yield
     finally:
-        configure()
+        _configure(before)
 
 
 def counts() -> dict[str, dict[str, int]]:

@@ -12,8 +12,18 @@ import numpy as np
 import pytest
 
 from testing import ptx
+from testing.callframe import HandlerError, bind
+from testing.generators import EXACT, NEWTON, rng, weight_shape
 
 pytestmark = [pytest.mark.cpu_only, pytest.mark.ptx]
+
+
+@pytest.fixture(autouse=True)
+def usual_settings():
+    """Whatever the order of the run: these tests set it themselves."""
+    with ptx.configured(order="forward", seed=1, slice=8, ulps=0, global_races=False):
+        yield
+
 
 TYPES = {  # of registers: PTX's name of a type, of loads and stores, of NumPy
     "b16": ("b16", "u16", np.uint16),
@@ -849,3 +859,84 @@ def test_labels_that_others_halve_are_lost():
     assert flattened("flatten, halving") == ("", 0)  # which is why nobody had seen it
     assert "race on global memory" in flattened("flatten, halving", global_races=True)[0]
     assert flattened("flatten", global_races=True) == ("", 0)
+
+
+# ---------------------------------------------------------------------------- defects in our kernels
+
+
+def prox1d(shape, solver):
+    x = rng(1).normal(size=shape).astype("float32")
+    w = np.full((shape[0], 1), 0.5, "float32")
+    return lambda: bind("prox1d", x, w, axis=1, solver=solver, platform="cuda")
+
+
+def segment_vjp(shape):
+    x, w = rng(1).normal(size=shape).astype("float32"), np.full((shape[0], 1), 0.5, "float32")
+    return lambda: bind("segment_vjp", np.round(x), w, x, axis=1, platform="cuda")
+
+
+def dykstra(shape):
+    x = rng(1).normal(size=shape).astype("float32")
+    ws = [np.full(weight_shape(shape, a, False), 0.5, "float32") for a in (1, 2)]
+    sweeps = {"axes": (1, 2), "iterations": 2, "inner": EXACT["direct"]}
+    return lambda: bind("dykstra_with_codes", x, *ws, **sweeps, platform="cuda")
+
+
+CALLS = {  # by the kernel that they run
+    "prox_rows": prox1d((40, 33), EXACT["direct"]),
+    "prox_group": prox1d((6, 200), EXACT["decomposition"]),
+    "prox_windows": prox1d((2, 700), EXACT["direct"]),
+    "prox_wide": prox1d((1, 1500), EXACT["direct"]),
+    "newton_group": prox1d((3, 90), NEWTON["backtracking"]),
+    "segment_means": segment_vjp((40, 33)),
+    "scan_chunks": segment_vjp((1, 9000)),
+    "image_dykstra": dykstra((2, 9, 8)),
+}
+NO_BARRIER, NO_WARP_BARRIER = ("bar.sync 0", ""), ("bar.warp.sync -1", "")
+WITHOUT_LANE_31 = ("bar.warp.sync -1", "bar.warp.sync 2147483647")
+ONE_MORE, ONE_LESS = ("setp.lt.s32", "setp.le.s32"), ("setp.ge.s32", "setp.gt.s32")
+DEFECTS = [  # and how many of the first twelve places where it fits are noticed, at least
+    ("prox_rows", NO_BARRIER, 2),
+    ("prox_rows", ONE_LESS, 1),
+    ("prox_group", NO_WARP_BARRIER, 4),
+    ("prox_group", WITHOUT_LANE_31, 6),
+    ("prox_windows", NO_BARRIER, 2),
+    ("prox_windows", ONE_MORE, 2),
+    ("prox_wide", NO_BARRIER, 5),
+    ("newton_group", NO_WARP_BARRIER, 6),
+    ("newton_group", WITHOUT_LANE_31, 9),
+    ("segment_means", NO_BARRIER, 2),
+    ("segment_means", ONE_MORE, 1),
+    ("scan_chunks", NO_BARRIER, 5),
+    ("image_dykstra", NO_BARRIER, 2),
+    ("image_dykstra", ONE_LESS, 1),
+]
+
+
+@compiled
+@pytest.mark.parametrize(("kernel", "defect", "least"), DEFECTS)
+def test_defects_in_our_kernels_are_noticed(kernel, defect, least):
+    """A barrier removed, a lane not waited for, a bound off by one, at one place after the other.
+
+    Some places are not reached by this call, some barriers wait for nobody on so little data.
+    """
+    call = CALLS[kernel]
+    right = call()
+    noticed, reports = 0, []
+    for at in range(12):
+        checks = ptx.configured(global_races=True, most_steps=5_000_000)
+        with checks, ptx.mutated(kernel, *defect, at) as found:
+            try:
+                got = call()
+                noticed += any(not np.array_equal(a, b) for a, b in zip(got, right, strict=True))
+            except HandlerError as error:
+                assert re.search(
+                    r"race|before it is written|out of bounds|without itself", str(error)
+                )
+                noticed += 1
+        if at + 1 >= found[0]:
+            break
+    assert noticed + len(reports) >= least
+    known = re.compile("race on|before it is written|out of bounds|mask without itself")
+    assert all(map(known.search, reports))
+    assert all(np.array_equal(a, b) for a, b in zip(call(), right, strict=True))
