@@ -930,10 +930,7 @@ def test_defects_in_our_kernels_are_noticed(kernel, defect, least):
                 got = call()
                 noticed += any(not np.array_equal(a, b) for a, b in zip(got, right, strict=True))
             except HandlerError as error:
-                assert re.search(
-                    r"race|before it is written|out of bounds|without itself", str(error)
-                )
-                noticed += 1
+                reports.append(error.message)
         if at + 1 >= found[0]:
             break
     assert noticed + len(reports) >= least
