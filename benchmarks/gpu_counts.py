@@ -1,7 +1,7 @@
 """What the CUDA kernels do per sample, counted as nvcc's compiled code runs, and gpu_counts.json.
 
     python -m benchmarks.gpu_counts             # fails where a kernel does more than 10 % more
-    python -m benchmarks.gpu_counts --update    # accepts the counts of now
+    python -m benchmarks.gpu_counts --update    # accepts the counts of now, here and in docs/gpu.md
     python -m benchmarks.gpu_counts --table     # the bounds that follow from the counts kept
 
 The interpreter of testing/ptx runs the passes of benchmarks/gpu.py on its data, on fewer signals,
@@ -36,6 +36,8 @@ from testing import emulator, ptx
 from testing.programs import run
 
 COUNTS = pathlib.Path(__file__).with_name("gpu_counts.json")
+PAGE = pathlib.Path(__file__).parent.parent / "docs/gpu.md"
+BEGIN, END = "<!-- gpu-counts -->", "<!-- /gpu-counts -->"
 TOLERANCE = 0.10
 PASSES = ("forward", "backward")
 SECTOR = 32  # bytes
@@ -60,6 +62,13 @@ SHAPES = {
 }
 # Images of which both axes are long would take minutes; a signal of 1e8 is one of 1e6, but longer.
 LEFT_OUT = ("8x3x1024x1024 NCHW, 2D K=4", "8x1024x1024x3 NHWC, 2D K=4", "one signal of 1e8")
+
+SHOWN = (  # in docs/gpu.md
+    *("256x32x32, rows (Table 1)", "64x64x64x64 NCHW, rows", "64x64x64x64 NHWC, rows"),
+    *("64x64x64x64 NCHW, rows, bf16", "64x64x64x64 NCHW, 2D K=4", "64x64x64x64 NCHW, 2D, bf16"),
+    *(gpu.NOISE, "8192x1024, ramps", "8192x1024, sines"),
+    *("one signal of 1e6", "256x32x32, Newton", "8x3x1024x1024 NCHW, rows"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,21 +169,36 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
+def bound(device: Device, count: dict[str, float]) -> tuple[float, float, str]:
+    """(nanoseconds per sample, times a copy of the same bytes, what takes so long)."""
+    bounds = device.bounds(count)
+    worst = max(bounds, key=lambda resource: bounds[resource])
+    return bounds[worst], bounds[worst] / bounds["bytes"], worst
+
+
 def table(cases: dict[str, dict[str, Any]]) -> str:
-    """The bounds as Markdown: picoseconds per sample, and what bounds them."""
-    names = [device.name for device in DEVICES]
-    head = ["case", "pass", "warp instructions", "bytes", *names]
+    """The bounds of the calls of benchmarks/gpu.py, as Markdown."""
+    sizes = {case.name: math.prod(case.shape) for case in gpu.CASES}
+    head = ["case", "pass", "warp instructions", "bytes", *(d.name for d in DEVICES)]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for case, found in cases.items():
-        for name in PASSES:
+        for name in PASSES if case in SHOWN else ():
             count = found[name]
             cells = [case, name, f"{count['warp_instructions']:.2f}", f"{count['bytes']:.1f}"]
             for device in DEVICES:
-                bounds = device.bounds(count)
-                worst = max(bounds, key=lambda key: bounds[key])
-                cells.append(f"{1e3 * bounds[worst]:.2f}, {worst}")
+                ns, copies, worst = bound(device, count)
+                us = ns * sizes[case] / 1e3
+                digits = 0 if us >= 100 else 1
+                cells.append(f"{us:,.{digits}f} µs, {copies:.1f} ×, {worst}")
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def write_page(cases: dict[str, dict[str, Any]]) -> None:
+    """The table of docs/gpu.md, which stands between two comments."""
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{table(cases)}\n\n{END}{after}")
 
 
 def measure(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -216,6 +240,7 @@ def main() -> int:
         kept = known["cases"] if options.only else {}
         known = {"nvcc": nvcc_version(), "tolerance": TOLERANCE, "cases": kept | measured}
         COUNTS.write_text(json.dumps(known, indent=1) + "\n")
+        write_page(known["cases"])
         return 0
     wrong = compare(known, measured)
     print("\n".join([*wrong, "--update accepts it"]) if wrong else "no count is larger than kept")
