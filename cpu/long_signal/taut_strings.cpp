@@ -56,9 +56,10 @@ Range<T> range_of(const T* x, std::int64_t n) {
   return range;
 }
 
-// Whether the strings are the fastest method, by a sample of the edges. They are not where segments
-// are short, nor where they are longer than the signal (in noise, about (λ / variation)² samples),
-// nor where the signal is smooth, on whose ramps they read most samples many times.
+// Whether the strings are the fastest method, by a sample of the edges. They are where segments are
+// long, so that many windows would have no jump: in noise they have about (λ / variation)² samples.
+// They are not where segments are longer than the signal, nor where the signal has slopes, on whose
+// ramps they read samples many times.
 template <class T>
 bool suits_taut_strings(const T* x, std::int64_t n, double lam) {
   constexpr std::int64_t kProbes = 64, kEdges = 32;
@@ -70,7 +71,7 @@ bool suits_taut_strings(const T* x, std::int64_t n, double lam) {
     net += std::abs(double(from[kEdges]) - double(from[0]));
   }
   const double strength = lam * double(kProbes * kEdges) / variation;  // not finite: constant
-  return strength >= 1.5 && strength * strength <= 0.7 * double(n) && net <= 0.5 * variation;
+  return strength >= 3 && strength * strength <= 0.7 * double(n) && net <= 0.1 * variation;
 }
 
 // Parts as long as each other, and many: 16 at least, unless they would be shorter than

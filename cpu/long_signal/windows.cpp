@@ -97,10 +97,17 @@ class WindowSolver {
   }
 
   T largest_sample(std::int64_t begin, std::int64_t end, std::int64_t i) const {
-    T largest = 0;
-    for (std::int64_t k = begin; k < end; ++k)
-      largest = std::max(largest, std::abs(sample(k * inner_ + i)));
-    return largest;
+    constexpr int kChains = 8;  // one chain of maxima would be bound by its latency
+    T largest[kChains] = {};
+    const auto take = [&](int c, std::int64_t k) {
+      const T size = std::abs(sample(k * inner_ + i));
+      largest[c] = largest[c] < size ? size : largest[c];
+    };
+    std::int64_t k = begin;
+    for (; k + kChains <= end; k += kChains)
+      for (int c = 0; c < kChains; ++c) take(c, k + c);
+    for (; k < end; ++k) take(0, k);
+    return *std::max_element(largest, largest + kChains);
   }
 
   void solve_windows() {

@@ -65,20 +65,27 @@ void add_codes(const std::uint8_t* rows, const SignalOffsets& offsets, std::int6
   });
 }
 
-// The codes of the edges (k, k + 1) of the s-th signals of a bundle, as one row.
+// The codes of the s-th signals of a bundle, as n rows.
 template <class T, int kVectors, bool kPerEdge>
-JAXTV_INLINE void row_codes(const Bundle<T, kVectors>& bundle, std::int64_t s, std::int64_t k,
-                            int code_shift, std::uint8_t* codes) {
+void codes_of(const Bundle<T, kVectors>& bundle, std::int64_t s, int code_shift,
+              std::uint8_t* codes) {
   using V = typename Vectors<T>::V;
+  constexpr std::int64_t kStride = kVectors * kLanes<T>;
   for (int g = 0; g < kVectors; ++g) {
     const VectorSignals<T, kVectors, kPerEdge> signals(bundle, s, g);
-    const V here = signals.row(signals.y, k), next = signals.row(signals.y, k + 1);
-    const auto inside = (here == next) & (signals.weight(k) > V{});
-    constexpr int kFlip[] = {kSeparate ^ kInside, kSeparate ^ kJumpUp, kSeparate ^ kJumpDown};
-    const auto code = int(kSeparate) ^ (inside & kFlip[0]) ^ ((next > here) & kFlip[1]) ^
-                      ((next < here) & kFlip[2]);
-    const auto bytes = low_bytes(code << code_shift, std::make_index_sequence<kLanes<T>>());
-    std::memcpy(codes + g * kLanes<T>, &bytes, sizeof bytes);
+    std::uint8_t* row = codes + g * kLanes<T>;
+    V here = signals.row(signals.y, 0);
+    for (std::int64_t k = 0; k + 1 < signals.n; ++k, row += kStride) {
+      const V next = signals.row(signals.y, k + 1);
+      const auto inside = (here == next) & (signals.weight(k) > V{});
+      constexpr int kFlip[] = {kSeparate ^ kInside, kSeparate ^ kJumpUp, kSeparate ^ kJumpDown};
+      const auto code = int(kSeparate) ^ (inside & kFlip[0]) ^ ((next > here) & kFlip[1]) ^
+                        ((next < here) & kFlip[2]);
+      const auto bytes = low_bytes(code << code_shift, std::make_index_sequence<kLanes<T>>());
+      std::memcpy(row, &bytes, sizeof bytes);
+      here = next;
+    }
+    std::memset(row, kSeparate << code_shift, kLanes<T>);
   }
 }
 

@@ -46,7 +46,7 @@ class IntervalString {
   using M = typename Vectors<T>::M;
   using I = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   static constexpr int kSignals = kVectors * kLanes<T>;
-  static constexpr int kLogged = 16;  // blocks between two decodings of the log
+  static constexpr int kLogged = 8;  // blocks between two decodings of the log
 
  public:
   explicit IntervalString(const Bundle<T, kVectors>& bundle)
@@ -158,7 +158,7 @@ class IntervalString {
   // On ramps, each sample is read again and again; the decomposition takes the same time for any
   // data.
   bool rereads_too_much() const {
-    constexpr std::int64_t kMostRereads = 8, kPatience = 128;
+    constexpr std::int64_t kMostRereads = 8, kPatience = 48;
     std::int64_t segments = 0, reached = 0;
     for (int g = 0; g < kVectors; ++g)
       for (int l = 0; l < kLanes<T>; ++l) {

@@ -9,8 +9,8 @@
 
 namespace jaxtv::cpu {
 
-// prox counts samples of a lane, and of a segment, in the type of the samples or in 32 bits: signals
-// are shorter than this.
+// prox counts samples of a lane, and of a segment, in the type of the samples or in 32 bits:
+// signals are shorter than this.
 constexpr std::int64_t kLongestInLane = std::int64_t(1) << 22;
 
 // Each kernel works on the signals [begin, end) of its argument, in the calling thread; prox takes

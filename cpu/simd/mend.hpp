@@ -40,32 +40,33 @@ class DoubleSignal {
   static constexpr double kSlack = 8 * kUnit<double>;
   struct Segment {
     std::int64_t begin, end;
-    double left, right;       // duals at its ends
-    double ref, rest, value;  // value = ref + rest / (end - begin)
-    double magnitude;         // what round-off is relative to: max |sample|, |value|
+    double left = 0, right = 0;  // duals at its ends
+    double value = 0;
+    double magnitude = 0;  // what round-off is relative to: max |sample|, |value|
   };
 
   static bool is_finite(double v) { return v - v == 0; }
   static double abs(double v) { return v < 0 ? -v : v; }
+  static double larger(double a, double b) { return a < b ? b : a; }
   double sample(std::int64_t k) const { return double(x[k * stride]); }
   double dual(std::int64_t k) const { return double(duals[k * stride]); }
   double weight(std::int64_t e) const { return double(w[e * w_stride]); }
   bool is_cut(std::int64_t e) const { return duals[e * stride] == duals[e * stride]; }
 
   Segment segment_of(std::int64_t k) const {
-    Segment s{k, k + 1, 0, 0, 0, 0, 0, 0};
-    while (s.begin > 0 && !is_cut(s.begin - 1)) --s.begin;
-    while (s.end < n && !is_cut(s.end - 1)) ++s.end;
-    if (s.begin > 0) s.left = dual(s.begin - 1);
+    while (k > 0 && !is_cut(k - 1)) --k;
+    Segment s{.begin = k, .end = k};
+    if (k > 0) s.left = dual(k - 1);
+    const double ref = sample(k);
+    double sum = 0;
+    do {
+      const double here = sample(s.end++);
+      sum += here - ref;
+      s.magnitude = larger(s.magnitude, abs(here));
+    } while (s.end < n && !is_cut(s.end - 1));
     if (s.end < n) s.right = dual(s.end - 1);
-    s.ref = sample(s.end - 1);
-    for (std::int64_t i = s.end - 1; i >= s.begin; --i) {
-      s.rest += sample(i) - s.ref;
-      if (abs(sample(i)) > s.magnitude) s.magnitude = abs(sample(i));
-    }
-    s.rest += s.right - s.left;
-    s.value = s.ref + s.rest / double(s.end - s.begin);
-    if (abs(s.value) > s.magnitude) s.magnitude = abs(s.value);
+    s.value = ref + (sum + (s.right - s.left)) / double(s.end - k);
+    s.magnitude = larger(s.magnitude, abs(s.value));
     return s;
   }
 
@@ -76,8 +77,18 @@ class DoubleSignal {
     double dual;
   };
   Edge worst_edge(const Segment& s) const {
-    double u = s.left, length = 1, worst = 0;
     Edge edge{-1, 0};
+    double u = s.left;
+    if (w_stride == 0) {  // most segments are right: a first look, without the slack that grows
+      double most = 0;
+      for (std::int64_t e = s.begin; e + 1 < s.end; ++e) {
+        u += s.value - sample(e);
+        most = larger(most, abs(u));
+      }
+      if (most <= weight(0) + 2 * kSlack * (s.magnitude + weight(0))) return edge;
+      u = s.left;
+    }
+    double length = 1, worst = 0;
     for (std::int64_t e = s.begin; e + 1 < s.end; ++e) {
       u += s.value - sample(e);
       length += 1;
@@ -93,8 +104,7 @@ class DoubleSignal {
   bool jumps(const Segment& a, const Segment& b) const {
     if (!(weight(a.end - 1) > 0)) return true;
     const double jump = b.value - a.value;
-    const double magnitude = a.magnitude > b.magnitude ? a.magnitude : b.magnitude;
-    return (a.right < 0 ? -jump : jump) > kSlack * magnitude;
+    return (a.right < 0 ? -jump : jump) > kSlack * larger(a.magnitude, b.magnitude);
   }
 
   // Cuts the edges whose duals leave their bounds and joins cuts without a jump of their sign, from
@@ -121,13 +131,18 @@ class DoubleSignal {
         pending[size++] = s.begin;
       }
     }
-    while (first < last) {
-      const Segment s = segment_of(first);
-      const T value = T(s.ref) + T(s.rest) / T(s.end - s.begin);
-      for (std::int64_t i = s.begin; i < s.end; ++i) y[i * stride] = value;
-      first = s.end;
-    }
+    while (first < last) first = write_value(segment_of(first));
     return last;
+  }
+
+  // As segment_values does, to the bit. Returns the end of the segment.
+  std::int64_t write_value(const Segment& s) {
+    const double ref = sample(s.end - 1);
+    double sum = 0;
+    for (std::int64_t i = s.end - 1; i >= s.begin; --i) sum += sample(i) - ref;
+    const T value = T(ref) + T(sum + (s.right - s.left)) / T(s.end - s.begin);
+    for (std::int64_t i = s.begin; i < s.end; ++i) y[i * stride] = value;
+    return s.end;
   }
 };
 

@@ -93,25 +93,41 @@ class BundleProx {
 
   // The cuts of the s-th signals by threshold decomposition.
   void decompose(std::int64_t s) {
-    T *samples = bundle_.work, *messages = samples + n_ * L, *thresholds = messages + n_ * L;
+    T *copy = bundle_.work, *messages = copy + n_ * L, *thresholds = messages + n_ * L;
+    const T* weights = bundle_.weights + (kPerEdge ? row_of(s) : s * L);
+    const T* samples = prepared(s, copy) ? copy : bundle_.samples + row_of(s);
+    Decomposition<T, kVectors, kPerEdge>(n_, samples, weights, messages, thresholds,
+                                         bundle_.duals + row_of(s) - L)
+        .run();
+  }
+
+  // Copies the samples, with 0 for those of signals that vectors cannot solve, and less the first
+  // one where they all lie within a factor of two of each other: that is exact, and a large offset
+  // costs no accuracy. Returns false, and copies nothing, if that would change none.
+  bool prepared(std::int64_t s, T* copy) const {
+    const V zero = {};
+    M bad[kVectors];
+    V offset[kVectors];
+    bool changes = false;
     for (int g = 0; g < kVectors; ++g) {
       const Signals signals(bundle_, s, g);
-      const V zero = {};
       V poison = {};
       for (std::int64_t k = 0; k < n_; ++k)
         poison += signals.row(signals.x, k) - signals.row(signals.x, k);
-      const M bad = ~(poison == zero) | unsolvable(signals);
-      // Exact, so that a large offset costs no accuracy.
+      bad[g] = ~(poison == zero) | unsolvable(signals);
       const M near = ((signals.low > zero) & (signals.high <= T(2) * signals.low)) |
                      ((signals.high < zero) & (signals.low >= T(2) * signals.high));
-      const V offset = keep(near, signals.row(signals.x, 0));
-      for (std::int64_t k = 0; k < n_; ++k)
-        signals.set_row(samples + g * kLanes<T>, k, keep(~bad, signals.row(signals.x, k) - offset));
+      offset[g] = keep(near, signals.row(signals.x, 0));
+      changes |= any(bad[g] | near);
     }
-    Decomposition<T, kVectors, kPerEdge>(n_, samples,
-                                         bundle_.weights + (kPerEdge ? row_of(s) : s * L), messages,
-                                         thresholds, bundle_.duals + row_of(s) - L)
-        .run();
+    if (!changes) return false;
+    for (int g = 0; g < kVectors; ++g) {
+      const Signals signals(bundle_, s, g);
+      for (std::int64_t k = 0; k < n_; ++k)
+        signals.set_row(copy + g * kLanes<T>, k,
+                        keep(~bad[g], signals.row(signals.x, k) - offset[g]));
+    }
+    return true;
   }
 
   // The signals that vectors cannot solve: near overflow, or with a bad weight.
@@ -176,9 +192,7 @@ class BundleProx {
     }
     if (pass_.codes) {
       std::uint8_t* codes = reinterpret_cast<std::uint8_t*>(bundle_.work);
-      for (std::int64_t k = 0; k + 1 < n_; ++k)
-        row_codes<T, kVectors, kPerEdge>(bundle_, s, k, pass_.code_shift, codes + k * L);
-      std::memset(codes + (n_ - 1) * L, kSeparate << pass_.code_shift, L);
+      codes_of<T, kVectors, kPerEdge>(bundle_, s, pass_.code_shift, codes);
       add_codes<L>(codes, target, n_, pass_.codes);
     }
   }
