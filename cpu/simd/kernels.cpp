@@ -2,9 +2,12 @@
 //
 //   vectors, transpose   registers: what the compiler's vector extensions do not offer
 //   signals, edge_codes  copies between arrays of any layout and rows, which have a signal per lane
-//   prox                 the 1D prox of a group of signals: rows of samples and weights (group),
-//                        cuts (decomposition), values and the solution (values), a check in
-//                        double of what T, the type of the samples, cannot decide (certify)
+//   bundle               the signals that one thread solves together, and their scratch
+//   prox                 the 1D prox of a bundle, step by step: the lane-major copy (fill_lanes),
+//   cuts
+//                        (interval_string, compact; decomposition where that suits better), values
+//                        and the check in T, the type of the samples (solution), the check in
+//                        double of what T cannot decide (mend)
 //   derivatives          JVP and VJP of a tile of signals (tile) by means over segments
 //                        (segment_means), whose sums are compensated (sums)
 //
