@@ -39,12 +39,24 @@ struct ThreadPerSignal {
 struct SerialInGlobalMemory {
   // Few, so that a small batch spreads over many multiprocessors.
   static constexpr int kBlockThreads = 64;
+  // More than such batches have. Without it ptxas takes 64 registers for double, and spills.
+  static constexpr int kBlocksPerMultiprocessor = 8;
 };
 
-// The iterations that a thread spends on the float32 taut string before it takes the
-// decomposition: kPerSample * n + kConstant.
+// Samples that the threads of a warp read before those that have come to the end of a segment end
+// it together (jaxtv/taut_string.hpp, certificate.hpp). To end segments takes as many instructions
+// as to read two samples, and in nearly every round some thread has to.
+struct RowsPerRound {
+  // Segments are a few samples long.
+  static constexpr int kProx = 3;
+  // The small λ of images leaves segments of one or two samples.
+  static constexpr int kDykstra = 1;
+};
+
+// The rounds that a thread spends on the float32 taut string before it takes the decomposition:
+// (kPerSample * n + kConstant) * 2 / (samples of a round + 1).
 struct TautStringBudget {
-  // Data that suit the taut string take up to 3.5 iterations a sample (the slowest lane of a warp).
+  // Data that suit the taut string read up to 3.5 samples a sample (the slowest lane of a warp).
   // A ramp spends the whole budget before it is decomposed.
   static constexpr int kPerSample = 4;
   // Short signals need more per sample.

@@ -18,6 +18,7 @@ namespace jaxtv::cuda {
 namespace {
 
 constexpr int kPassThreads = tuning::DykstraPass::kBlockThreads;
+constexpr int kRows = tuning::RowsPerRound::kDykstra;
 
 // ---- one pass ----
 
@@ -85,10 +86,12 @@ __global__ void __launch_bounds__(kPassThreads, tuning::DykstraPass::kBlocksPerM
         for (int k = 0; k < n; ++k) column[k] = op.input(scaling, first + k * shape.inner);
       };
       if constexpr (kPerEdge)
-        solve_column<T>(n, column, Column<T>{weights + lane, tiling.pitch}, column_cuts, reload);
+        solve_column<T, kRows>(n, column, Column<T>{weights + lane, tiling.pitch}, column_cuts,
+                               reload);
       else
-        solve_column<T>(n, column, Uniform<T>{scaling.weight(op.w[tile.signal(tiling, lane)])},
-                        column_cuts, reload);
+        solve_column<T, kRows>(n, column,
+                               Uniform<T>{scaling.weight(op.w[tile.signal(tiling, lane)])},
+                               column_cuts, reload);
     }
     __syncthreads();
     for_samples(tiling, tile, [&](int k, int lane, std::int64_t outer, std::int64_t inner) {
@@ -282,7 +285,7 @@ JAXTV_DEVICE bool certified_line(int n, Column<float> a, Shared<float> values, W
                                  const Divider& by_step, Shared<signed char> cuts,
                                  bool& taut_string, bool last, bool with_codes, Put put) {
   const int step = a.pitch;
-  if (!certified_cuts(n, step, a.data, by_element(w, by_step), cuts, values, taut_string))
+  if (!certified_cuts<kRows>(n, step, a.data, by_element(w, by_step), cuts, values, taut_string))
     return false;
   const auto write = [&](auto result) {
     float value = values[0];

@@ -56,9 +56,11 @@ __global__ void __launch_bounds__(tuning::ThreadPerSignal::kBlockThreads)
         for (int k = 0; k < n; ++k) x[k] = T(source[first + k * shape.inner]);
       };
       if constexpr (kPerEdge)
-        solve_column<T>(n, x, Column<T>{weights + lane, tiling.pitch}, column_cuts, reload);
+        solve_column<T, tuning::RowsPerRound::kProx>(n, x, Column<T>{weights + lane, tiling.pitch},
+                                                     column_cuts, reload);
       else
-        solve_column<T>(n, x, Uniform<T>{op.w[tile.signal(tiling, lane)]}, column_cuts, reload);
+        solve_column<T, tuning::RowsPerRound::kProx>(
+            n, x, Uniform<T>{op.w[tile.signal(tiling, lane)]}, column_cuts, reload);
     }
     __syncthreads();
     move_whole(
@@ -90,7 +92,8 @@ constexpr int kSerialThreads = tuning::SerialInGlobalMemory::kBlockThreads;
 // Reads x and the weights in global memory, many times.
 // Writes y; `cuts` is scratch of n bytes per signal.
 template <class Sample>
-__global__ void __launch_bounds__(kSerialThreads)
+__global__ void __launch_bounds__(kSerialThreads,
+                                  tuning::SerialInGlobalMemory::kBlocksPerMultiprocessor)
     prox_serial(Shape shape, Prox<Sample> op, signed char* cuts) {
   const std::int64_t signals = shape.signals(), step = std::int64_t(gridDim.x) * blockDim.x;
   for (std::int64_t i = std::int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < signals;

@@ -37,9 +37,11 @@ struct Uniform {
   }
 };
 
-// Iterations that the float32 taut string may take.
+// Rounds that the float32 taut string may take.
+template <int kRows>
 JAXTV_HD constexpr int taut_string_budget(int n) {
-  return tuning::TautStringBudget::kPerSample * n + tuning::TautStringBudget::kConstant;
+  using Budget = tuning::TautStringBudget;
+  return (Budget::kPerSample * n + Budget::kConstant) * 2 / (kRows + 1);
 }
 
 JAXTV_DEVICE float weights_of(const Uniform<float>& w) { return w.value; }
@@ -48,21 +50,22 @@ JAXTV_DEVICE Shared<float> weights_of(const Column<float>& w) { return w.data; }
 // The cuts of prox(x), and in y the value of each segment at the place of its first sample, by
 // include/jaxtv/certificate.hpp; false where that cannot tell. y may be x, which is overwritten
 // then. `taut_string` becomes false where it is the wrong method.
-template <class Weights>
+template <int kRows, class Weights>
 JAXTV_DEVICE bool certified_cuts(int n, int step, Shared<float> x, Weights w,
                                  Shared<signed char> cuts, Shared<float> y, bool& taut_string) {
   constexpr bool kPerEdge = !std::is_same_v<Weights, float>;
 #pragma unroll 4
   for (int k = 0; k < n; ++k) cuts[k * step] = 0;
-  taut_string = taut_string_float<kPerEdge>(n, step, x, w, cuts, taut_string_budget(n));
-  return taut_string && certified_values<kPerEdge>(n, step, x, w, cuts, y);
+  taut_string =
+      taut_string_float<kRows, kPerEdge>(n, step, x, w, cuts, taut_string_budget<kRows>(n));
+  return taut_string && certified_values<kRows, kPerEdge>(n, step, x, w, cuts, y);
 }
 
 // x = prox(x); false, with x overwritten, where float32 cannot tell.
-template <class Weights>
+template <int kRows, class Weights>
 JAXTV_DEVICE bool prox_certified(int n, int step, Shared<float> x, Weights w,
                                  Shared<signed char> cuts, bool& taut_string) {
-  if (!certified_cuts(n, step, x, w, cuts, x, taut_string)) return false;
+  if (!certified_cuts<kRows>(n, step, x, w, cuts, x, taut_string)) return false;
   float value = x[0];
 #pragma unroll 4
   for (int k = 1; k < n; ++k) {
@@ -171,11 +174,11 @@ JAXTV_DEVICE bool prox_row(Index n, Samples x, Weights w, Cuts cuts, Output y,
 
 // The same in place, for a thread's column of shared memory. float32: certified in float32, which
 // needs the samples again where that fails: reload() restores x.
-template <class T, class Weights, class F>
+template <class T, int kRows, class Weights, class F>
 JAXTV_DEVICE void solve_column(int n, Column<T> x, Weights w, Column<signed char> cuts, F reload) {
   bool taut_string = true;
   if constexpr (sizeof(T) == 4) {
-    if (prox_certified(n, x.pitch, x.data, weights_of(w), cuts.data, taut_string)) return;
+    if (prox_certified<kRows>(n, x.pitch, x.data, weights_of(w), cuts.data, taut_string)) return;
     reload();
   }
   prox_row<T>(n, x, w, cuts, x, taut_string);

@@ -10,6 +10,7 @@
 namespace jaxtv::cuda {
 
 constexpr int kWindow = tuning::ThreadWindows::kWindow, kHalo = tuning::ThreadWindows::kHalo;
+constexpr int kWindowRows = tuning::RowsPerRound::kProx;
 
 struct ThreadWindow {
   int n, begin, end;  // samples of the signal; those of the window, and the edges after them
@@ -46,9 +47,10 @@ JAXTV_DEVICE bool find_window(const ThreadWindow& window, Shared<float> x, Weigh
 #pragma unroll 4
   for (int k = window.begin; k < window.end; ++k) cuts[k] = 0;
   if (window.begin == window.end) return true;
-  return taut_string_float<!std::is_same_v<Weights, float>>(
+  return taut_string_float<kWindowRows, !std::is_same_v<Weights, float>>(
       length, 1, x + first, weights_from(w, first),
-      Within<signed char>{cuts, first, window.begin, window.end}, taut_string_budget(length));
+      Within<signed char>{cuts, first, window.begin, window.end},
+      taut_string_budget<kWindowRows>(length));
 }
 
 // Writes the values of the segments that end in the window, each to its first sample in y; whether
@@ -69,7 +71,7 @@ JAXTV_DEVICE bool certify_window(const ThreadWindow& window, Shared<float> x, We
   if (is_edge(last)) ++next;
   while (!ends_segment(next)) ++next;
   const auto dual = [&](int e) { return is_edge(e) ? float(cuts[e]) * weight_at(w, e) : 0.0f; };
-  return certified_values<!std::is_same_v<Weights, float>>(
+  return certified_values<kWindowRows, !std::is_same_v<Weights, float>>(
       next + 1 - start, 1, x + start, weights_from(w, start), cuts + start,
       Within<float>{y, start, start, last + 1}, dual(next), dual(before));
 }

@@ -56,8 +56,9 @@ constexpr float kLargestWeight = 1e37f;  // sums of a few weights do not overflo
 // every cut is a jump of its sign. The dual of an edge bounds the mean of its segment:
 //   |right + sum_{j > e} (x_j - y)| <= w_e.
 // `right` and `left`: the duals w s of the cuts at either end, 0 at those of the signal. Whether
-// these cuts are jumps is not looked at.
-template <bool kPerEdge, class X, class W, class S, class Y>
+// these cuts are jumps is not looked at. Threads of a warp end their segments together, after at
+// most kRows samples each.
+template <int kRows, bool kPerEdge, class X, class W, class S, class Y>
 JAXTV_HD bool certified_values(int n, int step, X x, W w, S sign, Y y, float right = 0,
                                float left = 0) {
   constexpr float kInfinite = __builtin_huge_valf();
@@ -85,13 +86,41 @@ JAXTV_HD bool certified_values(int n, int step, X x, W w, S sign, Y y, float rig
     other_mean = mean;
   };
 
+  // Extends the segment by the sample at `at`, across an edge without a cut.
+  const auto extend = [&](int at) {
+    float weight;
+    if constexpr (kPerEdge) {
+      weight = w[at];
+      certain &= (weight > 0) & (weight <= kLargestWeight);
+    } else {
+      weight = w;
+    }
+    const float r = reciprocal(count), inside = weight * (1 - kMargin);
+    const float middle = (float(sum) + right) * r;
+    low = larger(low, middle - inside * r);
+    high = smaller(high, middle + inside * r);
+    const double wide_next = float(x[at]);
+    sum += wide_next - wide;
+    count += 1;
+  };
+
 #if defined(__CUDACC__)
-#pragma unroll 1  // by two it is 79 instructions a sample, not 68
+#pragma unroll 1
 #endif
   for (int at = (n - 2) * step; at >= 0; at -= step) {
+#if defined(__CUDACC__)
+#pragma unroll
+#endif
+    for (int i = 1; i < kRows; ++i) {
+      if (at < step || sign[at] != 0) break;
+      extend(at);
+      at -= step;
+    }
     const int cut = sign[at];
-    const float next = x[at];
-    const double wide_next = next;
+    if (cut == 0) {
+      extend(at);
+      continue;
+    }
     float weight;
     if constexpr (kPerEdge) {
       weight = w[at];
@@ -99,24 +128,15 @@ JAXTV_HD bool certified_values(int n, int step, X x, W w, S sign, Y y, float rig
     } else {
       weight = w;
     }
-    if (cut == 0) {
-      if constexpr (kPerEdge) certain &= weight != 0;
-      const float r = reciprocal(count), total = float(sum), inside = weight * (1 - kMargin);
-      low = larger(low, (total + (right - inside)) * r);
-      high = smaller(high, (total + (right + inside)) * r);
-      sum += wide_next - wide;
-      count += 1;
-    } else {
-      const float dual = cut > 0 ? weight : -weight;
-      finish(at + step, dual);
-      right = dual;
-      ref = next;
-      wide = wide_next;
-      sum = 0;
-      count = 1;
-      low = -kInfinite;
-      high = kInfinite;
-    }
+    const float dual = cut > 0 ? weight : -weight;
+    finish(at + step, dual);
+    right = dual;
+    ref = x[at];
+    wide = ref;
+    sum = 0;
+    count = 1;
+    low = -kInfinite;
+    high = kInfinite;
   }
   finish(0, left);
   return certain;

@@ -62,56 +62,60 @@ JAXTV_HD I taut_string(I n, X x, W w, S sign, double cap, Patience<I> patience) 
   return n;
 }
 
-// The same in float32, relative to the first sample: `sign` gets the cuts and must be 0 before.
-// p = umin - w and q = umax + w take the place of umin and umax. Sample k is at x[k * step], and so
-// on: written for a GPU, whose threads interleave their signals. False when `trips` were not
-// enough.
-template <bool kPerEdge, class X, class W, class S>
-JAXTV_HD bool taut_string_float(int n, int step, X x, W w, S sign, int trips) {
+// The same in float32, as an interval. A segment that starts after the dual u has its value between
+//   max over its edges e of (S_e - w_e) / len_e   and   min of (S_e + w_e) / len_e,
+// where S_e is the sum of its samples up to e, less u. It is read on until that interval is empty;
+// it then ends at the edge that gave the bound that was not passed.
+//
+// Written for a GPU, whose threads interleave their signals (sample k is at x[k * step], and so on)
+// and run in warps. Threads that have found an end wait, with NaN for a sum, until all have read
+// kRows samples; then they go on to the next segment together. `sign` gets the cuts and must be 0
+// before. False when `rounds` of kRows samples were not enough.
+template <int kRows, bool kPerEdge, class X, class W, class S>
+JAXTV_HD bool taut_string_float(int n, int step, X x, W w, S sign, int rounds) {
+  constexpr float kWaits = __builtin_nanf("");
   const int last = (n - 1) * step;
   const auto weight = [&](int e) {
     if constexpr (kPerEdge)
       return e < last ? float(w[e]) : 0.0f;
     else
-      return w;
+      return e < last ? w : 0.0f;
   };
   const float base = x[0];
-  float here = weight(0);  // weight of the edge before `at`
-  int low = 0, high = 0;   // where vmin/vmax last touched
-  float vmin = -here, vmax = here, p = 0, q = 0, count = 1;
-  int at = step;
-  for (; at <= last && trips > 0; --trips) {
-    const float next = x[at] - base;
-    float a = p + (next - vmin), b = q + (next - vmax), limit, bound = here;
-    if constexpr (kPerEdge) {
-      bound = weight(at);
-      a += here - bound;
-      b -= here - bound;
-      limit = -2 * bound;
-    } else {
-      limit = at < last ? -2 * here : -here;
+  // Of the segment: S_e and len_e of the last edge, the bounds of its value, and their edges.
+  float sum = 0, count = 1, high = weight(0), low = -high;
+  int lowest = 0, highest = 0, at = step;  // at: the next sample
+  for (; at <= last && rounds > 0; --rounds) {
+#if defined(__CUDACC__)
+#pragma unroll
+#endif
+    for (int i = 0; i < kRows; ++i) {
+      if (at > last) break;
+      sum += x[at] - base;
+      count += 1;
+      const float r = reciprocal(count), mean = sum * r, slack = weight(at) * r;
+      const float least = mean - slack, most = mean + slack;
+      lowest = least >= low ? at : lowest;
+      highest = most <= high ? at : highest;
+      low = larger(low, least);
+      high = smaller(high, most);
+      if (low > high) sum = kWaits;
+      at += step;
     }
-    if (a < limit || b > -limit) {  // the segment ends with a jump down (a) or up (b)
-      const bool down = a < limit;
-      const int e = down ? low : high;
-      sign[e] = down ? -1 : 1;
+    if (low > high) {
+      const bool up = lowest > highest;  // the later bound has passed the other
+      const int e = up ? highest : lowest;
       const float dual = weight(e);
+      sign[e] = up ? 1 : -1;
       at = e + step;
-      bound = weight(at);
-      vmin = (x[at] - base) + ((down ? dual : -dual) - bound);
-      vmax = vmin + 2 * bound;
-      a = b = count = 0;  // what follows then starts the next segment
+      sum = (x[at] - base) + (up ? -dual : dual);
+      count = 1;
+      const float slack = weight(at);
+      low = sum - slack;
+      high = sum + slack;
+      lowest = highest = at;
+      at += step;
     }
-    here = bound;
-    count += 1;
-    const float r = reciprocal(count);
-    vmin += larger(a, 0) * r;
-    vmax += smaller(b, 0) * r;
-    low = a >= 0 ? at : low;
-    high = b <= 0 ? at : high;
-    p = smaller(a, 0);
-    q = larger(b, 0);
-    at += step;
   }
   return at > last;
 }

@@ -227,8 +227,8 @@ extern "C" __attribute__((visibility("default"))) int certified(float* x, const 
   std::vector<signed char> sign(n);
   const auto solve = [&](auto edges, auto weights) {
     constexpr bool kPerEdge = decltype(edges)::value;
-    return jaxtv::taut_string_float<kPerEdge>(n, 1, x, weights, sign.data(), 8 * n) &&
-           jaxtv::certified_values<kPerEdge>(n, 1, x, weights, sign.data(), x);
+    return jaxtv::taut_string_float<3, kPerEdge>(n, 1, x, weights, sign.data(), 8 * n) &&
+           jaxtv::certified_values<3, kPerEdge>(n, 1, x, weights, sign.data(), x);
   };
   if (!(per_edge ? solve(std::true_type{}, w) : solve(std::false_type{}, *w))) return 0;
   for (int k = 1; k < n; ++k)

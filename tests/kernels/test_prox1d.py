@@ -1,6 +1,7 @@
 """The kernels of the 1D prox on NumPy arrays: against the oracle, and CUDA's against the CPU's."""
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -505,12 +506,16 @@ def test_data_that_take_too_many_passes_are_finished_serially():
 
 @pytest.mark.cpu_only
 def test_ties_that_joining_makes_are_joined_on_the_whole_device():
-    """One tie before the first pass; each pass makes the next one, and two passes are not enough."""
-    tie = 8 * np.finfo(float).eps * 1e6  # next to a sample of 1e6
+    """There is one tie before the first pass; joining it makes another, and then one thread looks for more."""
+    tie = (
+        8 * 256 * np.finfo(float).eps
+    )  # is_tie_at in parallel_decomposition.cuh, next to a sample of 1e6
     levels = np.repeat([0.9, 0, 1.1, 0], [30_000, 1000, 1000, 1000])
     x = np.append(1 + tie * levels, 1e6)[None]
     (y,) = bind("prox1d", x, np.full((1, 1), 1e-12), axis=1, solver=jaxtv.Direct(), platform="cuda")
-    assert np.unique(y).size == 2
+    joined = np.cumsum([0, 32_000, 1000, 1])
+    assert [np.ptp(y[0, a:b]) for a, b in itertools.pairwise(joined)] == [0, 0, 0]
+    assert np.unique(y).size == 3
 
 
 # ---------------------------------------------------------------------------- scratch, errors
