@@ -253,7 +253,7 @@ def _test(problem: _Problem, state: _State, passes: Sequence[Pass], iterations: 
     ask = state.active & ((iterations >= state.next_test) | last)
     done = ask & (gap <= enough) & loose
     count = iterations.astype(y.dtype)
-    reach = 2 if loose else 1 + count / 3  # by which polish may divide the gap
+    reach = 1 + count / (16 if loose else 3)  # by which polish may divide the gap
     wanted = reach * enough + problem.roundoff
     near = ask & ~done & ((gap <= wanted) | last)
     smooth, smooth_gap = jax.lax.cond(
@@ -261,9 +261,9 @@ def _test(problem: _Problem, state: _State, passes: Sequence[Pass], iterations: 
     )
     polished = near & (smooth_gap <= enough)
     ratio = jnp.where(near, smooth_gap / enough, gap / wanted)
-    factor = jnp.fmin(jnp.cbrt(ratio), jnp.where(near, 1.2, 1.5))
+    factor = jnp.fmin(jnp.cbrt(ratio), jnp.where(near, 1.2, 2))
     soonest = iterations + 1 + iterations // 16
-    next_test = jnp.maximum(soonest, (count * factor).astype(jnp.int32))
+    next_test = jnp.maximum(soonest, (count * factor + 0.5).astype(jnp.int32))
     take = near & (polished | (smooth_gap <= gap))
     return (
         *_choose(take, (smooth, smooth_gap), (y, gap)),
@@ -352,7 +352,8 @@ def _centred(
     """The problem of a centred x, and the starting duals. Limits weights and duals to bounds."""
     # No dual exceeds the sum of |x - mean|. With weights limited to it, λ = inf has a finite gap.
     bound = jnp.sum(jnp.abs(x), axes, keepdims=True)
-    ws = [jnp.minimum(w, bound) for w in ws]
+    # Where that is 0 they still tell which edges join.
+    ws = [jnp.minimum(w, jnp.where(bound > 0, bound, 1)) for w in ws]
     # A state is the difference of two duals, so it does not exceed twice that.
     start = tuple(jnp.clip(v, -2 * bound, 2 * bound) for v in start)
     edges = sum(

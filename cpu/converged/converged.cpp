@@ -22,7 +22,7 @@ constexpr double kLooseTol = 1e-4;
 template <class T>
 class Problem {
  public:
-  Problem(const Elements& elements, std::int64_t e, const Converged<T>& op)
+  Problem(const Pool& pool, const Elements& elements, std::int64_t e, const Converged<T>& op)
       : op_(op),
         axes_(elements.axes.size()),
         shapes_(shapes_of(elements)),
@@ -45,7 +45,7 @@ class Problem {
       gather(elements.layout(e, a, length), op.w[a].data, w.data());
     }
     y_ = axes_ == 2 ? z_[1] : a_;
-    normalise();
+    normalise(pool);
   }
 
   bool no_solution() const { return no_solution_; }
@@ -63,7 +63,7 @@ class Problem {
     }
   }
 
-  void write(const Elements& elements, std::int64_t e) {
+  void write(const Pool& pool, const Elements& elements, std::int64_t e) {
     const ElementLayout all = elements.layout(e);
     if (no_solution_) {
       std::fill(a_, a_ + size_, std::numeric_limits<T>::quiet_NaN());
@@ -72,8 +72,10 @@ class Problem {
     } else {
       constexpr double kMax = std::numeric_limits<T>::max();  // which round-off may exceed
       const double up = std::ldexp(1.0, exponent_);
-      for (std::int64_t i = 0; i < size_; ++i)
-        a_[i] = T(std::clamp((double(result_[i]) + mean_) * up, -kMax, kMax));
+      for_strips(pool, strips_, [=, this](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i)
+          a_[i] = T(std::clamp((double(result_[i]) + mean_) * up, -kMax, kMax));
+      });
     }
     scatter(all, a_, op_.y);
     for (std::size_t a = 1; a < axes_; ++a) {
@@ -82,7 +84,7 @@ class Problem {
       for (std::int64_t i = 0; i < size_; ++i) dual[i] = no_solution_ ? T(0) : dual[i] * up;
       scatter(all, dual, op_.duals[a - 1]);
     }
-    write_codes(elements, e);
+    write_codes(pool, elements, e);
     op_.gap[e] = T(std::ldexp(gap, 2 * exponent_));
     op_.iterations[e] = iterations;
     op_.converged[e] = converged;
@@ -100,12 +102,15 @@ class Problem {
   }
   Weights<T> weights(std::size_t a) const { return {weights_[a].data(), op_.w[a].per_edge}; }
 
-  void normalise() {
-    double largest = 0, sum = 0, deviation = 0, edges = 0;
+  void normalise(const Pool& pool) {
+    bool finite = true;
+    T largest = 0;
+    double edges = 0;
     for (std::int64_t i = 0; i < size_; ++i) {
-      no_solution_ |= !(x_[i] - x_[i] == 0);
-      largest = std::max(largest, std::abs(double(x_[i])));
+      finite &= x_[i] - x_[i] == 0;
+      largest = std::max(largest, std::abs(x_[i]));
     }
+    no_solution_ = !finite;
     weightless_ = true;
     for (const auto& w : weights_)
       for (T v : w) no_solution_ |= !(v >= 0), weightless_ &= v == 0;
@@ -113,27 +118,34 @@ class Problem {
     std::frexp(largest, &exponent_);
     exponent_ = std::clamp(exponent_, -1000, 1000);  // so that both factors are normal numbers
     const double down = std::ldexp(1.0, -exponent_);
-    for (std::int64_t i = 0; i < size_; ++i) sum += double(x_[i]) * down;
-    mean_ = sum / double(size_);
-    for (std::int64_t i = 0; i < size_; ++i) {
-      x_[i] = T(double(x_[i]) * down - mean_);
-      deviation += std::abs(double(x_[i]));
-    }
-    // No dual exceeds the sum of |x - mean|.
+    mean_ = sum_strips(pool, strips_, [=, this](std::int64_t begin, std::int64_t end) {
+      double sum = 0;
+      for (std::int64_t i = begin; i < end; ++i) sum += double(x_[i]) * down;
+      return sum / double(size_);
+    });
+    const double deviation =
+        sum_strips(pool, strips_, [=, this](std::int64_t begin, std::int64_t end) {
+          for (std::int64_t i = begin; i < end; ++i) x_[i] = T(double(x_[i]) * down - mean_);
+          return sum_of(begin, end, [x = x_](std::int64_t i) { return std::abs(x[i]); });
+        });
+    // No dual exceeds the sum of |x - mean|. Where that is 0 weights still tell which edges join.
+    const double bound = deviation > 0 ? deviation : 1;
     for (std::size_t a = 0; a < axes_; ++a) {
       double total = 0;
       for (T& v : weights_[a]) {
-        v = T(std::min(double(v) * down, deviation));
+        v = T(std::min(double(v) * down, bound));
         total += v;
       }
       edges += total * (op_.w[a].per_edge ? 1.0 : double(shapes_[a].n - 1));
     }
     // Nor does a state, the difference of two duals, exceed twice that: a start may be anything.
     for (T* dual : last_p_)
-      for (std::int64_t i = 0; i < size_; ++i)
-        dual[i] = dual[i] - dual[i] == 0
-                      ? T(std::clamp(double(dual[i]) * down, -2 * deviation, 2 * deviation))
-                      : T(0);
+      for_strips(pool, strips_, [=](std::int64_t begin, std::int64_t end) {
+        for (std::int64_t i = begin; i < end; ++i)
+          dual[i] = dual[i] - dual[i] == 0
+                        ? T(std::clamp(double(dual[i]) * down, -2 * deviation, 2 * deviation))
+                        : T(0);
+      });
     roundoff_ = double(std::numeric_limits<T>::epsilon()) * deviation / double(size_) * edges;
   }
 
@@ -188,7 +200,8 @@ class Problem {
     result_ = y_;
     converged = gap <= enough && !exact;
     if (converged) return;
-    const double reach = exact ? 1 + iterations / 3.0 : 2;  // by which polish may divide the gap
+    const double reach =
+        1 + iterations / (exact ? 3.0 : 16.0);  // by which polish may divide the gap
     double wanted = reach * enough + roundoff_, now = gap;
     if (gap <= wanted || last) {
       const int first = exact ? kExact : 0, end = exact ? kExact : kExact - 1;
@@ -197,30 +210,33 @@ class Problem {
       if (converged || now <= gap) gap = now, result_ = polish_.best();
     }
     // Gaps fall about like the third power of the iterations.
-    const double most = wanted == enough ? 1.2 : 1.5, factor = std::cbrt(now / wanted);
+    const double most = wanted == enough ? 1.2 : 2.0, factor = std::cbrt(now / wanted);
     const std::int32_t soonest = iterations + 1 + iterations / 16;
-    next_test_ = std::max(soonest, std::int32_t(iterations * (factor < most ? factor : most)));
+    next_test_ =
+        std::max(soonest, std::int32_t(iterations * (factor < most ? factor : most) + 0.5));
   }
 
   // The edge codes of the last passes. Where all weights are 0 these are those of x, the solution.
-  void write_codes(const Elements& elements, std::int64_t e) {
+  void write_codes(const Pool& pool, const Elements& elements, std::int64_t e) {
     std::vector<std::uint8_t> codes(elements.code_arrays() * size_);
-    for (std::size_t a = 0; a < axes_; ++a) {
-      std::uint8_t* of_axis = &codes[code_byte(a) * size_];
-      const int shift = code_shift(a);
-      for (std::int64_t i = 0; i < size_; ++i) of_axis[i] |= kSeparate << shift;
-      const T* z = weightless_ ? a_ : z_[a];
-      if (no_solution_) continue;
-      const std::int64_t next = shapes_[a].inner;
-      for_weighted_edges(shapes_[a], weights(a), 0, size_,
-                         [=](std::int64_t first, std::int64_t last, auto weight) {
-                           for (std::int64_t k = first; k < last; ++k) {
-                             const int code =
-                                 edge_code(z[k], z[k + next], [&] { return weight(k) > 0; });
-                             of_axis[k] ^= std::uint8_t((code ^ kSeparate) << shift);
-                           }
-                         });
-    }
+    for_strips(pool, strips_, [&](std::int64_t begin, std::int64_t end) {
+      for (std::size_t a = 0; a < axes_; ++a) {
+        std::uint8_t* of_axis = &codes[code_byte(a) * size_];
+        const int shift = code_shift(a);
+        for (std::int64_t i = begin; i < end; ++i) of_axis[i] |= kSeparate << shift;
+        if (no_solution_) continue;
+        const T* z = weightless_ ? a_ : z_[a];
+        const auto encode = [=, next = shapes_[a].inner](std::int64_t first, std::int64_t last,
+                                                         auto weight) {
+          for (std::int64_t k = first; k < last; ++k) {
+            const bool up = z[k]<z[k + next], down = z[k]> z[k + next], joins = weight(k) > 0;
+            const int code = up ? kJumpUp : down ? kJumpDown : joins ? kInside : kSeparate;
+            of_axis[k] ^= std::uint8_t((code ^ kSeparate) << shift);
+          }
+        };
+        for_weighted_edges(shapes_[a], weights(a), begin, end, encode);
+      }
+    });
     for (std::int64_t byte = 0; byte < elements.code_arrays(); ++byte)
       scatter(elements.code_layout(e, byte), &codes[byte * size_], op_.codes);
   }
@@ -275,9 +291,9 @@ void converged(const Pool& pool, const Elements& elements, const StopRule& stop,
                const Solver& inner, const Converged<T>& op) {
   for_elements(pool, elements.count(),
                [=, &elements, &stop, &inner, &op](std::int64_t e, const Pool& inside) {
-                 Problem<T> problem(elements, e, op);
+                 Problem<T> problem(inside, elements, e, op);
                  if (!problem.no_solution()) problem.solve(inside, stop, inner);
-                 problem.write(elements, e);
+                 problem.write(inside, elements, e);
                });
 }
 

@@ -312,8 +312,12 @@ def test_acceleration(lowering):
     assert info.iterations <= 60  # 51; without momentum 271
 
 
-@pytest.mark.parametrize("axes", [(0, 1), (1, 0)])
-def test_edges_without_weight_hold_nothing_together(axes):
+@pytest.mark.parametrize(
+    ("precision", "lowering", "axes"),
+    [("x64", "kernels", (0, 1)), ("x64", "kernels", (1, 0)), ("x64", "plain JAX", (0, 1))],
+    indirect=["precision", "lowering"],
+)
+def test_edges_without_weight_hold_nothing_together(lowering, axes):
     """Repeated samples on both sides of a zero weight: the derivative is I, not a mean."""
     x = jnp.ones((3, 4))
     lam = tuple(jnp.zeros((2, 4) if a == 0 else (3, 3)).at[0, 0].set(0.1) for a in axes)
