@@ -3,6 +3,7 @@
     python -m benchmarks.gpu_counts             # fails where a kernel does more than 10 % more
     python -m benchmarks.gpu_counts --update    # accepts the counts of now, here and in docs/gpu.md
     python -m benchmarks.gpu_counts --table     # the bounds that follow from the counts kept
+    python -m benchmarks.gpu_counts --lines --only "NCHW, rows"     # the lines that cost most
 
 The interpreter of testing/ptx runs the passes of benchmarks/gpu.py on its data, on fewer signals,
 with the lanes of a warp together as long as they do not part. It counts
@@ -32,7 +33,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import gpu
-from testing import emulator, ptx
+from testing import ROOT, emulator, ptx
 from testing.programs import run
 
 COUNTS = pathlib.Path(__file__).with_name("gpu_counts.json")
@@ -110,9 +111,10 @@ def cases() -> list[gpu.Case]:
     ]
 
 
-def summed(kernels: dict[str, dict[str, int]], samples: int) -> dict[str, Any]:
+def summed(kernels: dict[str, dict[str, Any]], samples: int) -> dict[str, Any]:
     """What all kernels of a call did, per sample."""
-    total = {key: sum(k[key] for k in kernels.values()) for key in next(iter(kernels.values()))}
+    keys = next(iter(kernels.values())).keys() - {"lines"}
+    total = {key: sum(k[key] for k in kernels.values()) for key in keys}
     issued = sum(total[kind] for kind in KINDS)
     all_issued = issued + sum(total[kind] for kind in FREE)
     return {
@@ -135,14 +137,26 @@ def passes(case: gpu.Case) -> dict[str, Callable[[], Any]]:
     return {"forward": lambda: forward(x, lam), "backward": lambda: backward(y, pull)}
 
 
-def counted(case: gpu.Case) -> dict[str, dict[str, Any]]:
-    """Counts per sample of each pass."""
+def print_lines(kernels: dict[str, dict[str, Any]], samples: int) -> None:
+    """The lines of the source that most warp instructions come from, of each kernel."""
+    for kernel, count in kernels.items():
+        print(f"    {kernel}")
+        by_count = sorted(count["lines"].items(), key=lambda item: -item[1])
+        for line, issued in by_count[:20]:
+            print(f"    {issued / samples:9.3f}  {line.removeprefix(f'{ROOT}/')}")
+
+
+def counted(case: gpu.Case, lines: bool) -> dict[str, dict[str, Any]]:
+    """Counts per sample of each pass; `lines`: prints those that most of them come from."""
     found = {}
     for name, call in passes(case).items():
         ptx.counts()
         with ptx.configured(counted=True):
             jax.block_until_ready(call())
-        found[name] = summed(ptx.counts(), math.prod(case.shape))
+        kernels, samples = ptx.counts(), math.prod(case.shape)
+        found[name] = summed(kernels, samples)
+        if lines:
+            print_lines(kernels, samples)
     return found
 
 
@@ -209,7 +223,7 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
         for case in cases():
             if options.only and options.only not in case.name:
                 continue
-            measured[case.name] = rounded(counted(case))
+            measured[case.name] = rounded(counted(case, options.lines))
             for name in PASSES:
                 c = measured[case.name][name]
                 print(
@@ -229,6 +243,7 @@ def main() -> int:
     )
     parser.add_argument("--update", action="store_true", help="accept the counts of now")
     parser.add_argument("--table", action="store_true", help="print the bounds of the counts kept")
+    parser.add_argument("--lines", action="store_true", help="print the lines of the source too")
     parser.add_argument("--only", help="cases whose names have this in them")
     options = parser.parse_args()
     known = json.loads(COUNTS.read_text()) if COUNTS.exists() else {"cases": {}}

@@ -125,12 +125,13 @@ def configured(**settings: Any) -> Iterator[None]:
         _configure(before)
 
 
-def counts() -> dict[str, dict[str, int]]:
+def counts() -> dict[str, dict[str, Any]]:
     """Of each kernel what it did since the last call, in launches that were `counted`.
 
     Warp instructions by kind; "lanes": that were active in them, in all; launches, blocks, warps;
     "sectors" of 32 bytes of global memory that warps asked for, and "sectors_read" and
-    "sectors_written", of each launch each once; "wavefronts": rows of banks of shared memory.
+    "sectors_written", of each launch each once; "wavefronts": rows of banks of shared memory;
+    "lines": warp instructions by "path:line" of the source.
     """
     return json.loads(interpreter().ptx_counts())
 

@@ -68,7 +68,10 @@ PTX_API const char* ptx_counts() {
             number("warps", c.warps) + number("divisions", c.divisions) +
             number("sectors", c.sectors) + number("sectors_read", c.sectors_read) +
             number("sectors_written", c.sectors_written);
-    json += "\"wavefronts\": " + std::to_string(c.wavefronts) + "}";
+    json += number("wavefronts", c.wavefronts) + "\"lines\": {";
+    for (const auto& [line, issued] : c.lines)
+      json += (json.back() == '{' ? "\"" : ", \"") + line + "\": " + std::to_string(issued);
+    json += "}}";
   }
   json += "}";
   ptx::reset_counts();

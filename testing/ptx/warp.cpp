@@ -5,13 +5,16 @@
 
 namespace ptx {
 
+std::string source_of(const Kernel& kernel, const Instruction& i) {
+  const bool known = i.location.file < kernel.files.size();
+  return (known ? kernel.files[i.location.file] : "?") + ":" + std::to_string(i.location.line);
+}
+
 void fail(const Warp& w, const Instruction& i, int lane, const std::string& what) {
   const Kernel& kernel = *w.block->launch->kernel;
-  const std::string file =
-      i.location.file < kernel.files.size() ? kernel.files[i.location.file] : "?";
   throw Error(what + " (thread " + std::to_string(w.thread(lane)) + " of block " +
-              std::to_string(w.block->id) + ", " + kernel.function + ", " + file + ":" +
-              std::to_string(i.location.line) + ": " + i.text + ")");
+              std::to_string(w.block->id) + ", " + kernel.function + ", " + source_of(kernel, i) +
+              ": " + i.text + ")");
 }
 
 namespace {

@@ -72,6 +72,9 @@ struct Launch {
 // Throws Error: what is wrong, the thread, the kernel, the line and the instruction.
 [[noreturn]] void fail(const Warp& warp, const Instruction& i, int lane, const std::string& what);
 
+// "path:line" of the source that the instruction comes from.
+std::string source_of(const Kernel& kernel, const Instruction& i);
+
 // Calls f(lane) for every lane of the set.
 template <class F>
 inline void each(Lanes lanes, F f) {
