@@ -61,6 +61,7 @@ def main() -> int:
     start = time.perf_counter()
     callframe.library()
     ptx.library()
+    ptx.selftest()
     print(f"built in {time.perf_counter() - start:.0f} s", flush=True)
     environment = os.environ | {"JAXTV_EMULATOR": "ptx"}
     if options.races:
