@@ -76,7 +76,7 @@ def _training_step(bench, width: int, batch: int) -> list[dict]:
     print(name, flush=True)
     modes = {"without TV layers": None, "TV-Smooth": "smooth", "TV-Sharp": "sharp"}
     calls = [_step(AllCNN(width, mode), batch) for mode in modes.values()]
-    effort = Effort(bench.choose(15, 2), seconds=8.0)
+    effort = Effort(bench.choose(15, 2), seconds=5.0)
     times = interleave([functools.partial(sample, call) for call in calls], effort)
     records = []
     for method, mine in zip(modes, times):

@@ -35,7 +35,7 @@ class Bench:
     def choose(self, full, quick):
         return quick if self.quick else full
 
-    def race(self, problem: Problem, methods: list[Method], seconds=4.0, **options) -> list[dict]:
+    def race(self, problem: Problem, methods: list[Method], seconds=1.0, **options) -> list[dict]:
         print(f"{problem.name}", flush=True)
         effort = Effort(self.choose(25, 3), self.choose(seconds, 0.3), self.choose(2e-3, 1e-4))
         return race(self.environments, problem, methods, effort, **options)
@@ -113,9 +113,10 @@ def table1(bench: Bench) -> list[dict]:
 
 def batches(bench: Bench) -> list[dict]:
     """Other batches: forward, and with the gradient, against peers that take the whole batch."""
-    side, rows = bench.choose((512, 512), (32, 16))
+    side, rows, many = bench.choose((512, 512, 81920), (32, 16, 64))
     methods = [JAXTV, JAXTV_TOTAL, COPY, FASTPROX, FASTPROX_TOTAL, C_THREADS]
     cases = [
+        Problem(f"{many:,} rows of 32, λ = 1", problems.step_and_noise(many, 32), 1.0),
         Problem(f"rows of a {side}×{side} photo, λ = 0.1", problems.photo(side), 0.1),
         Problem(f"{rows} rows of 1024, noise, λ = 1", problems.noise(rows, 1024), 1.0),
     ]
@@ -206,7 +207,7 @@ def single_signal(bench: Bench) -> list[dict]:
     for lam in (1.0, 10.0, 100.0):
         problem = Problem(f"n = {n:,}, λ = {lam:g}", problems.blocks(n), lam, size=lam)
         methods = [JAXTV, JAXTV_ONE_CORE, FASTPROX, C_LOOP, COPY, *prox_tv_rows()]
-        records += bench.race(problem, methods, seconds=1.5)
+        records += bench.race(problem, methods, seconds=0.7)
     return records
 
 
@@ -317,14 +318,14 @@ def images(bench: Bench) -> list[dict]:
     methods += [
         Method("scikit-image chambolle", "skimage_chambolle", note=isotropic),
         Method("pyproximal TV", "pyproximal_image", note=isotropic),
-        Method("deepinv TVDenoiser", "deepinv_tv", environment="deepinv", note=isotropic),
         SCICO,
     ]
-    records = bench.race(problem, methods, seconds=2.0)
+    records = bench.race(problem, methods, seconds=0.7)
     side = bench.choose(64, 16)
     problem = Problem(f"{side}×{side} photo", problems.photo(side), 0.1, (0, 1))
     small = Method("cvxpylayers", "cvxpylayers_forward", environment="float64", note="DIFFCP")
-    return records + bench.race(problem, [JAXTV, _ours(bench)[-1], small])
+    deepinv = Method("deepinv TVDenoiser", "deepinv_tv", environment="deepinv", note=isotropic)
+    return records + bench.race(problem, [JAXTV, _ours(bench)[-1], small, deepinv])
 
 
 CHAPTERS: dict[str, Callable[[Bench], list[dict]]] = {
