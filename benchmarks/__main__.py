@@ -28,12 +28,14 @@ def measure(quick: bool, only: list[str], known: dict, file: pathlib.Path) -> di
     results = known | {"environment": machine.describe(), "quick": quick}
     results["chapters"] = dict(known.get("chapters", {}))
     results["seconds"] = dict(known.get("seconds", {}))
+    results["dates"] = dict(known.get("dates", {}))
     environments = Environments(may_install=not quick)
     try:
         for name in only or CHAPTERS:
             start = time.perf_counter()
             print(f"== {name}", flush=True)
             results["chapters"][name] = CHAPTERS[name](sections.Bench(environments, quick))
+            results["dates"][name] = time.strftime("%Y-%m-%d")
             results["seconds"][name] = round(time.perf_counter() - start, 1)
             file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     finally:
