@@ -54,6 +54,11 @@ def _scan(combine, values: tuple, identity: tuple, *, reverse: bool = False) -> 
         moved = tuple(shifted(v, fill, by) for v, fill in zip(state, identity, strict=True))
         return combine(moved, state)
 
+    if not isinstance(n, int):
+        raise ValueError(
+            f"In plain JAX the sizes along the prox axes may not be symbolic, got {n}. Other sizes "
+            "may, and with the CPU kernels all of them."
+        )
     return jax.lax.fori_loop(0, (n - 1).bit_length(), step, values)
 
 
@@ -95,6 +100,9 @@ def _compose_clamps(first, second):
 # ------------------------------------------------------------------------- exact 1D solver
 
 
+_ROUGH = 256  # of an offset, in relation to the value that it leads to
+
+
 class _Regions(NamedTuple):
     """Solution of a batch of signals (last axis) as regions of constant value."""
 
@@ -105,13 +113,14 @@ class _Regions(NamedTuple):
 
 def _region_values(
     x: Array, reference: Array, cut: Array, cut_dual: Array
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, Array, Array]:
     """Mean of each region, adjusted by the duals of the two cuts that bound it.
 
     The sum is over differences to `reference` at the region's head: with the value of an earlier
     pass there, this is a step of iterative refinement. Returns at each sample (value, excess,
-    head_dual): excess is value - x before the value is rounded, so that its sums do not drift, and
-    head_dual the dual on the left of the region.
+    head_dual, rough): excess is value - x before the value is rounded, so that its sums do not
+    drift, head_dual the dual on the left of the region, and rough whether the reference was so much
+    larger that its round-off is seen in the value: of a region that contained an outlier before.
     """
     head, tail = _pad_left(cut, True), _pad_right(cut, True)
     head_dual, ref = _fill((_pad_left(cut_dual), reference), head)
@@ -119,7 +128,8 @@ def _region_values(
     offset = (total + (_pad_right(cut_dual) - head_dual)) / count.astype(x.dtype)
     (offset,) = _fill((offset,), tail, reverse=True)
     value = jnp.clip(ref + offset, x.min(-1, keepdims=True), x.max(-1, keepdims=True))
-    return value, (ref - x) + offset, head_dual
+    rough = (jnp.abs(offset) > _ROUGH * jnp.abs(value)) & (value != ref)
+    return value, (ref - x) + offset, head_dual, rough
 
 
 def _binary_labels(excess: Array, head_dual: Array, w: Array, cut: Array, cut_dual: Array) -> Array:
@@ -143,18 +153,19 @@ def _binary_labels(excess: Array, head_dual: Array, w: Array, cut: Array, cut_du
 def _decompose(x: Array, w: Array) -> _Regions:
     """Split regions at their own adjusted mean until no label changes.
 
-    Every pass but the last cuts an edge, so there are at most n + 1. There are at least two: the
-    second refines the values of the first.
+    Every pass but the last cuts an edge, or refines rough values. There are at least two passes:
+    the second refines the values of the first.
     """
 
     def one_pass(state):
         value, cut, cut_dual, passes, active = state
-        new_value, excess, head_dual = _region_values(x, value, cut, cut_dual)
+        new_value, excess, head_dual, rough = _region_values(x, value, cut, cut_dual)
         z = _binary_labels(excess, head_dual, w, cut, cut_dual)
         z0, z1 = z[..., :-1], z[..., 1:]
-        new = (z0 != z1) & ~cut & active
+        new = (z0 != z1) & ~cut & ~rough[..., 1:] & active
         cut_dual = jnp.where(new, jnp.where(z1, w, -w), cut_dual)
         still = jnp.any(new, axis=-1, keepdims=True) | (passes == 0)
+        still = still | jnp.any(rough, axis=-1, keepdims=True)
         value = jnp.where(active, new_value, value)
         return value, cut | new, cut_dual, passes + active.astype(jnp.int32), still
 

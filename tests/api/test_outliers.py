@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import jaxtv
-from testing import long_double
+from testing import long_double, oracles
 from testing.generators import DTYPES, EXACT, NEWTON, rng
 
-MODERATE = 1e3  # far above the samples and the weights
+MODERATE = 20.0  # far above the samples and the weights
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}  # of max|sample| without the outlier
 ROWS, N = 60, 48
 
@@ -78,3 +78,22 @@ def test_long_signals(kind, dtype):
         for solver in (jaxtv.Direct(), jaxtv.Direct("taut_string")):
             y = jax.jit(partial(jaxtv.prox_tv1d, solver=solver))(jnp.asarray(large), lam)
             assert_others_equal(y, best, at, x, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_images(dtype):
+    """Sweeps of `Dykstra`, and their derivatives."""
+    r = rng(3)
+    x = r.normal(size=(6, 9, 8)).astype(dtype)
+    at = np.arange(6), r.integers(0, 9, 6), r.integers(0, 8, 6)
+    sign = np.array([1.0, -1, 1, -1, 1, -1])
+    large, moderate = x.copy(), x.astype(np.float64)
+    large[at], moderate[at] = sign * 10.0 ** np.array([6, 9, 14, 15, 20, 30]), sign * MODERATE
+    prox = lambda x, lam: jaxtv.prox_tv2d(x, lam, axes=(1, 2), solver=jaxtv.Dykstra(3))
+    best = oracles.dykstra(moderate, (0.4, 0.4), (2, 1), 3)
+    assert_others_equal(prox(large, 0.4), best, at, x, dtype)
+    if dtype == "float64":
+        g = rng(4).normal(size=x.shape)
+        loss = lambda x, lam: jnp.sum(g * prox(x, lam))
+        for ours, theirs in zip(*(jax.grad(loss, (0, 1))(a, 0.4) for a in (large, moderate))):
+            np.testing.assert_allclose(ours, theirs, atol=1e-10)

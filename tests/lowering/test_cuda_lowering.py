@@ -98,6 +98,25 @@ def test_prox1d_asks_for_the_scratch_of_its_solver(cuda, shape, name):
     assert "@jaxtv_segment_vjp" in gradient
 
 
+def test_only_leading_sizes_may_be_symbols(cuda):
+    """The scratch follows from the sizes from the first prox axis on."""
+    check = jax.export.DisabledSafetyCheck.custom_call("jaxtv_dykstra")
+    prox = jax.jit(lambda x: jaxtv.prox_tv2d(x, 0.1, axes=(1, 2)))
+
+    def export(sizes):
+        constraints = ["h >= 2"] if "h" in sizes else ()
+        shape = jax.export.symbolic_shape(sizes, constraints=constraints)
+        spec = jax.ShapeDtypeStruct(shape, jnp.float32)
+        return jax.export.export(prox, platforms=["cuda"], disabled_checks=[check])(spec)
+
+    assert "@jaxtv_dykstra(" in export("b, 9, 7, 3").mlir_module()
+    for sizes in ("b, 9, 7, c", "1, h, 7, 3"):
+        with pytest.raises(
+            ValueError, match="only the dimensions before the first prox axis may be"
+        ):
+            export(sizes)
+
+
 @pytest.mark.parametrize("shape", [(4, 9), (2, 5000)])
 def test_segments_ask_for_their_scratch(cuda, shape):
     x, (w,) = zeros(*shape), weights(shape, (1,))

@@ -372,3 +372,19 @@ def test_info_has_no_derivative_but_y_has():
 
     for a, b in zip(jax.grad(f, (0, 1))(x, lam), jax.grad(plain, (0, 1))(x, lam)):
         assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("solver", [jaxtv.Dykstra(3), jaxtv.AcceleratedDykstra()], ids=["K", "tol"])
+def test_derivative_in_a_shared_lam_at_zero_with_ties(solver):
+    """An edge of weight 0 joins nothing: -D^T sign(Dx), and the mean over ties from the right."""
+    x = jnp.array([[1.0, 1.0, 3.0, 3.0, 2.0]])
+    for prox in (
+        lambda x, lam: jaxtv.prox_tv1d(x, lam),
+        lambda x, lam: jaxtv.prox_tv2d(jnp.tile(x, (2, 1)), (0.0, lam), solver=solver)[:1],
+    ):
+        for jacobian in (jax.jacfwd, jax.jacrev):
+            np.testing.assert_array_equal(jacobian(prox, 1)(x, 0.0), [[0, 1, -1, -1, 1]])
+            at_zero = jacobian(prox, 0)(x, 0.0).reshape(5, 5)
+            np.testing.assert_array_equal(at_zero, np.eye(5))
+        slope = (prox(x, 1e-3) - prox(x, 0.0)) / 1e-3
+        np.testing.assert_allclose(slope, [[0.5, 0.5, -1, -1, 1]], atol=1e-3)

@@ -228,6 +228,41 @@ def test_export_with_polymorphic_batch():
     same(jax.export.deserialize(exported.serialize()).call(x), prox1d(x, 0.4))
 
 
+def export_symbolic(f, sizes, *targets, platform="cpu"):
+    """Export `f` of float32 images with symbolic sizes, say "b, h, 9", where "h >= 2" is needed."""
+    constraints = [f"{size} >= 2" for size in "hw" if size in sizes]
+    shape = jax.export.symbolic_shape(sizes, constraints=constraints)
+    checks = [jax.export.DisabledSafetyCheck.custom_call(t) for t in targets]
+    spec = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return jax.export.export(jax.jit(f), platforms=[platform], disabled_checks=checks)(spec)
+
+
+@pytest.mark.parametrize(
+    ("solver", "targets"),
+    [
+        (jaxtv.Dykstra(2), ["jaxtv_dykstra_with_codes", "jaxtv_dykstra_vjp"]),
+        (jaxtv.AcceleratedDykstra(), ["jaxtv_converged", "jaxtv_components_vjp"]),
+    ],
+)
+def test_export_with_symbolic_height_and_width(solver, targets):
+    f = jax.grad(lambda x: jnp.sum(jaxtv.prox_tv2d(x, 0.4, axes=(1, 2), solver=solver) ** 2))
+    exported = export_symbolic(f, "b, h, w", *targets)
+    served = jax.export.deserialize(exported.serialize()).call
+    for shape in [(1, 2, 2), (2, 7, 4)]:
+        x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+        close(served(x), f(x))
+
+
+def test_sizes_that_plain_jax_takes_as_symbols():
+    """Other dimensions than the prox axes; the error says so."""
+    columns = lambda x: jaxtv.prox_tv1d(x, 0.4, axis=1)
+    export_symbolic(columns, "b, 7, w", platform="tpu")
+    with pytest.raises(ValueError, match="prox axes may not be symbolic, got h"):
+        export_symbolic(columns, "b, h, 9", platform="tpu")
+    with pytest.raises(ValueError, match="prox axes may not be symbolic, got w"):
+        export_symbolic(lambda x: jaxtv.prox_tv2d(x, 0.4, axes=(1, 2)), "b, 7, w", platform="tpu")
+
+
 # ---- shard_map, pmap, meshes
 
 
