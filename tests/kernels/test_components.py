@@ -105,7 +105,7 @@ def test_components_of_many_blocks(pattern, shape):
 
 
 @pytest.mark.cpu_only
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.unsanitized)])
 def test_labels_do_not_depend_on_which_thread_is_first(threads):
     """Lanes take turns at random where they use labels, also of blocks on two CPU threads.
 
