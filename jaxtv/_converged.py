@@ -261,7 +261,7 @@ def _test(problem: _Problem, state: _State, passes: Sequence[Pass], iterations: 
     )
     polished = near & (smooth_gap <= enough)
     ratio = jnp.where(near, smooth_gap / enough, gap / wanted)
-    factor = jnp.fmin(jnp.cbrt(ratio), jnp.where(near, 1.2, 2))
+    factor = jnp.fmin(jnp.cbrt(ratio), jnp.where((count < 16) & ~near, 2, 1.2))
     soonest = iterations + 1 + iterations // 16
     next_test = jnp.maximum(soonest, (count * factor + 0.5).astype(jnp.int32))
     take = near & (polished | (smooth_gap <= gap))

@@ -210,7 +210,8 @@ class Problem {
       if (converged || now <= gap) gap = now, result_ = polish_.best();
     }
     // Gaps fall about like the third power of the iterations.
-    const double most = wanted == enough ? 1.2 : 2.0, factor = std::cbrt(now / wanted);
+    const double most = iterations < 16 && wanted > enough ? 2 : 1.2;
+    const double factor = std::cbrt(now / wanted);
     const std::int32_t soonest = iterations + 1 + iterations / 16;
     next_test_ =
         std::max(soonest, std::int32_t(iterations * (factor < most ? factor : most) + 0.5));
