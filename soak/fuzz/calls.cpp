@@ -227,6 +227,11 @@ void segments(Drawing& d, bool forward) {
   d.like();
   if (!forward) d.out(w, d.type);
 }
+void codes_result(Drawing& d, std::int64_t sweeps) {
+  d.codes(d.planes(sweeps));
+  d.out(d.call.ins.back().dims, XLA_FFI_DataType_U8);
+  d.call.ins.pop_back();
+}
 void dykstra(Drawing& d, bool with_codes) {
   d.many_axes();
   const std::int64_t sweeps = d.sweeps();
@@ -234,10 +239,7 @@ void dykstra(Drawing& d, bool with_codes) {
   d.samples();
   d.each_axis(false);
   d.like();
-  if (!with_codes) return;
-  d.codes(d.planes(sweeps));
-  d.out(d.call.ins.back().dims, XLA_FFI_DataType_U8);
-  d.call.ins.pop_back();
+  if (with_codes) codes_result(d, sweeps);
 }
 // Of Dykstra's iteration or of the converged prox.
 void derivative(Drawing& d, bool forward, bool unrolled) {
@@ -260,6 +262,7 @@ void converged(Drawing& d) {
   d.like();
   d.element_info();
   for (std::size_t a = 1; a < d.axes.size(); ++a) d.like();
+  codes_result(d, 1);
 }
 
 struct Target {
