@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from jaxtv.vision import files
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".webp")
 HOLD_16_BITS = ("PNG", "TIFF", "PPM", "JPEG2000")  # formats, for gray pictures without alpha
 HOLD_FLOATS = (".tif", ".tiff", ".pfm")
+RAW_WHITE = {"L;2": 3, "L;4": 15}  # of PNGs of fewer bits, as Pillow names their samples
+TURN = Image.Transpose
+BACK = {2: TURN.FLIP_LEFT_RIGHT, 3: TURN.ROTATE_180, 4: TURN.FLIP_TOP_BOTTOM, 5: TURN.TRANSPOSE}
+BACK |= {6: TURN.ROTATE_90, 7: TURN.TRANSVERSE, 8: TURN.ROTATE_270}  # by the EXIF orientation
 COLOUR_SPACES = {1: b"GRAY", 3: b"RGB "}  # of an ICC profile, by the number of channels
 
 
@@ -53,18 +57,21 @@ def read(path: Path, *, upright: bool = True) -> Picture:
     """
     try:
         with Image.open(path) as image:
+            image.filename = ""  # not mapped into memory: Pillow maps a turned TIFF at a wrong size
             if getattr(image, "n_frames", 1) > 1:
                 raise ImageError(f"{path} has {image.n_frames} frames; one is needed.")  # type: ignore
             kept = {"F": 32, "I": 16}.get(image.mode[0], 8)
             reduced = _bits(image) > kept
-            turned = ImageOps.exif_transpose(image) if upright else image
+            clear = _transparent_shade(image)
+            negative = image.mode.startswith("I;16") and _white_is_zero(image)
+            turned = ImageOps.exif_transpose(image) if upright else _stored(image)
             pixels = np.asarray(turned.convert(_target_mode(path, turned, image.format)))
             if image.mode == "I":
                 pixels = pixels.astype(np.uint16)
             icc_profile = image.info.get("icc_profile")
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist.") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, ImageError):
             raise
         raise ImageError(f"{path} can not be read as a picture: {error}.") from error
@@ -73,6 +80,10 @@ def read(path: Path, *, upright: bool = True) -> Picture:
         raise ImageError(f"{path} has samples that are not finite.")
     channels = pixels.shape[-1]
     color, alpha = (pixels[..., :-1], pixels[..., -1:]) if channels in (2, 4) else (pixels, None)
+    if clear is not None:
+        alpha = np.where(color == clear, np.uint8(0), np.uint8(255))
+    if negative:
+        color = np.iinfo(color.dtype).max - color
     return Picture(
         color.astype(np.float32) / _white(pixels.dtype),
         alpha,
@@ -158,6 +169,32 @@ def _bits(image: Image.Image) -> int:
     layout = str(tiles)
     deep_ppm = "codec_name='ppm'" in layout and int(tiles[0].args[1]) > 255  # its white
     return 64 if "F;64" in layout else 16 if ";16" in layout or deep_ppm else 8
+
+
+def _stored(image: Image.Image) -> Image.Image:
+    """The pixels as the file has them: Pillow turns a TIFF while it loads."""
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    turned_back = image.format == "TIFF" and orientation in BACK
+    return image.transpose(BACK[orientation]) if turned_back else image
+
+
+def _white_is_zero(image: Image.Image) -> bool:
+    """Whether a TIFF is a negative; Pillow inverts those of 8 bits itself."""
+    return getattr(image, "tag_v2", {}).get(ExifTags.Base.PhotometricInterpretation) == 0
+
+
+def _transparent_shade(image: Image.Image) -> int | None:
+    """The shade that is transparent in a PNG of 16-bit gray, which Pillow does not apply.
+
+    One of 2 or 4 bits it takes for one of 8 bits, which is mended in the picture.
+    """
+    shade = image.info.get("transparency")
+    if not isinstance(shade, int):
+        return None
+    for samples, white in RAW_WHITE.items():
+        if image.mode == "L" and repr(samples) in str(getattr(image, "tile", [])):
+            image.info["transparency"] = shade * 255 // white
+    return shade if image.mode.startswith("I;16") else None
 
 
 def _target_mode(path: Path, image: Image.Image, format: str | None) -> str:

@@ -3,8 +3,10 @@
 import importlib.metadata
 import os
 import re
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -118,6 +120,54 @@ def test_big_endian_tiff(tmp_path):
     save(tmp_path / "in.tif", array.astype(">u2"))
     cli.main(["smooth", str(tmp_path / "in.tif"), str(tmp_path / "out.tif"), "--lam", "0"])
     np.testing.assert_array_equal(load(tmp_path / "out.tif"), array)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_stored_pixels_are_those_of_the_file(tmp_path, suffix, orientation):
+    stored, exif = np.arange(6, dtype=np.uint8).reshape(2, 3), Image.Exif()
+    exif[0x112] = orientation
+    path = tmp_path / f"x{suffix}"
+    Image.fromarray(stored).save(path, exif=exif)
+    found = images.read(path, upright=False).color[..., 0]
+    np.testing.assert_array_equal(np.rint(255 * found), stored)
+    turned = images.read(path).color[..., 0]
+    across = stored.T if orientation > 4 else stored
+    flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(orientation, ())
+    np.testing.assert_array_equal(np.rint(255 * turned), np.flip(across, flips))
+
+
+def test_a_transparent_shade_of_16_bits_is_kept(tmp_path):
+    path, gray = tmp_path / "x.png", np.array([[0, 256, 514, 65535]], np.uint16)
+    Image.fromarray(gray).save(path, transparency=514)
+    found = images.read(path)
+    assert found.alpha is not None
+    assert found.dtype == np.uint16
+    np.testing.assert_array_equal(found.alpha[..., 0], [[255, 255, 0, 255]])
+
+
+def test_a_transparent_shade_of_few_bits_is_one_of_its_depth(tmp_path):
+    def chunk(kind, data):
+        crc = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + crc
+
+    path = tmp_path / "x.png"
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 1, 2, 0, 0, 0, 0))  # 2 bits: 0 1 2 3
+    data = chunk(b"IDAT", zlib.compress(b"\0\x1b")) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"tRNS", b"\0\2") + data)
+    alpha = images.read(path).alpha
+    assert alpha is not None
+    assert alpha.ravel().tolist() == [255, 255, 0, 255]
+
+
+def test_a_16_bit_tiff_whose_white_is_zero_is_no_negative(tmp_path):
+    path, gray = tmp_path / "x.tif", np.array([[0, 1000, 65535]], np.uint16)
+    Image.fromarray(gray).save(path, tiffinfo={262: 0})
+    with Image.open(path) as image:
+        assert image.tag_v2[262] == 0
+        stored = np.asarray(image)
+    found = np.rint(65535 * images.read(path).color[..., 0])
+    np.testing.assert_array_equal(found, 65535 - stored.astype(int))
 
 
 def test_exif_orientation_is_applied(tmp_path):
