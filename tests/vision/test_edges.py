@@ -20,6 +20,7 @@ from PIL import Image
 from jaxtv.vision import images
 from jaxtv.vision.metrics import boundaries
 from jaxtv.vision.readers import edges as reader
+from jaxtv.vision.readers.located import read_mask
 from jaxtv.vision.readers.mosaics import mosaic
 from jaxtv.vision.task import DataError, apply, get_task, settings_of
 from jaxtv.vision.tasks import edges
@@ -326,6 +327,19 @@ def test_an_edge_map_of_two_values_has_its_edges_at_the_higher(tmp_path, values,
     save(tmp_path / "b.png", np.where(edge, *values[::-1]).astype(dtype))
     found = reader.pair_of(tmp_path / "a.png", tmp_path / "b.png")
     np.testing.assert_array_equal(found.truths[0], edge)
+
+
+@pytest.mark.parametrize("colour", [(0, 128, 0), (0, 0, 255)])
+def test_edges_and_masks_of_a_palette_may_have_any_colour(tmp_path, colour):
+    """As Pascal VOC's masks: red is 0 in every other colour of the palette."""
+    edge = np.eye(8, dtype=bool)
+    picture = Image.fromarray(edge.astype(np.uint8))
+    picture.putpalette([0, 0, 0, *colour])
+    picture.save(tmp_path / "b.png")
+    save(tmp_path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    found = reader.pair_of(tmp_path / "a.png", tmp_path / "b.png")
+    np.testing.assert_array_equal(found.truths[0], edge)
+    np.testing.assert_array_equal(read_mask(tmp_path / "b.png", 8), edge)
 
 
 def test_an_edge_map_without_white_is_named(tmp_path):

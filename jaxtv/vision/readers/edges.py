@@ -173,7 +173,7 @@ def pair_of(picture: Path, edges: Path) -> Annotated:
     if not edges.exists():
         raise DataError(f"{edges} is missing; it belongs to {picture}.")
     found = images.read(edges, upright=False)
-    shares = found.color[..., 0]
+    shares = found.color.max(axis=-1)  # a palette may draw edges in any colour
     values = np.unique(shares)
     if len(values) > 2 and values[-1] <= 0.5:
         white = 1 if found.dtype == np.float32 else np.iinfo(found.dtype).max

@@ -62,7 +62,7 @@ def resize_located(path: Path, label: int, boxes: np.ndarray, settings: Settings
 
 
 def read_mask(path: Path, size: int) -> np.ndarray:
-    """Where a mask is not black, at `size` x `size` by the nearest pixel: bool."""
-    inside = images.read(path, upright=False).color[..., 0] > 0
+    """Where a mask has any colour, at `size` x `size` by the nearest pixel: bool."""
+    inside = images.read(path, upright=False).color.max(axis=-1) > 0
     rows, columns = (np.arange(size) * side // size for side in inside.shape)
     return inside[rows[:, None], columns]
