@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxtv.vision.files import write_text
-from jaxtv.vision.images import ImageError
 from jaxtv.vision.readers import catalogue
 from jaxtv.vision.task import DataError, Preset, get_task, settings_of
 
@@ -244,5 +243,5 @@ def _guarded(command: str, run: Callable[[], None]) -> None:
     """Mistakes of the user end in one line, not in a traceback."""
     try:
         run()
-    except (DataError, ImageError, FileNotFoundError, FloatingPointError, ValueError) as error:
+    except (FloatingPointError, OSError, ValueError) as error:
         sys.exit(f"jaxtv {command}: {error}")

@@ -151,6 +151,12 @@ def test_the_commands_that_messages_name_are_understood(tmp_path):
         cli.main(["data", "check", "edges", "--folder", str(tmp_path / "nowhere")])
 
 
+def test_a_file_where_a_folder_belongs_is_one_line(tmp_path):
+    (tmp_path / "x").write_text("")
+    with pytest.raises(SystemExit, match=r"jaxtv data fetch: .*exists"):
+        cli.main(["data", "fetch", "cifar-10", "--folder", str(tmp_path / "x")])
+
+
 def test_list_names_every_set(capsys):
     commands.data("list")
     shown = capsys.readouterr().out
