@@ -113,7 +113,7 @@ def figure3(logs: Mapping[str, Sequence[Path]]) -> Figure:
 
 def read_log(path: Path) -> dict[str, np.ndarray]:
     """Columns of a `log.csv`."""
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
 

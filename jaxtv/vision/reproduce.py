@@ -107,7 +107,7 @@ def result_of(task: Task, run: training.Run, dataset, folder: Path, console: Con
     path = folder / "result.json"
     if path.exists():
         run.write(folder)  # refuses another run's result
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     console.print(f"{folder}: training")
     return training.train(task, run, dataset, folder, console)
 

@@ -48,7 +48,7 @@ class Run:
         here = dataclasses.asdict(self)
         path = folder / "run.json"
         if path.exists():
-            there = json.loads(path.read_text())
+            there = json.loads(path.read_text(encoding="utf-8"))
             if there != here:
                 differs = sorted(k for k in here if there.get(k) != here[k])
                 raise ValueError(
@@ -71,7 +71,7 @@ class Run:
                 f"{folder} is not the folder of a run: there is no {path.name} in it. "
                 "`jaxtv train` makes one."
             )
-        fields = json.loads(path.read_text())
+        fields = json.loads(path.read_text(encoding="utf-8"))
         return cls(**{**fields, "settings": Settings(**fields["settings"])})
 
 
@@ -280,13 +280,13 @@ class Log:
         self.path = path
         self.rows: list[dict[str, Any]] = []
         if path.exists():
-            with path.open(newline="") as file:
+            with path.open(newline="", encoding="utf-8") as file:
                 self.rows = list(csv.DictReader(file))[:epochs]
 
     def add(self, row: dict[str, Any]) -> None:
         """Adds a row and writes the file."""
         self.rows.append(row)
-        with replacing(self.path) as part, part.open("w", newline="") as file:
+        with replacing(self.path) as part, part.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(row), extrasaction="ignore")
             writer.writeheader()
             writer.writerows(self.rows)
