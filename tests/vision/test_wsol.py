@@ -166,6 +166,13 @@ def test_a_score_map_runs_from_zero_to_one_at_the_pictures_size():
     assert metrics.score_map(np.ones((6, 8), np.float32), 12, 16).max() == 0
 
 
+def test_a_map_of_nan_finds_nothing():
+    """As in wsolevaluation's normalize_scoremap."""
+    np.testing.assert_array_equal(
+        metrics.score_map(np.full((2, 2), np.nan), 3, 4), np.zeros((3, 4))
+    )
+
+
 def test_maps_are_enlarged_by_opencvs_cubic_interpolation():
     """Its weights at a quarter of a sample, A = -0.75, and at the ends the end is repeated."""
     weights = metrics.cubic_matrix(6, 12)

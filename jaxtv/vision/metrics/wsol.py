@@ -14,7 +14,7 @@ def score_map(evidence: np.ndarray, height: int, width: int) -> np.ndarray:
 
     Enlarged by the cubic interpolation that wsolevaluation uses (OpenCV's).
     """
-    if evidence.max() == evidence.min():
+    if not np.ptp(evidence) > 0:  # all equal, or not a number: nothing is found, as there
         return np.zeros((height, width))
     rows, columns = (
         cubic_matrix(n, side) for n, side in zip(evidence.shape, (height, width), strict=True)
