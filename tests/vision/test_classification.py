@@ -229,6 +229,7 @@ def test_an_npz_whose_meaning_is_clear_is_read(tmp_path, x, y, right):
         (PIXELS, np.eye(10)[LABELS], r"y_train is float64 \(40, 10\)"),
         (PIXELS, LABELS - 1, "y_train has the label -1; expected 0 and up"),
         (PIXELS, LABELS + 0.5, "y_train has the label"),
+        (PIXELS, np.where(LABELS == 3, np.inf, LABELS), "y_train has the label inf"),
         (PIXELS, np.where(LABELS == 3, 77, LABELS), "has 78 classes; train with --classes 78"),
         (PIXELS.astype(float) - 128, LABELS, "x_train has values from -128"),
         (np.where(PIXELS > 9, np.nan, 0), LABELS, "x_train has values from nan"),
@@ -248,6 +249,8 @@ def test_an_npz_of_something_else_is_named(tmp_path, x, y, match):
 def test_labels_beyond_the_named_classes_and_another_size_are_named(tmp_path):
     with pytest.raises(DataError, match=r"y_train|y_test has the label .; expected 0 to 2"):
         load_npz(tmp_path, PIXELS, LABELS, classes=["a", "b", "c"])
+    with pytest.raises(DataError, match=r"classes is int64 \(\); expected \(classes,\)"):
+        load_npz(tmp_path, PIXELS, LABELS, classes=np.int64(10))
     path = tmp_path / "sizes.npz"
     np.savez(path, x_train=PIXELS, y_train=LABELS, x_test=PIXELS[:, :9], y_test=LABELS)
     with pytest.raises(DataError, match="one size"):

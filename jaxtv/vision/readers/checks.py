@@ -61,7 +61,7 @@ def labels(where: str, array: Any, count: int, classes: int | None = None) -> np
             f"{count} pictures."
         )
     array = array.reshape(-1)
-    good = (array >= 0) & (array == np.floor(array))
+    good = (array >= 0) & (array == np.floor(array)) & (array < 2**31)
     if classes is not None:
         good &= array < classes
     if not good.all():

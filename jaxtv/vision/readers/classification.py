@@ -64,7 +64,10 @@ def read_npz(path: Path) -> Labelled:
     ]
     x = {n: checks.pictures(f"{path}: x_{n}", arrays[f"x_{n}"]) for n in names}
     y_train = checks.labels(f"{path}: y_train", arrays["y_train"], len(x["train"]))
-    classes = [str(c) for c in arrays.get("classes", np.arange(y_train.max() + 1))]
+    named = arrays.get("classes", np.arange(y_train.max() + 1))
+    if named.ndim != 1:
+        raise DataError(f"{path}: classes is {named.dtype} {named.shape}; expected (classes,).")
+    classes = [str(c) for c in named]
     parts = {}
     for n in names:
         if x[n].shape[1:] != x["train"].shape[1:]:
