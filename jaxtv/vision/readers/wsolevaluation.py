@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxtv.vision import files
 from jaxtv.vision.readers import checks
 from jaxtv.vision.readers.located import Located, read_mask, resize_located
 from jaxtv.vision.task import DataError, Settings
@@ -50,7 +51,7 @@ def find(path: Path) -> tuple[Path, Path]:
     metadata = path / "metadata"
     if (metadata / "train").is_dir():
         return metadata, path
-    sets = [p for p in sorted(metadata.iterdir()) if (p / "train").is_dir()]
+    sets = [p for p in files.entries(metadata) if (p / "train").is_dir()]
     found = []
     for folder in sets:
         first = image_ids(folder / "test")[0]
