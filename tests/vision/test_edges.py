@@ -121,7 +121,7 @@ def test_scores_by_hand():
     two = np.array([[9, 10, 9, 12], [3, 10, 3, 6], [0, 10, 0, 0]])
     found = boundaries.scores([one, two])
     recall, precision = np.array([17, 9, 2]) / 20, np.array([17 / 32, 9 / 14, 1.0])
-    t = np.linspace(0, 1, 101)
+    t = np.linspace(0, 1, 100)  # as MATLAB's linspace has
     dense = [
         np.concatenate([t * v[i + 1] + (1 - t) * v[i] for i in range(2)])
         for v in (recall, precision)

@@ -115,7 +115,7 @@ def f_measure(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:
 
 def best_f(recall: np.ndarray, precision: np.ndarray) -> float:
     """The best F-measure on the curve through neighbouring thresholds, as in the benchmark."""
-    t = np.linspace(0, 1, 101)[:, None]
+    t = np.linspace(0, 1, 100)[:, None]
     between = [t * values[1:] + (1 - t) * values[:-1] for values in (recall, precision)]
     return float(f_measure(*between).max())
 
