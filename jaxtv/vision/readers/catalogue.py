@@ -167,6 +167,24 @@ def verify(path: Path, digest: str) -> None:
         )
 
 
+def extract(tar: tarfile.TarFile, folder: Path) -> None:
+    """Files and folders, nothing outside of `folder`.
+
+    Raises:
+        TarError: there is something else in it.
+    """
+    if hasattr(tarfile, "data_filter"):
+        tar.extractall(folder, filter="data")
+        return
+    members = tar.getmembers()  # Python before 3.11.4 has no filters
+    for member in members:
+        member.name = member.name.lstrip("/")
+        inside = (folder / member.name).resolve().is_relative_to(folder.resolve())
+        if not inside or not (member.isfile() or member.isdir()):
+            raise tarfile.ExtractError(f"{member.name} is no file or folder below its own")
+    tar.extractall(folder, members)
+
+
 def unpack(archive: Path, folder: Path) -> None:
     """Unpacks a tar file; its top-level entries appear when all is there.
 
@@ -176,7 +194,7 @@ def unpack(archive: Path, folder: Path) -> None:
     scratch = Path(tempfile.mkdtemp(dir=folder, prefix=".unpacking-"))
     try:
         with tarfile.open(archive) as tar:
-            tar.extractall(scratch, filter="data")
+            extract(tar, scratch)
         old = Path(tempfile.mkdtemp(dir=scratch))
         for entry in [entry for entry in scratch.iterdir() if entry != old]:
             target = folder / entry.name
