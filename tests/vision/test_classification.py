@@ -235,6 +235,7 @@ def test_an_npz_whose_meaning_is_clear_is_read(tmp_path, x, y, right):
         (np.where(PIXELS > 9, np.nan, 0), LABELS, "x_train has values from nan"),
         (PIXELS.astype(np.uint16) * 257, LABELS, "x_train has values from 0 to 65535"),
         (PIXELS > 9, LABELS, "x_train is bool"),
+        ((PIXELS > 9).astype(np.uint8), LABELS, "x_train has whole numbers of 0 and 1 alone"),
         (PIXELS[:, :, :, :2], LABELS, "x_train has shape"),
         (PIXELS.reshape(40, -1), LABELS, r"x_train is uint8 \(40, 3072\)"),
         (PIXELS[:0], LABELS[:0], "x_train is"),
@@ -251,6 +252,8 @@ def test_labels_beyond_the_named_classes_and_another_size_are_named(tmp_path):
         load_npz(tmp_path, PIXELS, LABELS, classes=["a", "b", "c"])
     with pytest.raises(DataError, match=r"classes is int64 \(\); expected \(classes,\)"):
         load_npz(tmp_path, PIXELS, LABELS, classes=np.int64(10))
+    with pytest.raises(DataError, match="lacks y_validation"):
+        load_npz(tmp_path, PIXELS, LABELS, x_validation=PIXELS)
     path = tmp_path / "sizes.npz"
     np.savez(path, x_train=PIXELS, y_train=LABELS, x_test=PIXELS[:, :9], y_test=LABELS)
     with pytest.raises(DataError, match="one size"):

@@ -36,6 +36,8 @@ def pictures(where: str, array: np.ndarray) -> np.ndarray:
     low, high = array.min(), array.max()
     if not (low >= 0 and high <= 255):  # NaN too
         raise DataError(f"{where} has values from {low} to {high}; {expected}.")
+    if array.dtype.kind != "f" and high == 1:
+        raise DataError(f"{where} has whole numbers of 0 and 1 alone; {expected}.")
     if array.dtype.kind == "f":
         array = np.rint(array * 255 if high <= 1 else array)
     array = array.astype(np.uint8)

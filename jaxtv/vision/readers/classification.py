@@ -56,12 +56,13 @@ def read_npz(path: Path) -> Labelled:
             arrays = dict(file)
     except Exception as error:  # a damaged file fails in any way
         raise DataError(f"{path} can not be read as .npz: {error}.") from error
-    missing = {"x_train", "y_train", "x_test", "y_test"} - set(arrays)
+    needed = {"x_train", "y_train", "x_test", "y_test"}
+    if arrays.keys() & {"x_validation", "y_validation"}:
+        needed |= {"x_validation", "y_validation"}
+    missing = needed - set(arrays)
     if missing:
         raise DataError(f"{path} lacks {', '.join(sorted(missing))}; it has {', '.join(arrays)}.")
-    names = [
-        n for n in ("train", "validation", "test") if f"x_{n}" in arrays and f"y_{n}" in arrays
-    ]
+    names = [n for n in ("train", "validation", "test") if f"x_{n}" in arrays]
     x = {n: checks.pictures(f"{path}: x_{n}", arrays[f"x_{n}"]) for n in names}
     y_train = checks.labels(f"{path}: y_train", arrays["y_train"], len(x["train"]))
     named = arrays.get("classes", np.arange(y_train.max() + 1))
