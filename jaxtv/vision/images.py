@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
 from jaxtv.vision import files
 
@@ -60,10 +62,16 @@ def read(path: Path, *, upright: bool = True) -> Picture:
             image.filename = ""  # not mapped into memory: Pillow maps a turned TIFF at a wrong size
             if getattr(image, "n_frames", 1) > 1:
                 raise ImageError(f"{path} has {image.n_frames} frames; one is needed.")  # type: ignore
+            signed = 2 in np.ravel(_tag(image, SAMPLEFORMAT))
+            if signed and 32 not in np.ravel(_tag(image, BITSPERSAMPLE)):
+                raise ImageError(f"{path} has signed integers; they must be without a sign.")
             kept = {"F": 32, "I": 16}.get(image.mode[0], 8)
             reduced = _bits(image) > kept
             clear = _transparent_shade(image)
-            negative = image.mode.startswith("I;16") and _white_is_zero(image)
+            # White is 0, which Pillow inverts for 8 bits alone.
+            negative = (
+                image.mode.startswith("I;16") and _tag(image, PHOTOMETRIC_INTERPRETATION) == 0
+            )
             turned = ImageOps.exif_transpose(image) if upright else _stored(image)
             pixels = np.asarray(turned.convert(_target_mode(path, turned, image.format)))
             if image.mode == "I":
@@ -178,9 +186,9 @@ def _stored(image: Image.Image) -> Image.Image:
     return image.transpose(BACK[orientation]) if turned_back else image
 
 
-def _white_is_zero(image: Image.Image) -> bool:
-    """Whether a TIFF is a negative; Pillow inverts those of 8 bits itself."""
-    return getattr(image, "tag_v2", {}).get(ExifTags.Base.PhotometricInterpretation) == 0
+def _tag(image: Image.Image, tag: int) -> Any:
+    """A tag of a TIFF; None: it has none."""
+    return getattr(image, "tag_v2", {}).get(tag)
 
 
 def _transparent_shade(image: Image.Image) -> int | None:

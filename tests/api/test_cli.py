@@ -160,6 +160,14 @@ def test_a_transparent_shade_of_few_bits_is_one_of_its_depth(tmp_path):
     assert alpha.ravel().tolist() == [255, 255, 0, 255]
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_signed_integers_are_named(tmp_path, dtype):
+    path = tmp_path / "x.tif"
+    Image.fromarray(np.zeros((2, 3), dtype)).save(path, tiffinfo={339: 2})
+    with pytest.raises(images.ImageError, match=r"x\.tif has signed integers"):
+        images.read(path)
+
+
 def test_a_16_bit_tiff_whose_white_is_zero_is_no_negative(tmp_path):
     path, gray = tmp_path / "x.tif", np.array([[0, 1000, 65535]], np.uint16)
     Image.fromarray(gray).save(path, tiffinfo={262: 0})
