@@ -274,31 +274,17 @@ Execute integer_comparison(const std::string& name) {
 
 // ---- decoding ----
 
-#define BINARY(f)                           \
+// `execute`, with T for the type of the instruction.
+#define FOR_TYPE(execute)                   \
   for_integer(type, [](auto t) -> Execute { \
     using T = typename decltype(t)::type;   \
-    return binary<T, T, f>;                 \
+    return execute;                         \
   })
-#define UNARY(f)                            \
-  for_integer(type, [](auto t) -> Execute { \
-    using T = typename decltype(t)::type;   \
-    return unary<T, T, f>;                  \
-  })
-#define TO_U32(f)                           \
-  for_integer(type, [](auto t) -> Execute { \
-    using T = typename decltype(t)::type;   \
-    return unary<u32, T, f>;                \
-  })
-#define EXECUTE(f)                          \
-  for_integer(type, [](auto t) -> Execute { \
-    using T = typename decltype(t)::type;   \
-    return f<T>;                            \
-  })
-#define SHIFT(f)                            \
-  for_integer(type, [](auto t) -> Execute { \
-    using T = typename decltype(t)::type;   \
-    return shift<T, f>;                     \
-  })
+#define BINARY(f) FOR_TYPE((binary<T, T, f>))
+#define UNARY(f) FOR_TYPE((unary<T, T, f>))
+#define TO_U32(f) FOR_TYPE((unary<u32, T, f>))
+#define EXECUTE(f) FOR_TYPE(f<T>)
+#define SHIFT(f) FOR_TYPE((shift<T, f>))
 // Of 16 and 32 bits only.
 #define WIDENING(f)                           \
   for_integer(type, [](auto t) -> Execute {   \
