@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from jaxtv._functional import duality_gap, max_lambda, total_variation
+from jaxtv._fused_lasso import prox_fused_lasso
 from jaxtv._prox import Info, prox_tv, prox_tv1d, prox_tv2d
 from jaxtv._solvers import (
     AcceleratedDykstra,
@@ -27,6 +28,7 @@ __all__ = [
     "linen",
     "max_lambda",
     "nnx",
+    "prox_fused_lasso",
     "prox_tv",
     "prox_tv1d",
     "prox_tv2d",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -197,21 +197,25 @@ def weights(lam: Lam, x: Array, axes: Sequence[int]) -> tuple[Array, ...]:
 
 
 def _as_lam(lam: Any, x: Array) -> Array:
-    """λ in the dtype that x is computed in; a number or a float array, >= 0 if concrete.
+    return _as_float(lam, "lam", x, _not_negative)
+
+
+def _as_float(value: Any, name: str, x: Array, check: Callable[[Any, str], None]) -> Array:
+    """A number or a float array, in the dtype that x is computed in; checked if concrete.
 
     A number is one of Python, NumPy or JAX, an integer too.
     """
-    lam = _plain(lam, "lam")
-    dtype = getattr(lam, "dtype", None)
-    if dtype is None and (not isinstance(lam, int | float) or isinstance(lam, bool)):
-        raise TypeError(f"`lam` must be a number or an array, got {type(lam).__name__}.")
-    whole_number = np.shape(lam) == () and getattr(dtype, "kind", None) in ("i", "u")
+    value = _plain(value, name)
+    dtype = getattr(value, "dtype", None)
+    if dtype is None and (not isinstance(value, int | float) or isinstance(value, bool)):
+        raise TypeError(f"`{name}` must be a number or an array, got {type(value).__name__}.")
+    whole_number = np.shape(value) == () and getattr(dtype, "kind", None) in ("i", "u")
     if dtype is not None and not whole_number and not _is_float(dtype):
-        raise TypeError(f"`lam` must be a float array, got {dtype}: use lam.astype(x.dtype).")
-    # A traced λ is not known yet: a bad one then makes its signals NaN.
-    if not isinstance(lam, Tracer):
-        _not_negative(lam, "lam")
-    return jnp.asarray(lam).astype(compute_dtype(x.dtype))
+        raise TypeError(f"`{name}` must be a float array, got {dtype}: use {name}.astype(x.dtype).")
+    # A traced value is not known yet: a bad one then makes its signals NaN.
+    if not isinstance(value, Tracer):
+        check(value, name)
+    return jnp.asarray(value).astype(compute_dtype(x.dtype))
 
 
 def _is_float(dtype: Any) -> bool:
@@ -219,11 +223,16 @@ def _is_float(dtype: Any) -> bool:
     return jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize <= 8
 
 
-def _not_negative(lam: Any, name: str) -> None:
-    values = np.asarray(lam, np.float64)
-    if np.any(~(values >= 0)):
-        brief = str(values) if values.ndim == 0 else f"an array with minimum {values.min()}"
-        raise ValueError(f"`{name}` must be >= 0 and not NaN, got {brief}.")
+def _not_negative(value: Any, name: str) -> None:
+    _check_values(value, name, lambda v: v >= 0, ">= 0")
+
+
+def _check_values(value: Any, name: str, good: Callable, accepted: str) -> None:
+    values = np.asarray(value, np.float64)
+    bad = values[~good(values)]
+    if bad.size:
+        brief = str(bad[0]) if values.ndim == 0 else f"an array with {bad[0]}"
+        raise ValueError(f"`{name}` must be {accepted} and not NaN, got {brief}.")
 
 
 def _broadcast(lam: Array, x: Array, axis: int, prox_axes: Sequence[int]) -> Array:
@@ -242,21 +251,22 @@ def _broadcast(lam: Array, x: Array, axis: int, prox_axes: Sequence[int]) -> Arr
         raise ValueError(
             f"`lam` of shape {shape} does not fit x of shape {x.shape}: it must broadcast against "
             f"x with size {along} along axis {', '.join(map(str, prox_axes))}.{hint}"
-            f"{_reshape_hint(shape, x.shape, prox_axes)}"
+            f"{_reshape_hint('lam', shape, x.shape, prox_axes)}"
         )
     lam = jnp.reshape(lam, padded)
     _unsharded((axis,), lam, "lam")
     return lam + jnp.zeros_like(_template(x, axis, padded[axis]), lam.dtype)
 
 
-def _reshape_hint(lam: Sequence[int], x: Sequence[int], prox_axes: Sequence[int]) -> str:
-    """How to pass one λ for each entry of a batch axis, if `lam` is that many numbers."""
-    batch = (a for a in range(len(x)) if a not in prox_axes and lam == (x[a],))
+def _reshape_hint(name: str, shape: Sequence[int], x: Sequence[int], axes: Sequence[int]) -> str:
+    """How to pass one number for each entry of a batch axis, if `shape` is that many."""
+    batch = (a for a in range(len(x)) if a not in axes and shape == (x[a],))
     axis = next(batch, None)
     if axis is None:
         return ""
-    wanted = (lam[0], *(1 for _ in x[axis + 1 :]))
-    return f" One λ for each entry of axis {axis}: lam.reshape{wanted}."
+    wanted = (shape[0], *(1 for _ in x[axis + 1 :]))
+    one = "λ" if name == "lam" else f"`{name}`"
+    return f" One {one} for each entry of axis {axis}: {name}.reshape{wanted}."
 
 
 def _template(x: Array, axis: int, size: int) -> Array:
@@ -264,6 +274,57 @@ def _template(x: Array, axis: int, size: int) -> Array:
     if x.size == 0:
         return jnp.empty([size if a == axis else d for a, d in enumerate(x.shape)], x.dtype)
     return jax.lax.slice_in_dim(x, 0, size, axis=axis)
+
+
+# ---------------------------------------------------------------------------- numbers per element
+
+
+def penalty(value: Any, name: str, x: Array, axes: Sequence[int]) -> Array:
+    """A weight >= 0 for each batch element (`_per_element`)."""
+    return _per_element(value, name, x, axes, _not_negative)
+
+
+def bounds(lower: Any, upper: Any, x: Array, axes: Sequence[int]) -> tuple[Array, Array]:
+    """A lower and an upper bound for each batch element; None is no bound."""
+    lower = -math.inf if lower is None else lower
+    upper = math.inf if upper is None else upper
+    below, above = (
+        _per_element(lower, "lower", x, axes, _below_infinity),
+        _per_element(upper, "upper", x, axes, _above_minus_infinity),
+    )
+    if not isinstance(lower, Tracer) and not isinstance(upper, Tracer):
+        low, high = np.broadcast_arrays(*(np.asarray(v, np.float64) for v in (lower, upper)))
+        if np.any(low > high):
+            first = low > high
+            raise ValueError(
+                f"`lower` must be at most `upper`, got {low[first][0]} and {high[first][0]}."
+            )
+    return below, above
+
+
+def _below_infinity(value: Any, name: str) -> None:
+    _check_values(value, name, lambda v: v < math.inf, "below inf")
+
+
+def _above_minus_infinity(value: Any, name: str) -> None:
+    _check_values(value, name, lambda v: v > -math.inf, "above -inf")
+
+
+def _per_element(
+    value: Any, name: str, x: Array, axes: Sequence[int], check: Callable[[Any, str], None]
+) -> Array:
+    """A number, or an array that broadcasts against x with size 1 along `axes`; of x's rank."""
+    value = _as_float(value, name, x, check)
+    shape = value.shape
+    padded = (1,) * (x.ndim - len(shape)) + shape
+    sizes = [{1} if a in axes else {1, size} for a, size in enumerate(x.shape)]
+    if len(shape) > x.ndim or not all(have in fit for have, fit in zip(padded, sizes)):
+        raise ValueError(
+            f"`{name}` of shape {shape} does not fit x of shape {x.shape}: it must broadcast "
+            f"against x with size 1 along axis {', '.join(map(str, axes))}."
+            f"{_reshape_hint(name, shape, x.shape, axes)}"
+        )
+    return jnp.reshape(value, padded)
 
 
 def init_lam(value: Any, trainable: bool) -> float:

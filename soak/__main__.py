@@ -20,6 +20,7 @@ from soak import (
     accuracy,
     arm,
     bits,
+    features,
     fuzz,
     huge_arrays,
     imports,
@@ -40,6 +41,7 @@ CHECKS = {
     "huge_arrays": (huge_arrays.huge_arrays, 2**31 + 8),
     "import": (imports.imports, len(imports.SITUATIONS)),
     "converged": (accuracy.converged, 1000),
+    "fused_lasso": (features.fused_lasso, 100_000),
     "fuzz": (fuzz.check, None),
     "sanitizers": (sanitizers.sanitizers, 20_000),
 }

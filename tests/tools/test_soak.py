@@ -14,6 +14,7 @@ from soak import (
     arm,
     bits,
     calls,
+    features,
     fuzz,
     huge_arrays,
     memory,
@@ -198,6 +199,13 @@ def test_converged_arrays_are_right_and_a_perturbed_one_is_not():
     assert gap > 2
     assert distance > 1
     assert np.inf in accuracy.converged_errors(x, lam, 1e-6, y, False)
+
+
+def test_fused_lassos_are_right_and_a_perturbed_one_is_not(monkeypatch):
+    assert features.fused_lasso(2000).failures == []
+    right = features._fused
+    monkeypatch.setattr(features, "_fused", lambda *args: right(*args).at[7].add(1e-6))
+    assert features.fused_lasso(1).failures[0].startswith("seed 0:")
 
 
 def test_command_writes_the_page_and_keeps_other_results(tmp_path):

@@ -1,0 +1,78 @@
+"""Capabilities that stand on the prox, compared with conditions of optimality."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxtv
+from soak.result import Result
+
+ROWS = 500  # of one batch
+
+
+def _rows(seed: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
+    """Noise on steps, float64, and one λ for each row; ten seeds share a shape."""
+    n = int(np.random.default_rng(seed // 10).integers(2, 300))
+    r = np.random.default_rng(seed)
+    steps = np.cumsum(r.normal(size=(ROWS, n)) * (r.random((ROWS, n)) < 0.1), axis=1)
+    return r, steps + 0.3 * r.normal(size=(ROWS, n)), 10 ** r.uniform(-2, 1, (ROWS, 1))
+
+
+@jax.jit
+def _fused(x, lam, l1, lower, upper):
+    return jaxtv.prox_fused_lasso(x, lam, l1, axes=1, lower=lower, upper=upper)
+
+
+def fused_violation(x, y, lam, l1, lower, upper) -> np.ndarray:
+    """How far y is from optimal, for each row: the least dual that balances every sample.
+
+    The penalty of a sample has the subgradients [low, high] at y. Then x - y - v = Dᵀu with v
+    between them, so that u lies in a tube of sums, and within ±λ, at ±λ where y jumps. The tube is
+    walked from both ends in float64; what is returned is the largest excess.
+    """
+    tiny = 1e-12
+    low = np.where(y <= lower + tiny, -np.inf, np.where(y > tiny, l1, -l1))
+    high = np.where(y >= upper - tiny, np.inf, np.where(y < -tiny, -l1, l1))
+    least, most = np.zeros((2, len(x), 1))
+    excess = np.zeros(len(x))
+    jump = np.diff(y, axis=1)
+    for i in range(x.shape[1]):
+        residual = (y - x)[:, i : i + 1]
+        least, most = least + residual + low[:, i : i + 1], most + residual + high[:, i : i + 1]
+        if i < x.shape[1] - 1:
+            at = np.abs(jump[:, i : i + 1]) > tiny
+            sign = np.sign(jump[:, i : i + 1])
+            floor, ceiling = np.where(at, sign * lam, -lam), np.where(at, sign * lam, lam)
+        else:
+            floor = ceiling = np.zeros((len(x), 1))
+        excess = np.maximum(excess, np.maximum(least - ceiling, floor - most)[:, 0])
+        least, most = np.clip(least, floor, ceiling), np.clip(most, floor, ceiling)
+    return excess
+
+
+def fused_lasso(cases: int, seed: int = 0) -> Result:
+    """Random l1 and bounds, some of them absent; rows until there are `cases`."""
+    failures, total, worst = [], 0, 0.0
+    while total < cases:
+        r, x, lam = _rows(seed)
+        size = np.abs(x).max(1, keepdims=True)
+        l1 = np.where(r.random((ROWS, 1)) < 0.2, 0.0, size * 10 ** r.uniform(-3, 0, (ROWS, 1)))
+        ends = np.sort(size * r.normal(size=(2, ROWS, 1)), axis=0)
+        absent = r.random((2, ROWS, 1)) < 0.3
+        lower, upper = np.where(absent, [[[-np.inf]], [[np.inf]]], ends)
+        y = np.asarray(_fused(*map(jnp.asarray, (x, lam, l1, lower, upper))))
+        error = fused_violation(x, y, lam, l1, lower, upper) / size[:, 0]
+        outside = ((y < lower) | (y > upper)).any(1)
+        wrong = int((~(error <= 1e-11) | outside).sum())
+        if wrong:
+            failures.append(f"seed {seed}: {x.shape}, {wrong} rows, violation {error.max():.1e}")
+            print(failures[-1], flush=True)
+        worst, total, seed = max(worst, error.max()), total + len(x), seed + 1
+    return Result(
+        "prox_fused_lasso: optimality conditions, with and without bounds, in float64",
+        f"{total:,} signals",
+        f"every y within its bounds; conditions violated by at most {worst:.1e} max|x|",
+        failures,
+    )
