@@ -39,31 +39,18 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxtv import _edge_codes, _overflow
+from jaxtv import _edge_codes, _outliers, _overflow
+from jaxtv._elements import flat, unflat
 from jaxtv._fallback import all_zero, sanitise, segment_means
 
 # ---------------------------------------------------------------------- connected components
-
-
-def _flat(v: Array, axes: Sequence[int]) -> Array:
-    """(batch..., N): the axes of one element, in increasing order, moved to the end and joined."""
-    last = tuple(range(v.ndim - len(axes), v.ndim))
-    v = jnp.moveaxis(v, sorted(axes), last)
-    return v.reshape(*v.shape[: last[0]], math.prod(v.shape[last[0] :]))
-
-
-def _unflat(v: Array, like: Array, axes: Sequence[int]) -> Array:
-    core = sorted(axes)
-    last = tuple(range(like.ndim - len(axes), like.ndim))
-    v = v.reshape(*v.shape[:-1], *(like.shape[a] for a in core))
-    return jnp.moveaxis(v, last, core)
 
 
 def _lowest_neighbour(
     label: Array, inside: Sequence[Array], like: Array, axes: Sequence[int]
 ) -> Array:
     """(batch..., N): the least label of each sample and its neighbours across inner edges."""
-    label = _unflat(label, like, axes)
+    label = unflat(label, like, axes)
     lowest, none = label, 2**31 - 1
     for edge, axis in zip(inside, axes, strict=True):
         n = like.shape[axis]
@@ -74,7 +61,7 @@ def _lowest_neighbour(
             pad = [(0, 0)] * like.ndim
             pad[axis] = (at, 1 - at)
             lowest = jnp.minimum(lowest, jnp.pad(least, pad, constant_values=none))
-    return _flat(lowest, axes)
+    return flat(lowest, axes)
 
 
 def _labels(inside: Sequence[Array], like: Array, axes: Sequence[int]) -> Array:
@@ -98,9 +85,9 @@ def _labels(inside: Sequence[Array], like: Array, axes: Sequence[int]) -> Array:
             new = jnp.take_along_axis(new, new, axis=-1)
         return new, jnp.any(new != label)
 
-    flat = _flat(like, axes)
-    first = jax.lax.broadcasted_iota(jnp.int32, flat.shape, flat.ndim - 1)
-    first = first + jnp.zeros_like(flat, jnp.int32)  # inherits sharding and manual axes
+    samples = flat(like, axes)
+    first = jax.lax.broadcasted_iota(jnp.int32, samples.shape, samples.ndim - 1)
+    first = first + jnp.zeros_like(samples, jnp.int32)  # inherits sharding and manual axes
     return jax.lax.while_loop(lambda s: s[1], step, step((first, None)))[0]
 
 
@@ -109,10 +96,10 @@ def component_means(v: Array, inside: Sequence[Array], axes: Sequence[int]) -> A
     labels = _labels(inside, v, axes)
     order = jnp.argsort(labels, axis=-1, stable=True)
     by_label = jnp.take_along_axis(labels, order, axis=-1)
-    values = jnp.take_along_axis(_flat(v, axes), order, axis=-1)
+    values = jnp.take_along_axis(flat(v, axes), order, axis=-1)
     means = segment_means(values, by_label[..., 1:] == by_label[..., :-1])
     back = jnp.argsort(order, axis=-1)
-    return _unflat(jnp.take_along_axis(means, back, axis=-1), v, axes)
+    return unflat(jnp.take_along_axis(means, back, axis=-1), v, axes)
 
 
 # ---------------------------------------------------------------------- derivative
@@ -316,7 +303,8 @@ def solve(
     """
     others = len(axes) - 1
     original, weights = x, operands[others:]
-    x, ws, bad, scale = sanitise(x, weights, axes)
+    near, shift = _outliers.brought_near(x, weights, axes)
+    x, ws, bad, scale = sanitise(near, weights, axes)
     # Scale x to about one, by a power of two: the gap's squares and its tolerance do not underflow.
     exponent = jnp.frexp(jnp.max(jnp.abs(x), axes, keepdims=True))[1]
     x, *ws = (jnp.ldexp(v, -exponent) for v in (x, *ws))
@@ -331,7 +319,8 @@ def solve(
     state = _State(start, start, one, problem.x, codes, 0 * one, none, none, none > 0, none == 0)
     state = jax.lax.while_loop(lambda s: jnp.any(s.active), partial(_iterate, problem), state)
 
-    y = _overflow.within_range(unscaled(state.y + mean))
+    y = unscaled(state.y + mean)
+    y = _overflow.within_range(jnp.where(shift == 0, y, y + shift))
     y = jnp.where(bad, jnp.nan, jnp.where(all_zero(weights, axes), original, y))
     gap = jnp.where(bad, jnp.nan, unscaled(unscaled(state.gap)))
     of_x = [_edge_codes.encode(original, w, a) for w, a in zip(weights, axes)]

@@ -133,7 +133,8 @@ class AcceleratedDykstra:
     Attributes:
         tol: stop when the duality gap of y is at most `tol` times the objective. Below 1e-4, y is
             averaged over the components that the derivative uses; the gap of such a y has no
-            floor in float32.
+            floor in float32. The height of an outlier, a thousand times as far away as all other
+            samples, does not count in the objective.
         max_iterations: the most sweeps; an element that needs more is reported by
             `Info.converged`.
         inner: the 1D solver.

@@ -1,5 +1,5 @@
 // One element at a time. Names are those of jaxtv/_converged.py, which explains the method, the
-// polish (means of y over what the passes have joined) and the stop.
+// polish (means of y over what the passes have joined) and the stop. Outliers are near meanwhile.
 #include "converged/converged.hpp"
 
 #include <algorithm>
@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "converged/gap.hpp"
+#include "converged/outliers.hpp"
 #include "converged/polish.hpp"
 #include "prox1d.hpp"
 #include "scratch.hpp"
@@ -18,7 +19,7 @@ namespace {
 // From this tolerance on y need not be constant on the components that the passes tell.
 constexpr double kLooseTol = 1e-4;
 
-// One element, taken out of the batch, centred and scaled by a power of two.
+// One element, taken out of the batch, centred and scaled by a power of two, its outliers near.
 template <class T>
 class Problem {
  public:
@@ -73,8 +74,10 @@ class Problem {
       constexpr double kMax = std::numeric_limits<T>::max();  // which round-off may exceed
       const double up = std::ldexp(1.0, exponent_);
       for_strips(pool, strips_, [=, this](std::int64_t begin, std::int64_t end) {
-        for (std::int64_t i = begin; i < end; ++i)
-          a_[i] = T(std::clamp((double(result_[i]) + mean_) * up, -kMax, kMax));
+        for (std::int64_t i = begin; i < end; ++i) {
+          const double y = (double(result_[i]) + mean_) * up;
+          a_[i] = T(std::clamp(outliers_.any() ? y + outliers_.shift(i) : y, -kMax, kMax));
+        }
       });
     }
     scatter(all, a_, op_.y);
@@ -101,21 +104,37 @@ class Problem {
     return shapes;
   }
   Weights<T> weights(std::size_t a) const { return {weights_[a].data(), op_.w[a].per_edge}; }
+  std::vector<Weights<T>> all_weights() const {
+    std::vector<Weights<T>> all;
+    for (std::size_t a = 0; a < axes_; ++a) all.push_back(weights(a));
+    return all;
+  }
 
   void normalise(const Pool& pool) {
     bool finite = true;
-    T largest = 0;
+    T low = x_[0], high = x_[0], least_weight = std::numeric_limits<T>::infinity();
     double edges = 0;
     for (std::int64_t i = 0; i < size_; ++i) {
       finite &= x_[i] - x_[i] == 0;
-      largest = std::max(largest, std::abs(x_[i]));
+      low = std::min(low, x_[i]), high = std::max(high, x_[i]);
     }
     no_solution_ = !finite;
     weightless_ = true;
     for (const auto& w : weights_)
-      for (T v : w) no_solution_ |= !(v >= 0), weightless_ &= v == 0;
+      for (T v : w) {
+        no_solution_ |= !(v >= 0), weightless_ &= v == 0;
+        least_weight = std::min(least_weight, v);
+      }
     if (no_solution_) return;
-    std::frexp(largest, &exponent_);
+    // Edges cross every gap, so this is where one may be far.
+    if (!weightless_ && half_gap(low, high) > kFar * double(least_weight)) {
+      outliers_.bring_near(shapes_, all_weights(), size_, x_);
+      if (outliers_.any()) {
+        const auto [first, last] = std::minmax_element(x_, x_ + size_);
+        low = *first, high = *last;
+      }
+    }
+    std::frexp(std::max(-low, high), &exponent_);
     exponent_ = std::clamp(exponent_, -1000, 1000);  // so that both factors are normal numbers
     const double down = std::ldexp(1.0, -exponent_);
     mean_ = sum_strips(pool, strips_, [=, this](std::int64_t begin, std::int64_t end) {
@@ -186,9 +205,7 @@ class Problem {
   }
 
   Iterate<T> iterate() const {
-    Iterate<T> it{size_, x_, shapes_, {}, {z_.begin(), z_.end()}, {p_.begin(), p_.end()}, y_};
-    for (std::size_t a = 0; a < axes_; ++a) it.w.push_back(weights(a));
-    return it;
+    return {size_, x_, shapes_, all_weights(), {z_.begin(), z_.end()}, {p_.begin(), p_.end()}, y_};
   }
 
   // Whether y, or what polish makes of it, is good enough; if not, when to ask again.
@@ -271,6 +288,7 @@ class Problem {
   OperationScratch scratch_;
   Arena memory_;
   Polish<T> polish_;
+  Outliers<T> outliers_;
   std::vector<std::vector<T>> weights_;
   std::vector<T*> z_, p_;  // results of the passes, and duals
   // Of each axis but the first: the duals of the last iteration, and the point between or beyond
