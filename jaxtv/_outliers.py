@@ -82,7 +82,7 @@ def _moved(
         moved = jnp.any(beyond, -1)
         near = jnp.where(moved, sign * (place + (sign * flat - first)), near)
         shift = jnp.where(moved, sign * (first - place), shift)
-    return tuple(_elements.unflat(v, x, axes) for v in (near, shift))
+    return _elements.unflat(near, x, axes), _elements.unflat(shift, x, axes)
 
 
 def _far_gaps(largest: Array, smaller: Array, scale: Array) -> tuple[Array, Array]:
