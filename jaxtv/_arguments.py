@@ -103,6 +103,8 @@ def integer(value: Any, name: str) -> int:
 def named_axes(axes: Any) -> tuple[int, ...]:
     """One axis or several as a tuple, at least one, none twice."""
     one = hasattr(axes, "__index__") and np.ndim(axes) == 0
+    if isinstance(axes, np.ndarray) and axes.ndim == 1:
+        axes = axes.tolist()
     if isinstance(axes, str) or not (isinstance(axes, Sequence) or one):
         raise TypeError(f"`axes` must be an integer or a sequence of integers, got {axes!r}.")
     axes = (axes,) if one else axes

@@ -88,9 +88,13 @@ def demo(
     _require("demo", output.parent.is_dir(), f"the folder of {output} does not exist.")
     suffixes = (".png", ".pdf", ".svg")
     _require("demo", output.suffix in suffixes, f"{output} must end in {', '.join(suffixes)}.")
+    _require("demo", not output.is_dir(), f"{output} is a folder.")
     from jaxtv.vision.demo import run
 
-    run(output, seconds=seconds, noise=noise, seed=seed)
+    try:
+        run(output, seconds=seconds, noise=noise, seed=seed)
+    except OSError as error:
+        sys.exit(f"jaxtv demo: {output} can not be written: {error}.")
 
 
 def smooth(

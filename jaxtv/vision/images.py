@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import io
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
-from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    PHOTOMETRIC_INTERPRETATION,
+    SAMPLEFORMAT,
+    ImageFileDirectory_v2,
+)
 
 from jaxtv.vision import files
 
@@ -60,7 +66,8 @@ def read(path: Path, *, upright: bool = True) -> Picture:
     try:
         with Image.open(path) as image:
             image.filename = ""  # not mapped into memory: Pillow maps a turned TIFF at a wrong size
-            if getattr(image, "n_frames", 1) > 1:
+            # Beside its picture, a JPEG of a phone may have a depth map or a copy in HDR ("MPO").
+            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
                 raise ImageError(f"{path} has {image.n_frames} frames; one is needed.")  # type: ignore
             signed = 2 in np.ravel(_tag(image, SAMPLEFORMAT))
             if signed and 32 not in np.ravel(_tag(image, BITSPERSAMPLE)):
@@ -79,6 +86,8 @@ def read(path: Path, *, upright: bool = True) -> Picture:
             icc_profile = image.info.get("icc_profile")
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist.") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{path} can not be read as a picture: {_unknown(path)}.") from None
     except (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, ImageError):
             raise
@@ -164,6 +173,20 @@ def read_rgb(path: Path, *, upright: bool = False) -> np.ndarray:
         raise ImageError(f"{path} has values from {color.min():g} to {color.max():g}, not 0 to 1.")
     pixels = np.rint(color * 255).astype(np.uint8)
     return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
+
+
+def _unknown(path: Path) -> str:
+    """Why Pillow can not open a file."""
+    with path.open("rb") as file:
+        try:
+            tags = ImageFileDirectory_v2(file.read(8))
+            file.seek(tags.next)
+            tags.load(file)
+            bits = np.ravel(tags[BITSPERSAMPLE])[0]
+            kind = {2: "signed integers", 3: "floats"}[np.ravel(tags[SAMPLEFORMAT])[0]]
+        except (SyntaxError, OSError, LookupError, struct.error):
+            return "its format is unknown, or its header damaged"
+    return f"a TIFF with {kind} of {bits} bits; 8 bits, 16 bits and float32 are supported"
 
 
 def _white(dtype: np.dtype) -> np.float32:

@@ -160,6 +160,31 @@ def test_a_transparent_shade_of_few_bits_is_one_of_its_depth(tmp_path):
     assert alpha.ravel().tolist() == [255, 255, 0, 255]
 
 
+@pytest.mark.parametrize("bits", [16, 64])
+def test_tiffs_of_other_floats_are_named(tmp_path, bits):
+    path = tmp_path / "x.tif"
+    Image.fromarray(np.zeros((2, 3), np.float32)).save(path)
+    tags = path.read_bytes()
+    tag = struct.pack("<HHI", 258, 3, 1)  # BitsPerSample
+    assert tags.count(tag + b" \0") == 1
+    path.write_bytes(tags.replace(tag + b" ", tag + bytes([bits])))
+    with pytest.raises(images.ImageError, match=rf"x\.tif .*floats of {bits} bits; 8 bits"):
+        images.read(path)
+
+
+def test_the_picture_of_a_jpeg_that_holds_several_is_the_first(tmp_path):
+    path, shades = tmp_path / "x.jpg", [Image.new("L", (8, 8), shade) for shade in (200, 10)]
+    shades[0].save(path, "MPO", save_all=True, append_images=shades[1:])
+    assert np.all(images.read(path).color == np.float32(200) / 255)
+
+
+def test_names_of_the_longest_length_are_written(tmp_path):
+    path = tmp_path / ("x" * 251 + ".png")
+    images.write(path, images.read(Path(save(tmp_path / "a.png", pixels("gray")))))
+    assert path.is_file()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_signed_integers_are_named(tmp_path, dtype):
     path = tmp_path / "x.tif"
@@ -373,6 +398,8 @@ def test_demo_errors(tmp_path, capsys):
     assert "--noise" in fails(capsys, "demo", "--noise", "1.5")
     assert "folder" in fails(capsys, "demo", "--output", str(tmp_path / "no" / "demo.png"))
     assert "must end in" in fails(capsys, "demo", "--output", str(tmp_path / "demo.jpeg"))
+    (tmp_path / "demo.png").mkdir()
+    assert "is a folder" in fails(capsys, "demo", "--output", str(tmp_path / "demo.png"))
 
 
 def test_info(capsys):

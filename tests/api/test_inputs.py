@@ -97,6 +97,13 @@ def test_axes_of_any_kind(kind):
     )
 
 
+def test_axes_of_an_array():
+    axes = np.array([0, 1])
+    assert jaxtv.nnx.TVLayer(axes=axes).axes == jaxtv.linen.TVLayer(axes=axes).axes == (0, 1)
+    with pytest.raises(TypeError, match=r"`axes` must be an integer, got 0\.5"):
+        jaxtv.prox_tv(X, 0.5, axes=axes + 0.5)
+
+
 @pytest.mark.parametrize("kind", SCALARS)
 def test_solvers_of_any_kind(kind):
     """Their fields are Python's numbers, so that solvers stay hashable and equal."""

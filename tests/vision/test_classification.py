@@ -230,6 +230,7 @@ def test_an_npz_whose_meaning_is_clear_is_read(tmp_path, x, y, right):
         (PIXELS, LABELS - 1, "y_train has the label -1; expected 0 and up"),
         (PIXELS, LABELS + 0.5, "y_train has the label"),
         (PIXELS, np.where(LABELS == 3, np.inf, LABELS), "y_train has the label inf"),
+        (PIXELS, np.where(LABELS == 3, 2e9, LABELS), "the label 2000000000; expected less than"),
         (PIXELS, np.where(LABELS == 3, 77, LABELS), "has 78 classes; train with --classes 78"),
         (PIXELS.astype(float) - 128, LABELS, "x_train has values from -128"),
         (np.where(PIXELS > 9, np.nan, 0), LABELS, "x_train has values from nan"),

@@ -312,6 +312,7 @@ def test_masks_of_openimages_give_pxap(tmp_path, untrained):
         ("class_labels.txt", "a/0.png\n", "expected id,label"),
         ("localization.txt", "a/0.png,1,2,3\n", "are no boxes"),
         ("localization.txt", "a/0.png,9,2,3,4\n", "are no boxes"),
+        ("localization.txt", "a/0.png,1,2,3000,4\n", r"a/0\.png has \d+ x \d+ pixels, and a box"),
         ("localization.txt", "a/0.png,x,2,3,4\n", r"localization\.txt: a/0\.png has"),
         ("image_ids.txt", "\n", "is empty"),
     ],
@@ -344,6 +345,7 @@ def test_boxes_stay_on_the_stored_pixels_and_are_truncated(tmp_path):
         ("<xmin>1", "<xmin>abc", r"0\.xml has the boxes .*abc"),
         ("<xmin>1</xmin>", "", r"0\.xml has the boxes"),
         ("<xmin>1", "<xmin>77", r"0\.xml.* no boxes"),
+        ("<xmax>", "<xmax>9", r"0\.jpg has \d+ x \d+ pixels, and a box"),
         ("</annotation>", "", r"0\.xml can not be read"),
     ],
 )

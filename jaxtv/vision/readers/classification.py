@@ -12,6 +12,8 @@ from jaxtv.vision.readers.cifar import read_cifar
 from jaxtv.vision.readers.labelled import Labelled, split
 from jaxtv.vision.task import DataError
 
+MOST_CLASSES = 100_000  # of labels without names; more would be no labels
+
 
 def read(path: Path) -> Labelled:
     """Data at a path: an .npz, a folder of CIFAR-10, or a folder of images by class.
@@ -65,6 +67,11 @@ def read_npz(path: Path) -> Labelled:
     names = [n for n in ("train", "validation", "test") if f"x_{n}" in arrays]
     x = {n: checks.pictures(f"{path}: x_{n}", arrays[f"x_{n}"]) for n in names}
     y_train = checks.labels(f"{path}: y_train", arrays["y_train"], len(x["train"]))
+    if "classes" not in arrays and y_train.max() >= MOST_CLASSES:
+        raise DataError(
+            f"{path}: y_train has the label {y_train.max()}; expected less than {MOST_CLASSES} "
+            "where no array `classes` names them."
+        )
     named = arrays.get("classes", np.arange(y_train.max() + 1))
     if named.ndim != 1:
         raise DataError(f"{path}: classes is {named.dtype} {named.shape}; expected (classes,).")

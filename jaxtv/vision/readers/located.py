@@ -12,7 +12,7 @@ from PIL import Image
 
 from jaxtv.vision import images
 from jaxtv.vision.readers.augment import batches
-from jaxtv.vision.task import Batch, Dataset, Settings
+from jaxtv.vision.task import Batch, DataError, Dataset, Settings
 
 
 class Located(NamedTuple):
@@ -53,9 +53,20 @@ class LocatedPictures(Dataset):
 
 
 def resize_located(path: Path, label: int, boxes: np.ndarray, settings: Settings) -> Located:
-    """A picture and its boxes at `size` x `size`; boxes are truncated, as in wsolevaluation."""
+    """A picture and its boxes at `size` x `size`; boxes are truncated, as in wsolevaluation.
+
+    Raises:
+        DataError: a box ends outside of the picture, by more than the pixel that is lost in
+            rounding.
+    """
     image = images.read_rgb(path)
     sides = np.array([image.shape[1], image.shape[0]] * 2)
+    outside = np.any(boxes > sides + 1, axis=-1)
+    if outside.any():
+        raise DataError(
+            f"{path} has {sides[0]} x {sides[1]} pixels, and a box of it "
+            f"{boxes[outside][0].tolist()}; expected x0, y0, x1, y1 within the picture."
+        )
     small = Image.fromarray(image).resize([settings.size] * 2, Image.Resampling.BICUBIC)
     scaled = np.asarray(boxes, float) * settings.size / sides
     return Located(np.asarray(small), label, scaled.astype(int), None)
