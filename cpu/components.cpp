@@ -22,37 +22,68 @@ struct ElementCodes {
   }
 };
 
+// Fills the strip [begin, end) and joins its edges. Returns those that leave it.
+template <class V>
+std::vector<SamplePair> join_strip(const std::vector<Shape>& shapes, const std::uint8_t* codes,
+                                   std::int64_t size, const V* v, std::int64_t begin,
+                                   std::int64_t end, Components& components) {
+  std::vector<SamplePair> leaving;
+  components.separate(begin, end);
+  for (std::size_t a = shapes.size(); a-- > 0;) {
+    const bool first = a + 1 == shapes.size();
+    const std::int64_t next = shapes[a].inner;
+    const auto inside = [of = codes + code_byte(a) * size, shift = code_shift(a)](std::int64_t i) {
+      return code_at(of[i], shift) == kInside;
+    };
+    for_edge_runs(shapes[a], begin, end, [&](std::int64_t i, std::int64_t last, std::int64_t) {
+      if (first) {
+        components.join_signals(i, std::min(last, end - next), next, inside);
+        i = std::max(i, end - next);
+      }
+      for (; i < last; ++i) {
+        if (!inside(i)) continue;
+        if (i + next < end)
+          components.join(i, i + next);
+        else
+          leaving.emplace_back(i, i + next);
+      }
+    });
+    if (first) components.add_values(begin, end, v);
+  }
+  return leaving;
+}
+
 // v: its means over the components.
 void average(const Pool& pool, const Elements& elements, const ElementCodes& code_of,
              std::vector<double>& v) {
   std::vector<Shape> shapes;
   for (std::size_t a = 0; a < elements.axes.size(); ++a) shapes.push_back(elements.shape(a));
-  const Strips strips(shapes);
-  const OperationScratch scratch(Components::bytes(strips.size));
-  Arena memory(scratch.as<void>());
-  Components components(strips, memory);
-  std::vector<std::vector<SamplePair>> across(strips.count());
-  parallel_for(pool, strips.count(), [&](std::int64_t strip) {
-    const std::int64_t begin = strips.begin(strip), end = strips.end(strip);
-    components.separate(begin, end);
-    components.add_values(begin, end, v.data());
-    for (std::size_t a = 0; a < shapes.size(); ++a)
-      for_edge_runs(shapes[a], begin, end, [&](std::int64_t i, std::int64_t last, std::int64_t) {
-        for (std::int64_t j = i + shapes[a].inner; i < last; ++i, ++j) {
-          if (code_of.at(a, i) != kInside) continue;
-          if (j < end)
-            components.join(i, j);
-          else
-            across[strip].emplace_back(i, j);
-        }
-      });
-  });
-  for (std::size_t s = 1; s < across.size(); ++s)
-    across[0].insert(across[0].end(), across[s].begin(), across[s].end());
-  components.average(pool, across[0], v.data());
+  const OperationScratch scratch(Components::bytes(code_of.size));
+  component_means(pool, shapes, code_of.arrays.data(), v.data(), Arena(scratch.as<void>()),
+                  v.data());
 }
 
 }  // namespace
+
+template <class V>
+void component_means(const Pool& pool, const std::vector<Shape>& shapes, const std::uint8_t* codes,
+                     const V* v, Arena memory, V* means) {
+  const Strips strips(shapes);
+  Components components(strips, memory);
+  std::vector<std::vector<SamplePair>> across(strips.count());
+  parallel_for(pool, strips.count(), [&](std::int64_t s) {
+    across[s] =
+        join_strip(shapes, codes, strips.size, v, strips.begin(s), strips.end(s), components);
+  });
+  for (std::size_t s = 1; s < across.size(); ++s)
+    across[0].insert(across[0].end(), across[s].begin(), across[s].end());
+  components.average(pool, across[0], means);
+}
+
+template void component_means(const Pool&, const std::vector<Shape>&, const std::uint8_t*,
+                              const float*, Arena, float*);
+template void component_means(const Pool&, const std::vector<Shape>&, const std::uint8_t*,
+                              const double*, Arena, double*);
 
 template <class T>
 void components_jvp(const Pool& pool, const Elements& elements, const std::uint8_t* codes,

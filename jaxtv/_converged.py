@@ -11,13 +11,16 @@ edges are inside a segment, and the dual of every other edge is exactly +-w. Tak
 edges that are inside a segment of some pass. On a component C of it the mean of the iterate is
 mean_C(x) + sum_{edges leaving C} (+-w) / |C|, whatever the duals inside C are. So if C is a
 component of the solution, that mean is the solution, to round-off. An early iterate joins too much:
-some of its edges will not be inside in the end. Then joining only those whose jump in the iterate
-is small, at most 0.003 or 0.01 times their weight, gives a gap below that of the iterate.
+some of its edges will not be inside in the end.
+
+**Smoothing** serves early iterates. With two axes y is the result of the last pass, so it has no
+small jumps along the last axis, but many along the first. One more pass along the first axis, with
+weights a hundredth as large or so, removes these and halves the gap.
 
 **Stop.** Duals and y give a certificate, the duality gap; y is good enough if it is at most `tol`
-times the value of the dual. For a loose tol (1e-4 or more) y is the iterate or one of its two
-partly joined polishes. For a smaller tol it is the polish that joins all edges: y is then constant
-on the components that the passes tell. It is asked for at iterations that the gaps so far suggest.
+times the value of the dual. For a loose tol (1e-4 or more) y is the iterate, or the smoothed one.
+For a smaller tol it is the polished one: y is then constant on the components that the passes tell.
+The gap is asked for at iterations that the gaps so far suggest.
 
 **Derivative.** As Eq. 8 of the paper in 1D, with connected components in place of segments:
 dy = P(dx - sum_a D_a^T(s_a dw_a)), P the mean over components, s the sign of each jump. Both come
@@ -130,10 +133,10 @@ def components_vjp(
 
 # ---------------------------------------------------------------------- solver
 
-# From this tolerance on y need not be constant on all components. Polish then joins edges whose
-# jump is at most so many times their weight; the least gap counts.
+# From this tolerance on y need not be constant on all components. Smoothing then takes the weights
+# times `tol` to this power.
 _LOOSE_TOL = 1e-4
-_JUMPS = (0.003, 0.01)
+_SMOOTHING_POWER = 0.7
 
 Pass = tuple[Array, Array]  # the solution along one axis, and its dual
 
@@ -194,21 +197,31 @@ class _Problem(NamedTuple):
             out = out + self.total(w * jump) - self.total(p * (y - z))
         return out
 
-    def polish(self, y: Array, passes: Sequence[Pass]) -> tuple[Array, Array]:
-        """The means of y over components that the passes tell, and their gap; see `_JUMPS`."""
-        smooth, least = y, jnp.full_like(self.total(y), jnp.inf)
-        for most in _JUMPS if self.tol >= _LOOSE_TOL else (None,):
-            inside = [
-                (jnp.diff(z, axis=axis) == 0)
-                & (w > 0)
-                & (most is None or jnp.abs(jnp.diff(y, axis=axis)) <= most * w)
-                for (z, _), w, axis in zip(passes, self.ws, self.axes)
-            ]
-            means = self.means(y, inside)
-            gap = self.excess(means, passes) + self.total((means - y) ** 2) / 2
-            smooth = jnp.where(gap < least, means, smooth)
-            least = jnp.minimum(jnp.maximum(gap, 0), least)
-        return smooth, least
+    @property
+    def exact(self) -> bool:
+        """Whether y is to be constant on the components that the passes tell."""
+        return self.tol < _LOOSE_TOL
+
+    def better(self, y: Array, passes: Sequence[Pass]) -> tuple[Array, Array]:
+        """What polish makes of y, or smoothing if `tol` is loose; and its gap."""
+        new = self.polish(y, passes) if self.exact else self.smooth(y)
+        gap = self.excess(new, passes) + self.total((new - y) ** 2) / 2
+        return new, jnp.maximum(gap, 0)
+
+    def polish(self, y: Array, passes: Sequence[Pass]) -> Array:
+        """The means of y over components that the passes tell."""
+        inside = [
+            (jnp.diff(z, axis=axis) == 0) & (w > 0)
+            for (z, _), w, axis in zip(passes, self.ws, self.axes)
+        ]
+        return self.means(y, inside)
+
+    def smooth(self, y: Array) -> Array:
+        """y after a pass with small weights along each axis along which it is no pass's result."""
+        share = min(1.0, self.tol**_SMOOTHING_POWER)
+        for w, axis in list(zip(self.ws, self.axes))[: 1 if len(self.axes) == 2 else None]:
+            y = self.prox1d(y, share * w, axis)
+        return y
 
     def edge_codes(self, passes: Sequence[Pass]) -> tuple[Array, ...]:
         """Those of every pass, shaped as x."""
@@ -227,34 +240,34 @@ def _choose(condition: Array, new, old):
 def _test(problem: _Problem, state: _State, passes: Sequence[Pass], iterations: Array):
     """(y, gap, done, iteration of the next test).
 
-    y is the iterate of the passes, or what polish makes of it if that is better or good enough. The
-    constants are those of cpu/converged.
+    y is the iterate of the passes, or the polished or smoothed one if that is better or good
+    enough. The constants are those of cpu/converged.
     """
     y = problem.x
     for _, p in passes:
         y = y - p
     gap = jnp.maximum(problem.excess(y, passes), 0)
     enough = problem.tol * problem.optimum(y)
-    loose = problem.tol >= _LOOSE_TOL
     last = iterations == problem.max_iterations
     ask = state.active & ((iterations >= state.next_test) | last)
-    done = ask & (gap <= enough) & loose
+    done = ask & (gap <= enough) & (not problem.exact)
     count = iterations.astype(y.dtype)
-    reach = 1 + count / (16 if loose else 3)  # by which polish may divide the gap
+    reach = 1 + count / 3 if problem.exact else 2.5  # by which these may divide the gap
     wanted = reach * enough + problem.roundoff
     near = ask & ~done & ((gap <= wanted) | last)
-    smooth, smooth_gap = jax.lax.cond(
-        jnp.any(near), lambda: problem.polish(y, passes), lambda: (y, jnp.full_like(gap, jnp.inf))
+    better, better_gap = jax.lax.cond(
+        jnp.any(near), lambda: problem.better(y, passes), lambda: (y, jnp.full_like(gap, jnp.inf))
     )
-    polished = near & (smooth_gap <= enough)
-    ratio = jnp.where(near, smooth_gap / enough, gap / wanted)
-    factor = jnp.fmin(jnp.cbrt(ratio), jnp.where((count < 16) & ~near, 2, 1.2))
+    good = near & (better_gap <= enough)
+    power = (3 if problem.exact else 2) * jnp.where(near, 2, 1)
+    factor = jnp.where(near, better_gap / enough, gap / wanted) ** (1 / power)
+    factor = jnp.fmin(factor, jnp.where((count < 16) & ~near, 2, 1.2))
     soonest = iterations + 1 + iterations // 16
     next_test = jnp.maximum(soonest, (count * factor + 0.5).astype(jnp.int32))
-    take = near & (polished | (smooth_gap <= gap))
+    take = near & (good | (better_gap <= gap))
     return (
-        *_choose(take, (smooth, smooth_gap), (y, gap)),
-        done | polished,
+        *_choose(take, (better, better_gap), (y, gap)),
+        done | good,
         jnp.where(ask, next_test, state.next_test),
     )
 

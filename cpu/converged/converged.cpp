@@ -1,5 +1,6 @@
 // One element at a time. Names are those of jaxtv/_converged.py, which explains the method, the
-// polish (means of y over what the passes have joined) and the stop. Outliers are near meanwhile.
+// smoothing, the polish (means of y over what the passes have joined) and the stop. Outliers are near
+// meanwhile.
 #include "converged/converged.hpp"
 
 #include <algorithm>
@@ -7,34 +8,43 @@
 #include <limits>
 #include <utility>
 
+#include "components.hpp"
 #include "converged/gap.hpp"
 #include "converged/outliers.hpp"
-#include "converged/polish.hpp"
 #include "prox1d.hpp"
 #include "scratch.hpp"
+#include "union_find.hpp"
 
 namespace jaxtv::cpu {
 namespace {
 
 // From this tolerance on y need not be constant on the components that the passes tell.
 constexpr double kLooseTol = 1e-4;
+// Smoothing takes tol to this power times the weights.
+constexpr double kSmoothingPower = 0.7;
+// From this iteration on tiles may be held.
+constexpr std::int32_t kFirstHold = 16;
 
 // One element, taken out of the batch, centred and scaled by a power of two, its outliers near.
 template <class T>
 class Problem {
  public:
-  Problem(const Pool& pool, const Elements& elements, std::int64_t e, const Converged<T>& op)
+  Problem(const Pool& pool, const Elements& elements, std::int64_t e, const StopRule& stop,
+          const Converged<T>& op)
       : op_(op),
+        stop_(stop),
+        exact_(stop.tol < kLooseTol),
         axes_(elements.axes.size()),
         shapes_(shapes_of(elements)),
         strips_(shapes_),
+        tiles_(strips_, shapes_),
         size_(strips_.size),
-        scratch_(4 * axes_ * Arena::bytes<T>(size_) + Polish<T>::bytes(size_)),
-        memory_(scratch_.template as<void>()),
-        polish_(strips_, memory_) {
+        scratch_((4 * axes_ + 2) * Arena::bytes<T>(size_) +
+                 (exact_ ? Components::bytes(size_) : 0)),
+        memory_(scratch_.template as<void>()) {
     const auto array = [this] { return memory_.take<T>(size_); };
     const ElementLayout all = elements.layout(e);
-    x_ = array(), a_ = array();
+    x_ = array(), a_ = array(), better_ = array(), other_ = array();
     z_.resize(axes_), p_.resize(axes_);
     for (std::size_t a = 0; a < axes_; ++a) z_[a] = array(), p_[a] = array();
     for (std::size_t a = 1; a < axes_; ++a) last_p_.push_back(array()), point_.push_back(array());
@@ -45,20 +55,22 @@ class Problem {
       std::vector<T>& w = weights_.emplace_back(size_ / shapes_[a].n * length);
       gather(elements.layout(e, a, length), op.w[a].data, w.data());
     }
+    codes_.resize(elements.code_arrays() * size_);
     y_ = axes_ == 2 ? z_[1] : a_;
     normalise(pool);
   }
 
   bool no_solution() const { return no_solution_; }
 
-  void solve(const Pool& pool, const StopRule& stop, const Solver& inner) {
+  void solve(const Pool& pool, const Solver& inner) {
     for (std::size_t a = 1; a < axes_; ++a)
       std::copy(last_p_[a - 1], last_p_[a - 1] + size_, point_[a - 1]);
     double t = 1;
     for (iterations = 1;; ++iterations) {
-      passes(pool, inner);
-      const bool last = iterations == stop.max_iterations;
-      if (iterations >= next_test_ || last) test(pool, stop.tol, last);
+      const bool last = iterations == stop_.max_iterations,
+                 tests = last || iterations >= next_test_;
+      passes(pool, inner, tests);
+      if (tests) test(pool, inner, last);
       if (converged || last) break;
       advance(pool, t);
     }
@@ -179,16 +191,24 @@ class Problem {
   }
 
   // z_a = prox_a(a), p_a = a - z_a: the first axis from x less the other duals at `point`, the
-  // others by a gradient step from there. With two axes that is x less the dual of the first.
-  void passes(const Pool& pool, const Solver& inner) {
+  // others by a gradient step from there. With two axes that is x less the dual of the first, and
+  // only a test needs the z_a.
+  void passes(const Pool& pool, const Solver& inner, bool tests) {
     Pass<T> first = pass(0, x_);
     for (const T* v : point_) first.minus[first.num_minus++] = v;
-    prox1d(pool, first, inner);
     if (axes_ == 2) {
       Pass<T> second = pass(1, x_);
       second.minus[second.num_minus++] = p_[0];
+      if (tiles_.any_held()) {
+        if (tests) first.codes = second.codes = codes_.data(), second.code_shift = code_shift(1);
+        tiles_.solve(pool, 0, first, inner);
+        return tiles_.solve(pool, 1, second, inner);
+      }
+      if (!tests) first.y = second.y = nullptr;
+      prox1d(pool, first, inner);
       return prox1d(pool, second, inner);
     }
+    prox1d(pool, first, inner);
     const T step = T(1) / T(axes_ - 1);
     for (std::size_t a = 1; a < axes_; ++a) {
       for_strips(pool, strips_, [=, this](std::int64_t begin, std::int64_t end) {
@@ -205,41 +225,91 @@ class Problem {
   }
 
   Iterate<T> iterate() const {
-    return {size_, x_, shapes_, all_weights(), {z_.begin(), z_.end()}, {p_.begin(), p_.end()}, y_};
+    return {size_, x_, shapes_, all_weights(), {z_.begin(), z_.end()}, {p_.begin(), p_.end()},
+            y_, codes_.data()};
   }
 
-  // Whether y, or what polish makes of it, is good enough; if not, when to ask again.
-  void test(const Pool& pool, double tol, bool last) {
+  // Whether y, or what smoothing or polish makes of it, is good enough; if not, when to ask again.
+  void test(const Pool& pool, const Solver& inner, bool last) {
     const Iterate<T> it = iterate();
-    const double optimum = dual_value(pool, strips_, it), enough = tol * optimum;
-    const bool exact = tol < kLooseTol;
-    gap = gap_of(pool, strips_, it, y_);
-    result_ = y_;
-    converged = gap <= enough && !exact;
-    if (converged) return;
-    const double reach =
-        1 + iterations / (exact ? 3.0 : 16.0);  // by which polish may divide the gap
-    double wanted = reach * enough + roundoff_, now = gap;
-    if (gap <= wanted || last) {
-      const int first = exact ? kExact : 0, end = exact ? kExact : kExact - 1;
-      wanted = enough, now = polish_.solve(pool, it, first, end, enough);
-      converged = now <= enough;
-      if (converged || now <= gap) gap = now, result_ = polish_.best();
+    const double optimum = dual_value(pool, strips_, it), enough = stop_.tol * optimum;
+    const bool may_hold = exact_ && tiles_.divisible() && iterations >= kFirstHold;
+    const double before = gap;
+    double wanted = enough, now = 0;
+    if (!may_hold) {
+      now = gap = gap_of(pool, strips_, it, y_);
+      result_ = y_;
+      converged = gap <= enough && !exact_;
+      if (converged) return;
+      // By which polish or smoothing may divide the gap.
+      wanted = (exact_ ? 1 + iterations / 3.0 : 2.5) * enough + roundoff_;
     }
-    // Gaps fall about like the third power of the iterations.
+    double power = exact_ ? 3 : 2;  // about which, of the iterations, the gap falls like
+    if (now <= wanted || last) {
+      if (exact_)
+        now = polish(pool, may_hold, before, enough);
+      else
+        smooth(pool, inner), now = gap_of(pool, strips_, it, better_);
+      wanted = enough, power *= 2;
+      converged = now <= enough;
+      if (may_hold || converged || now <= gap) gap = now, result_ = better_;
+    }
     const double most = iterations < 16 && wanted > enough ? 2 : 1.2;
-    const double factor = std::cbrt(now / wanted);
+    const double factor = std::pow(now / wanted, 1 / power);
     const std::int32_t soonest = iterations + 1 + iterations / 16;
     next_test_ =
         std::max(soonest, std::int32_t(iterations * (factor < most ? factor : most) + 0.5));
+    if (exact_ && tiles_.divisible() && iterations < kFirstHold)
+      next_test_ = std::min(next_test_, std::max(soonest, kFirstHold));
+  }
+
+  // better = the means of y over what the passes have joined. Returns its gap. If `may_hold`, the
+  // tiles that have little part in it are held.
+  double polish(const Pool& pool, bool may_hold, double before, double enough) {
+    if (!tiles_.any_held()) find_codes(pool);
+    component_means(pool, shapes_, codes_.data(), y_, memory_, better_);
+    const std::vector<double> parts = polished_gap(pool, tiles_, iterate(), better_);
+    double total = 0;
+    for (double part : parts) total += part;
+    if (!may_hold) return total;
+    // Where that does not help, what is held may be in the way.
+    if (tiles_.any_held() && total > 0.8 * before) {
+      tiles_.activate_all();
+      return total;
+    }
+    tiles_.hold(pool, parts, enough / 2 / double(tiles_.count()), p_);
+    for (std::int64_t row = 0; row < tiles_.rows(); ++row)
+      tiles_.for_pieces(row, [this](std::int64_t tile, std::int64_t first, std::int64_t last) {
+        if (!tiles_.held(tile)) return;
+        std::copy(p_[1] + first, p_[1] + last, last_p_[0] + first);
+        std::copy(p_[1] + first, p_[1] + last, point_[0] + first);
+      });
+    return total;
+  }
+
+  // better = y after a pass with small weights along each axis along which it is no pass's result.
+  void smooth(const Pool& pool, const Solver& inner) {
+    const T share = T(std::min(1.0, std::pow(stop_.tol, kSmoothingPower)));
+    const T* from = y_;
+    for (std::size_t a = 0; a < axes_; ++a) {
+      if (z_[a] == y_) continue;
+      std::vector<T> w = weights_[a];
+      for (T& v : w) v *= share;
+      std::swap(better_, other_);
+      Pass<T> one = pass(a, from);
+      one.w.data = w.data(), one.y = better_, one.residual = nullptr;
+      prox1d(pool, one, inner);
+      from = better_;
+    }
   }
 
   // The edge codes of the last passes. Where all weights are 0 these are those of x, the solution.
-  void write_codes(const Pool& pool, const Elements& elements, std::int64_t e) {
-    std::vector<std::uint8_t> codes(elements.code_arrays() * size_);
+  void find_codes(const Pool& pool) {
     for_strips(pool, strips_, [&](std::int64_t begin, std::int64_t end) {
+      for (std::size_t byte = 0; byte < codes_.size(); byte += size_)
+        std::fill(&codes_[byte + begin], &codes_[byte + end], 0);
       for (std::size_t a = 0; a < axes_; ++a) {
-        std::uint8_t* of_axis = &codes[code_byte(a) * size_];
+        std::uint8_t* of_axis = &codes_[code_byte(a) * size_];
         const int shift = code_shift(a);
         for (std::int64_t i = begin; i < end; ++i) of_axis[i] |= kSeparate << shift;
         if (no_solution_) continue;
@@ -255,8 +325,12 @@ class Problem {
         for_weighted_edges(shapes_[a], weights(a), begin, end, encode);
       }
     });
+  }
+
+  void write_codes(const Pool& pool, const Elements& elements, std::int64_t e) {
+    if (!exact_ || no_solution_ || weightless_) find_codes(pool);
     for (std::int64_t byte = 0; byte < elements.code_arrays(); ++byte)
-      scatter(elements.code_layout(e, byte), &codes[byte * size_], op_.codes);
+      scatter(elements.code_layout(e, byte), &codes_[byte * size_], op_.codes);
   }
 
   // point = p + beta (p - last p); the duals of this iteration become the last ones.
@@ -281,21 +355,25 @@ class Problem {
   }
 
   const Converged<T>& op_;
+  const StopRule& stop_;
+  bool exact_;  // y is to be constant on the components that the passes tell
   std::size_t axes_;
   std::vector<Shape> shapes_;  // of each axis, as the next ones
   Strips strips_;
+  Tiles tiles_;
   std::int64_t size_;  // samples
   OperationScratch scratch_;
-  Arena memory_;
-  Polish<T> polish_;
+  Arena memory_;  // what the arrays leave is for polish
   Outliers<T> outliers_;
   std::vector<std::vector<T>> weights_;
-  std::vector<T*> z_, p_;  // results of the passes, and duals
+  std::vector<std::uint8_t> codes_;  // of the edges, in the last polish or at the end
+  std::vector<T*> z_, p_;            // results of the passes, and duals
   // Of each axis but the first: the duals of the last iteration, and the point between or beyond
   // them from which an iteration starts.
   std::vector<T*> last_p_, point_;
-  T *x_, *a_, *y_;   // samples, input of a pass, x - sum p
-  const T* result_;  // y_, or what polish made of it
+  T *x_, *a_, *y_;      // samples, input of a pass, x - sum p
+  T *better_, *other_;  // of y, by smoothing or polish; where that was before
+  const T* result_;     // y_ or better_
   std::int32_t next_test_ = 1;
   bool no_solution_ = false, weightless_ = false;
   int exponent_ = 0;  // x_ = x 2^-exponent_ - mean_
@@ -310,8 +388,8 @@ void converged(const Pool& pool, const Elements& elements, const StopRule& stop,
                const Solver& inner, const Converged<T>& op) {
   for_elements(pool, elements.count(),
                [=, &elements, &stop, &inner, &op](std::int64_t e, const Pool& inside) {
-                 Problem<T> problem(inside, elements, e, op);
-                 if (!problem.no_solution()) problem.solve(inside, stop, inner);
+                 Problem<T> problem(inside, elements, e, stop, op);
+                 if (!problem.no_solution()) problem.solve(inside, inner);
                  problem.write(inside, elements, e);
                });
 }

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "jaxtv/edge_code.hpp"
+
 namespace jaxtv::cpu {
 namespace {
 
@@ -45,9 +47,38 @@ double gap_of(const Pool& pool, const Strips& strips, const Iterate<T>& it, cons
   return std::max(0.0, gap);
 }
 
-#define JAXTV_INSTANTIATE(T)                                                 \
-  template double dual_value(const Pool&, const Strips&, const Iterate<T>&); \
-  template double gap_of(const Pool&, const Strips&, const Iterate<T>&, const T*);
+template <class T>
+std::vector<double> polished_gap(const Pool& pool, const Tiles& tiles, const Iterate<T>& it,
+                                 const T* c) {
+  std::vector<double> parts(tiles.count());
+  parallel_for(pool, tiles.rows(), [&](std::int64_t row) {
+    const std::int64_t begin = tiles.begin(row), end = tiles.end(row);
+    std::vector<T> terms(end - begin);  // of samples, and of the edges after them
+    T* term = terms.data() - begin;
+    for (std::int64_t i = begin; i < end; ++i) term[i] = (c[i] - it.y[i]) * (c[i] - it.y[i]) / 2;
+    for (std::size_t a = 0; a < it.shapes.size(); ++a) {
+      const std::uint8_t* codes = it.codes + code_byte(a) * it.size;
+      for_weighted_edges(it.shapes[a], it.w[a], begin, end,
+                         [=, next = it.shapes[a].inner, shift = code_shift(a)](
+                             std::int64_t i, std::int64_t last, auto weight) {
+                           for (; i < last; ++i) {
+                             const T jump = c[i + next] - c[i];
+                             const T sign = jump_sign<T>(code_at(codes[i], shift));
+                             term[i] += weight(i) * (std::abs(jump) - sign * jump);
+                           }
+                         });
+    }
+    tiles.for_pieces(row, [&](std::int64_t tile, std::int64_t first, std::int64_t last) {
+      parts[tile] += sum_of(first, last, [=](std::int64_t i) { return term[i]; });
+    });
+  });
+  return parts;
+}
+
+#define JAXTV_INSTANTIATE(T)                                                       \
+  template double dual_value(const Pool&, const Strips&, const Iterate<T>&);       \
+  template double gap_of(const Pool&, const Strips&, const Iterate<T>&, const T*); \
+  template std::vector<double> polished_gap(const Pool&, const Tiles&, const Iterate<T>&, const T*);
 JAXTV_INSTANTIATE(float)
 JAXTV_INSTANTIATE(double)
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "converged/iterate.hpp"
+#include "converged/tiles.hpp"
 
 namespace jaxtv::cpu {
 
@@ -13,5 +14,12 @@ double dual_value(const Pool& pool, const Strips& strips, const Iterate<T>& it);
 // The gap of c: |c - y|^2 / 2 + sum_a (TV_a(c) - <p_a, c>), by terms that vanish where c = z_a.
 template <class T>
 double gap_of(const Pool& pool, const Strips& strips, const Iterate<T>& it, const T* c);
+
+// The part of each tile in the gap of a polished c, one that is constant on every component of the
+// edges with the code kInside. The duals of all others are +-w, so the terms of the gap are
+// |c - y|^2 / 2 and w (|Dc| - +-Dc), all >= 0.
+template <class T>
+std::vector<double> polished_gap(const Pool& pool, const Tiles& tiles, const Iterate<T>& it,
+                                 const T* c);
 
 }  // namespace jaxtv::cpu

@@ -18,6 +18,7 @@ struct Iterate {
   std::vector<Weights<T>> w;
   std::vector<const T*> z, p;  // of each axis: the result of its pass, and its dual
   const T* y;                  // x - sum p. With two axes it is the z of the last.
+  const std::uint8_t* codes;   // of the edges of the z, as in components.hpp
 };
 
 // Sum of f(i) for i in [begin, end): short sums in T, in lanes that can share a vector, added up in
