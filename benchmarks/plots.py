@@ -23,6 +23,7 @@ def draw(chapters: dict[str, list[dict]], folder: pathlib.Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     figures = {
         "kernels": _kernels,
+        "accuracy": _accuracy,
         "images": _images,
         "scaling_n": lambda r: _scaling(r, "samples of the one signal", 1),
         "scaling_batch": lambda r: _scaling(r, "signals of 32 samples", 32),
@@ -118,15 +119,11 @@ def _family(method: str) -> str:
     return method.split(",")[0].split("(")[0]
 
 
-def _images(records: list[dict]):
+def _errors(axes: Axes, records: list[dict], title: str) -> None:
     """Error against time, one curve per method; isotropic ones solve another problem: left out."""
-    problem = records[0]["problem"]
-    figure, axes = plt.subplots(figsize=(7, 4.6))
     families: dict[str, list[dict]] = {}
     for record in records:
-        if record["problem"] != problem or record["status"] != "ok" or "error" not in record:
-            continue
-        if "isotropic TV" not in record["note"]:
+        if record["status"] == "ok" and "error" in record and "isotropic TV" not in record["note"]:
             families.setdefault(_family(record["method"]), []).append(record)
     markers = iter("osv^D<>PX*hd")
     for family, points in families.items():
@@ -139,13 +136,28 @@ def _images(records: list[dict]):
         if "Accelerated" in family:
             look |= {"linestyle": "--"}
         axes.plot(times, errors, label=family, **look)
-    axes.set(
-        xscale="log",
-        yscale="log",
-        xlabel="ms",
-        ylabel="‖y − y*‖ / ‖x − y*‖",
-        title=f"{problem}, λ = 0.1: more iterations from left to right",
-    )
+    axes.set(xscale="log", yscale="log", xlabel="ms", title=title)
+
+
+def _accuracy(records: list[dict]):
+    names = list(dict.fromkeys(r["problem"] for r in records))
+    figure, panels = plt.subplots(1, len(names), figsize=(3.2 * len(names), 3.6), sharey=True)
+    for axes, name in zip(panels, names):
+        _errors(axes, [r for r in records if r["problem"] == name], name)
+    panels[0].set_ylabel("‖y − y*‖ / ‖x − y*‖")
+    figure.tight_layout()
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", ncols=6, bbox_to_anchor=(0.5, 0), fontsize=8)
+    return figure
+
+
+def _images(records: list[dict]):
+    """Of the large image."""
+    problem = records[0]["problem"]
+    figure, axes = plt.subplots(figsize=(7, 4.6))
+    title = f"{problem}, λ = 0.1: more iterations from left to right"
+    _errors(axes, [r for r in records if r["problem"] == problem], title)
+    axes.set_ylabel("‖y − y*‖ / ‖x − y*‖")
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 

@@ -267,44 +267,76 @@ def threads(bench: Bench) -> list[dict]:
 # ---------------------------------------------------------------------------- images
 
 
-def _ours(bench: Bench) -> list[Method]:
+DYKSTRA = Method("jaxtv Dykstra(4)", "jaxtv_forward")
+
+
+def _ours(bench: Bench, *tighter: float) -> list[Method]:
     """Our curves of error against time: K sweeps, and to a relative gap of `tol`."""
     sweeps = bench.choose((1, 2, 4, 8, 16, 32, 64), (1, 4))
-    tols = bench.choose((1e-2, 1e-3, 1e-4, 1e-5, 1e-6), (1e-4,))
+    tols = bench.choose((1e-2, 1e-3, 1e-4, 1e-5, 1e-6, *tighter), (1e-4,))
     fixed = [Method(f"jaxtv Dykstra({k})", "jaxtv_forward", {"sweeps": k}) for k in sweeps]
     return fixed + [
         Method(f"jaxtv AcceleratedDykstra({tol:g})", "jaxtv_forward", {"tol": tol}) for tol in tols
     ]
 
 
-def images(bench: Bench) -> list[dict]:
-    """A photo on [0, 1], λ = 0.1: error against time for every peer that knows images."""
-    side = bench.choose(512, 32)
-    problem = Problem(f"{side}×{side} photo", problems.photo(side), 0.1, (0, 1))
-    prox_tv = {"pd": (1, 2, 4, 8, 16, 32, 64), "dr": (1, 2, 4, 8, 16, 35, 70)}
-    prox_tv |= {"yang": (4, 16, 64), "condat": (4, 16, 64), "chambolle-pock": (4, 16, 64)}
-    prox_tv |= {"kolmogorov": (4, 16, 64)}
-    methods = [
+def _prox_tv_images(bench: Bench, methods: dict[str, tuple[int, ...]]) -> list[Method]:
+    """The methods with these numbers of iterations."""
+    return [
         Method(
             f"prox_tv {name}, {k} iterations",
             "prox_tv_image",
             {"method": name, "iterations": k, "threads": CORES},
         )
-        for name, counts in prox_tv.items()
-        for k in counts
-        if not bench.quick or k == 4
+        for name, counts in methods.items()
+        for k in bench.choose(counts, (4,))
     ]
-    isotropic = "isotropic TV: another problem"
-    fastprox = [
+
+
+def _fastprox_images(bench: Bench) -> list[Method]:
+    return [
         Method(f"fastprox tv_aniso({tol:g})", "fastprox_image", {"tol": tol}, "fastprox")
         for tol in bench.choose((1e-1, 3e-2, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6), (1e-2,))
     ]
+
+
+def accuracy_problems(bench: Bench) -> list[Problem]:
+    """A photo on [0, 1] with three λ, and with noise of σ = 0.1."""
+    photo = problems.photo(bench.choose(512, 32))
+    noisy = photo + np.float32(0.1) * problems.noise(*photo.shape)
+    cases = [(f"photo, λ = {lam:g}", photo, lam) for lam in (0.02, 0.1, 0.5)]
+    cases.append(("noisy photo, λ = 0.1", noisy, 0.1))
+    return [Problem(name, x, lam, (0, 1)) for name, x, lam in cases]
+
+
+def accuracy_methods(bench: Bench) -> list[Method]:
+    """Those that converge to the optimum, and fast."""
+    counts = (1, 2, 4, 8, 16, 32, 64)
+    peers = _prox_tv_images(bench, {"pd": counts, "dr": (*counts, 128), "kolmogorov": (4, 16, 64)})
+    return [DYKSTRA, *_ours(bench, 1e-7, 1e-8), *_fastprox_images(bench), *peers]
+
+
+def accuracy(bench: Bench) -> list[dict]:
+    """Error against time."""
+    methods = accuracy_methods(bench)
+    cases = accuracy_problems(bench)
+    return [record for case in cases for record in bench.race(case, methods, seconds=0.5)]
+
+
+def images(bench: Bench) -> list[dict]:
+    """A photo on [0, 1], λ = 0.1: every peer that knows images."""
+    side = bench.choose(512, 32)
+    problem = Problem(f"{side}×{side} photo", problems.photo(side), 0.1, (0, 1))
+    prox_tv = {"pd": (1, 2, 4, 8, 16, 32, 64), "dr": (1, 2, 4, 8, 16, 35, 70)}
+    prox_tv |= {"yang": (4, 16, 64), "condat": (4, 16, 64), "chambolle-pock": (4, 16, 64)}
+    prox_tv |= {"kolmogorov": (4, 16, 64)}
+    isotropic = "isotropic TV: another problem"
     methods = [
-        Method("jaxtv Dykstra(4)", "jaxtv_forward"),
+        DYKSTRA,
         COPY,
         *_ours(bench),
-        *fastprox,
-        *methods,
+        *_fastprox_images(bench),
+        *_prox_tv_images(bench, prox_tv),
     ]
     methods += [
         Method(
@@ -334,6 +366,7 @@ CHAPTERS: dict[str, Callable[[Bench], list[dict]]] = {
     "kernels": kernels,
     "worst_cases": worst_cases,
     "single_signal": single_signal,
+    "accuracy": accuracy,
     "images": images,
     "scaling_n": scaling_n,
     "scaling_batch": scaling_batch,

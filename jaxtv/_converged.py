@@ -20,7 +20,8 @@ weights a hundredth as large or so, removes these and halves the gap.
 **Stop.** Duals and y give a certificate, the duality gap; y is good enough if it is at most `tol`
 times the value of the dual. For a loose tol (1e-4 or more) y is the iterate, or the smoothed one.
 For a smaller tol it is the polished one: y is then constant on the components that the passes tell.
-The gap is asked for at iterations that the gaps so far suggest.
+The gap is asked for at iterations that the gaps so far suggest. On the CPU late iterations of a
+large image leave out the tiles whose part in the gap is small (cpu/converged/tiles.hpp).
 
 **Derivative.** As Eq. 8 of the paper in 1D, with connected components in place of segments:
 dy = P(dx - sum_a D_a^T(s_a dw_a)), P the mean over components, s the sign of each jump. Both come
@@ -217,7 +218,7 @@ class _Problem(NamedTuple):
         return self.means(y, inside)
 
     def smooth(self, y: Array) -> Array:
-        """y after a pass with small weights along each axis along which it is no pass's result."""
+        """Y after a pass with small weights along each axis along which it is no pass's result."""
         share = min(1.0, self.tol**_SMOOTHING_POWER)
         for w, axis in list(zip(self.ws, self.axes))[: 1 if len(self.axes) == 2 else None]:
             y = self.prox1d(y, share * w, axis)

@@ -1,6 +1,6 @@
 // One element at a time. Names are those of jaxtv/_converged.py, which explains the method, the
-// smoothing, the polish (means of y over what the passes have joined) and the stop. Outliers are near
-// meanwhile.
+// smoothing, the polish (means of y over what the passes have joined) and the stop. Outliers are
+// near meanwhile.
 #include "converged/converged.hpp"
 
 #include <algorithm>
@@ -225,8 +225,9 @@ class Problem {
   }
 
   Iterate<T> iterate() const {
-    return {size_, x_, shapes_, all_weights(), {z_.begin(), z_.end()}, {p_.begin(), p_.end()},
-            y_, codes_.data()};
+    return {
+        size_, x_,           shapes_, all_weights(), {z_.begin(), z_.end()}, {p_.begin(), p_.end()},
+        y_,    codes_.data()};
   }
 
   // Whether y, or what smoothing or polish makes of it, is good enough; if not, when to ask again.

@@ -50,16 +50,14 @@ void Tiles::find_runs(std::int64_t line, bool along_rows, const T* p,
     const std::int64_t begin = t * step;
     while (t < tiles && is_held(t) == held) ++t;
     const std::int64_t end = std::min(length, t * step);
-    Run run{along_rows ? first : begin,
-            along_rows ? last : end,
-            along_rows ? begin : first,
-            along_rows ? end : last,
-            dual,
-            {}};
+    const std::vector<double> before = dual;
     add(begin, end);
     if (held) continue;
-    if (end < length) run.after = dual;  // it is 0 after the last sample
-    runs.push_back(std::move(run));
+    const std::vector<double> after = end < length ? dual : std::vector<double>();
+    if (along_rows)
+      runs.push_back({first, last, begin, end, before, after});
+    else
+      runs.push_back({begin, end, first, last, before, after});
   }
 }
 
@@ -114,22 +112,19 @@ void Tiles::solve_run(const Run& run, bool along_rows, const Pass<T>& pass,
   } else {
     one.w.data += along_rows ? run.r0 : run.c0;
   }
+  std::vector<std::uint8_t> codes;
+  if (pass.codes) codes.resize(size), one.codes = codes.data(), one.code_shift = pass.code_shift;
   prox1d(Pool{1, nullptr}, one, solver);
   for_rows([&](std::int64_t k, std::int64_t i) {
     const T *x = pass.x + i, *minus = pass.minus[0] + i;
     for (std::int64_t c = 0; c < columns; ++c) pass.residual[i + c] = x[c] - minus[c] - z[k + c];
     std::copy(z + k, z + k + columns, pass.y + i);
     if (!pass.codes) return;
-    std::uint8_t* codes = pass.codes + i;
+    // The edge after the last sample of a signal leaves the run: its dual and code stay.
     const std::int64_t edges = along_rows ? columns - 1 : k + columns < size ? columns : 0;
     for (std::int64_t c = 0; c < edges; ++c) {
-      const std::int64_t of_w = pass.w.per_edge ? along_rows ? k / columns * edges + c : k + c
-                                : along_rows    ? k / columns
-                                                : c;
-      const EdgeCode code =
-          edge_code(z[k + c], z[k + c + next], [=] { return one.w.data[of_w] > 0; });
-      codes[c] =
-          std::uint8_t((codes[c] & ~(kCodeMask << pass.code_shift)) | code << pass.code_shift);
+      std::uint8_t& byte = pass.codes[i + c];
+      byte = std::uint8_t((byte & ~(kCodeMask << pass.code_shift)) | codes[k + c]);
     }
   });
 }

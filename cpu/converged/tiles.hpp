@@ -55,7 +55,7 @@ class Tiles {
  private:
   struct Run {  // samples [r0, r1) x [c0, c1) of the image
     std::int64_t r0, r1, c0, c1;
-    std::vector<double> before, after;  // of each signal: the duals at the ends
+    std::vector<double> before, after;  // the duals at the ends of each signal; no `after` is 0
   };
   template <class T>
   void solve_run(const Run& run, bool along_rows, const Pass<T>& pass, const Solver& solver) const;

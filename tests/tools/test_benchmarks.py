@@ -8,10 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import gpu, instructions, report, scalar, targets
-from benchmarks.environments import Environments
+from benchmarks import gpu, instructions, problems, report, scalar, targets
+from benchmarks.environments import Environments, NotInstalledError
 from benchmarks.measure import Effort, Method, Problem, interleave, race
-from testing import ROOT, oracles
+from testing import ROOT, long_double, oracles
 
 pytestmark = [pytest.mark.nightly, pytest.mark.cpu_only]
 
@@ -21,7 +21,7 @@ def quick(tmp_path_factory):
     """(results, page, folder) of a quick run of some chapters, by the command."""
     folder = tmp_path_factory.mktemp("benchmarks")
     command = [sys.executable, "-m", "benchmarks", "--quick", "--output", str(folder)]
-    chapters = ["table1", "kernels", "images", "scaling_n", "scaling_lam", "threads"]
+    chapters = ["table1", "kernels", "accuracy", "images", "scaling_n", "scaling_lam", "threads"]
     done = subprocess.run(
         [*command, "--only", *chapters], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -67,6 +67,29 @@ def test_a_peer_that_is_missing_or_broken_is_in_the_records():
     assert "scico" in missing["reason"]
 
 
+@pytest.mark.parametrize("lam", [0.05, 0.5])
+def test_converged_images_against_maximal_flows(lam):
+    """fastprox's `graph_tv` is exact, by another method than any of ours: `tol` bounds |y - y*|."""
+    x = problems.photo(272).astype(np.float64)
+    x[:, 100:] += 0.1 * np.random.default_rng(0).normal(size=(272, 172))
+    environments = Environments(may_install=True)
+
+    def solution(environment, method, x, **options):
+        return environments[environment].build(method, x, lam, (0, 1), options).output()
+
+    try:
+        best = solution("fastprox", "fastprox_graph", x)
+        least = long_double.objective(x, best, lam, (0, 1))
+        for environment, dtype, tol in (("float64", np.float64, 1e-10), ("here", np.float32, 1e-6)):
+            y = solution(environment, "jaxtv_forward", x.astype(dtype), tol=tol)
+            assert np.linalg.norm(y - best) <= np.sqrt(2 * tol * least)
+            assert long_double.objective(x, y, lam, (0, 1)) <= (1 + 1.1 * tol) * least
+    except NotInstalledError as error:
+        pytest.skip(str(error))
+    finally:
+        environments.close()
+
+
 def test_records(quick):
     results, _, _ = quick
     assert results["quick"]
@@ -105,7 +128,8 @@ def test_page(quick):
         assert (target.what in missed) == (not target.met)
     figures = {p.name for p in (folder / "images").iterdir()}
     mentioned = {
-        f"bench_{name}.png" for name in ("kernels", "images", "scaling_n", "scaling_lam", "threads")
+        f"bench_{name}.png"
+        for name in ("kernels", "accuracy", "images", "scaling_n", "scaling_lam", "threads")
     }
     assert figures == mentioned
     assert all(f"images/{name}" in page for name in mentioned)
