@@ -48,14 +48,11 @@ def best_ious(scores: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         (1000,): per threshold.
     """
     gray = (255 * scores).astype(np.uint8)
-    levels = (THRESHOLDS * gray.max()).astype(int)
-    found = {level: best_iou(gray > level, boxes) for level in np.unique(levels)}
-    return np.array([found[level] for level in levels])
-
-
-def best_iou(mask: np.ndarray, boxes: np.ndarray) -> float:
-    """The best overlap of a contour's bounding box with a true box."""
-    return float(iou(contour_boxes(mask)[:, None], boxes[None]).max())
+    levels, at = np.unique((THRESHOLDS * gray.max()).astype(int), return_inverse=True)
+    found = [contour_boxes(gray > level) for level in levels]
+    overlaps = iou(np.concatenate(found)[:, None], boxes[None]).max(axis=-1)
+    first = np.cumsum([0, *(len(f) for f in found[:-1])])
+    return np.maximum.reduceat(overlaps, first)[at]
 
 
 def contour_boxes(mask: np.ndarray) -> np.ndarray:
