@@ -9,6 +9,7 @@ namespace jaxtv::cpu {
   namespace isa {                            \
   extern const KernelTable kernels;          \
   extern const TautStringTable taut_strings; \
+  extern const ProjectionTable projections;  \
   }
 JAXTV_DECLARE_TABLES(baseline)
 #if defined(JAXTV_X86)
@@ -21,6 +22,7 @@ namespace {
 struct Tables {
   const KernelTable& kernels;
   const TautStringTable& taut_strings;
+  const ProjectionTable& projections;
 };
 
 Tables choose() {
@@ -32,10 +34,11 @@ Tables choose() {
   if (allowed("avx512") && __builtin_cpu_supports("avx512f") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl"))
-    return {avx512::kernels, avx512::taut_strings};
-  if (allowed("avx2") && __builtin_cpu_supports("avx2")) return {avx2::kernels, avx2::taut_strings};
+    return {avx512::kernels, avx512::taut_strings, avx512::projections};
+  if (allowed("avx2") && __builtin_cpu_supports("avx2"))
+    return {avx2::kernels, avx2::taut_strings, avx2::projections};
 #endif
-  return {baseline::kernels, baseline::taut_strings};
+  return {baseline::kernels, baseline::taut_strings, baseline::projections};
 }
 
 const Tables& chosen() {
@@ -62,6 +65,14 @@ const TautStringKernel<float>& taut_string_kernel<float>() {
 template <>
 const TautStringKernel<double>& taut_string_kernel<double>() {
   return chosen().taut_strings.f64;
+}
+template <>
+const ProjectionKernel<float>& projection_kernel<float>() {
+  return chosen().projections.f32;
+}
+template <>
+const ProjectionKernel<double>& projection_kernel<double>() {
+  return chosen().projections.f64;
 }
 
 }  // namespace jaxtv::cpu

@@ -2,6 +2,7 @@
 // JAXTV_ISA=baseline|avx2|avx512 forces one.
 #pragma once
 
+#include "simd/gradient_projection.hpp"
 #include "simd/kernels.hpp"
 #include "simd/taut_strings.hpp"
 
@@ -12,5 +13,7 @@ template <class T>
 const SimdKernels<T>& simd_kernels();
 template <class T>
 const TautStringKernel<T>& taut_string_kernel();
+template <class T>
+const ProjectionKernel<T>& projection_kernel();
 
 }  // namespace jaxtv::cpu

@@ -17,7 +17,7 @@
   X(jaxtv_components_vjp)
 
 // Targets that only the CPU module has: elsewhere these primitives are plain JAX.
-#define JAXTV_CPU_HANDLERS(X) X(jaxtv_converged)
+#define JAXTV_CPU_HANDLERS(X) X(jaxtv_converged) X(jaxtv_isotropic)
 
 #define JAXTV_DECLARE(name) extern "C" XLA_FFI_Error* name(XLA_FFI_CallFrame*);
 JAXTV_HANDLERS(JAXTV_DECLARE)

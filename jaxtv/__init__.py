@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 
 from jaxtv._functional import duality_gap, max_lambda, total_variation
 from jaxtv._fused_lasso import prox_fused_lasso
+from jaxtv._isotropic import prox_tv_isotropic
 from jaxtv._prox import Info, prox_tv, prox_tv1d, prox_tv2d
 from jaxtv._solvers import (
+    FGP,
     AcceleratedDykstra,
     Direct,
     Dykstra,
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "FGP",
     "AcceleratedDykstra",
     "Direct",
     "Dykstra",
@@ -32,6 +35,7 @@ __all__ = [
     "prox_tv",
     "prox_tv1d",
     "prox_tv2d",
+    "prox_tv_isotropic",
     "reference",
     "total_variation",
 ]

@@ -35,6 +35,12 @@ def float_array(x: ArrayLike, name: str) -> Array:
     return array
 
 
+def float_or_complex(x: ArrayLike, name: str) -> Array:
+    """`x` as an array of one of the supported float dtypes, complex64 or complex128."""
+    array = any_array(x, name)
+    return array if jnp.iscomplexobj(array) else float_array(x, name)
+
+
 def any_array(x: ArrayLike, name: str) -> Array:
     """`x` as an array, from any byte order and memory layout."""
     x = _plain(x, name)
@@ -85,7 +91,8 @@ def start_duals(init_dual: Sequence[ArrayLike] | None, x: Array, count: int) -> 
         raise ValueError(
             f"`init_dual` must have {count} array(s) shaped as x, {x.shape}, got {shapes}."
         )
-    return tuple(float_array(v, "init_dual").astype(x.dtype) for v in init_dual)
+    checked = float_or_complex if jnp.iscomplexobj(x) else float_array
+    return tuple(checked(v, "init_dual").astype(x.dtype) for v in init_dual)
 
 
 # ---------------------------------------------------------------------------- axes
@@ -166,6 +173,20 @@ def channel_axis(axis: int, x: Array, axes: Sequence[int]) -> int:
             f"`channel_axis` must not be one of `axes` when `per_channel=True`, got "
             f"channel_axis={axis} and axes={tuple(axes)} for x of shape {x.shape}."
         )
+    return axis % x.ndim
+
+
+def coupled_channel_axis(axis: Any, x: Array, axes: Sequence[int]) -> int:
+    """The axis whose channels share their edges, counted from the first one of x."""
+    axis = integer(axis, "channel_axis")
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"`channel_axis` {axis} is out of range for x of shape {x.shape}.")
+    if axis % x.ndim in axes:
+        raise ValueError(
+            f"`channel_axis` must not be one of `axes`, got channel_axis={axis} and "
+            f"axes={tuple(axes)} for x of shape {x.shape}."
+        )
+    _unsharded((axis % x.ndim,), x, "x")
     return axis % x.ndim
 
 
@@ -260,7 +281,34 @@ def _broadcast(lam: Array, x: Array, axis: int, prox_axes: Sequence[int]) -> Arr
     return lam + jnp.zeros_like(_template(x, axis, padded[axis]), lam.dtype)
 
 
-def _reshape_hint(name: str, shape: Sequence[int], x: Sequence[int], axes: Sequence[int]) -> str:
+def pixel_weights(lam: ArrayLike, x: Array, axes: Sequence[int], channel: int | None) -> Array:
+    """One weight per pixel: shaped as x, of size 1 along `channel`, in the dtype of computation.
+
+    It also has size 1 along all of `axes` where λ does.
+    """
+    lam = _as_lam(lam, x)
+    shape = np.shape(lam)
+    padded = (1,) * (x.ndim - len(shape)) + shape
+    sizes = [1 if a == channel else n for a, n in enumerate(x.shape)]
+    if len(shape) > x.ndim or any(have not in (1, n) for have, n in zip(padded, sizes)):
+        coupled = "" if channel is None else f" with size 1 along the channel axis {channel}"
+        raise ValueError(
+            f"`lam` of shape {shape} does not fit x of shape {x.shape}: it must broadcast against "
+            f"x{coupled}.{_reshape_hint('lam', shape, x.shape, (*axes, channel))}"
+        )
+    lam = jnp.reshape(lam, padded)
+    _unsharded(axes, lam, "lam")
+    per_pixel = any(padded[a] != 1 for a in axes)
+    like = x
+    for a in range(x.ndim):
+        if a == channel or (a in axes and not per_pixel):
+            like = _template(like, a, 1)
+    return lam + jnp.zeros_like(like, lam.dtype)
+
+
+def _reshape_hint(
+    name: str, shape: Sequence[int], x: Sequence[int], axes: Sequence[int | None]
+) -> str:
     """How to pass one number for each entry of a batch axis, if `shape` is that many."""
     batch = (a for a in range(len(x)) if a not in axes and shape == (x[a],))
     axis = next(batch, None)

@@ -16,5 +16,7 @@ def is_half(dtype: Any) -> bool:
 
 
 def compute_dtype(dtype: Any) -> Any:
-    """The dtype that samples of `dtype` are computed in, which is that of their weights."""
-    return np.dtype("float32") if is_half(dtype) else dtype
+    """The real dtype that samples of `dtype` are computed in, which is that of their weights."""
+    if is_half(dtype):
+        return np.dtype("float32")
+    return jnp.finfo(dtype).dtype if jnp.issubdtype(dtype, jnp.complexfloating) else dtype

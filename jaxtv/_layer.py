@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import canonicalize_dtype
 
-from jaxtv import _arguments
+from jaxtv import _arguments, _solvers
+from jaxtv._isotropic import prox_tv_isotropic
 from jaxtv._prox import prox_tv
-from jaxtv._solvers import Solver1D, SolverND
+from jaxtv._solvers import FGP, Solver1D, SolverND
 
 
 def inverse_softplus(lam: float) -> float:
@@ -20,6 +21,15 @@ def inverse_softplus(lam: float) -> float:
     return lam + math.log1p(-math.exp(-lam))
 
 
+def fitting_solver(
+    solver: Solver1D | SolverND | FGP | None, num_axes: int, isotropic: bool
+) -> Solver1D | SolverND | FGP:
+    """The solver of a layer, the default one for None."""
+    if isotropic:
+        return _solvers.fitting_isotropic(solver)
+    return _solvers.fitting_solver(solver, num_axes)
+
+
 def apply(
     x: jax.Array,
     lam: jax.Array | float,
@@ -27,7 +37,7 @@ def apply(
     axes: tuple[int, ...],
     mode: str,
     channel_axis: int,
-    solver: Solver1D | SolverND,
+    solver: Solver1D | SolverND | FGP,
     dtype: jax.typing.DTypeLike | None,
 ) -> jax.Array:
     """Eq. 3 (smooth) or Eq. 4 (sharp) of the paper on x of any rank, for λ of shape () or (C,)."""
@@ -39,7 +49,10 @@ def apply(
         # λ keeps float32 for half types: the prox itself computes in float32.
         lam = lam.astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
         lam = _along_channels(lam, x, axes, channel_axis)
-    y = prox_tv(x, lam, axes=axes, solver=solver)
+    if isinstance(solver, FGP):
+        y = prox_tv_isotropic(x, lam, axes=axes, solver=solver)
+    else:
+        y = prox_tv(x, lam, axes=axes, solver=solver)
     return 2 * x - y if mode == "sharp" else y
 
 

@@ -28,9 +28,10 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 
-from jaxtv import _converged, _edge_codes, _fallback, _lowering
+from jaxtv import _converged, _edge_codes, _fallback, _fgp, _lowering
 from jaxtv._dtypes import compute_dtype, is_half
 from jaxtv._solvers import (
+    FGP,
     AcceleratedDykstra,
     Direct,
     ProjectedNewton,
@@ -424,3 +425,70 @@ def converged(x, duals, ws, *, axes: tuple[int, ...], solver: AcceleratedDykstra
     """
     params = {"gap_tol": solver.tol, "sweeps": solver.max_iterations, "inner": solver.inner}
     return tuple(_bind(_converged_p, x, *duals, *ws, axes=axes, **params))[:-1]
+
+
+# ---------------------------------------------------------------------------- isotropic
+
+
+def _isotropic_abstract(x, w, *start, axes, **_):
+    info = [_per_element(x, axes, dtype) for dtype in (None, "int32", "bool")]
+    joined = _like(x, axis=axes[0], dtype=np.dtype("uint8"))
+    return [_like(x), *info, *(_like(x) for _ in start), joined]
+
+
+def _isotropic_attributes(*, axes, tol, max_iterations) -> dict[str, Any]:
+    options = {"tol": np.float64(tol), "max_iterations": np.int64(max_iterations)}
+    return _components_attributes(axes=axes) | options
+
+
+# `axes` are those of the coupled channels and, after it, of the pixels (`_fgp.py`).
+_isotropic_p = _make(
+    "isotropic",
+    _isotropic_abstract,
+    fallback=_fgp.solve,
+    attributes=_isotropic_attributes,
+    platforms=("cpu",),
+)
+
+
+def _component_means(v, joined, axes: tuple[int, ...]):
+    """P v: the mean of every channel over the components that joined pixels make.
+
+    A joined pixel is joined to the next one along each of its axes.
+    """
+    if len(axes) == 1:  # components are of two axes and more
+        means = _component_means(v[..., None], joined[..., None], (*axes, axes[0] + 1))
+        return means[..., 0]
+    before = [jax.lax.slice_in_dim(joined, 0, v.shape[a] - 1, axis=a) for a in axes]
+    codes = _edge_codes.pack([_edge_codes.of_inside(b > 0, a) for b, a in zip(before, axes)], axes)
+    channel = axes[0] - 1
+    codes = jnp.broadcast_to(codes, (*v.shape[: channel + 1], *codes.shape[channel + 1 :]))
+    zeros = [jnp.zeros_like(jax.lax.slice_in_dim(v, 0, 1, axis=a)) for a in axes]
+    return _bind(_components_jvp_p, codes, v, *zeros, axes=axes)[0]
+
+
+@partial(jax.jit, static_argnames="axes")  # one program, outside of jit too
+def _isotropic_tangent(y, w, joined, tx, tw, *, axes: tuple[int, ...]):
+    means = partial(_component_means, joined=joined, axes=axes[1:])
+    return _fgp.tangent(y, w, joined, tx, tw, axes=axes, means=means)
+
+
+def _isotropic_jvp(primals, tangents, **params):
+    y, *rest = out = _bind(_isotropic_p, *primals, **params)
+    zeros = [_zero_of(r) for r in rest]
+    if all(map(_is_zero, tangents[:2])):
+        return out, [_zero_of(y), *zeros]
+    tx, tw = (_dense(t, p) for t, p in zip(tangents[:2], primals))
+    return out, [_isotropic_tangent(y, primals[1], rest[-1], tx, tw, axes=params["axes"]), *zeros]
+
+
+ad.primitive_jvps[_isotropic_p] = _isotropic_jvp
+
+
+def isotropic(x, w, start, *, axes: tuple[int, ...], solver: FGP):
+    """Isotropic prox: (y, gap, iterations, converged, *dual), in the layout of `_fgp.py`.
+
+    The derivative is the implicit one, and does not depend on where the iteration started.
+    """
+    params = {"axes": axes, "tol": solver.tol, "max_iterations": solver.max_iterations}
+    return tuple(_bind(_isotropic_p, x, w, *start, **params))[:-1]

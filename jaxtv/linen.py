@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtv import _arguments, _layer
-from jaxtv._solvers import Solver1D, SolverND, fitting_solver
+from jaxtv._solvers import FGP, Solver1D, SolverND
 
 __all__ = ["TVLayer"]
 
@@ -34,13 +34,15 @@ class TVLayer(nn.Module):
         channel_axis: where the channels are; read only if `per_channel`.
         init_lam: λ before training. It is on the scale of x.
         trainable: False keeps λ = `init_lam` as a constant, without a parameter; 0 is allowed.
-        solver: `Dykstra(4)` if None and there are several axes, `Direct()` if there is one.
+        solver: if None, `Dykstra(4)` for several axes and `Direct()` for one; `FGP()` if
+            `isotropic`.
+        isotropic: the prox of isotropic TV (`prox_tv_isotropic`), of every channel by itself.
         dtype: dtype of the computation and the result; None promotes x with the parameter.
         param_dtype: dtype of the parameter.
 
     Raises:
         TypeError: `axes` or `channel_axis` are no integers, `init_lam` is no number, or a `solver`
-            that does not fit the number of axes.
+            that does not fit the number of axes, or `isotropic`.
         ValueError: an unknown `mode`; repeated `axes`; an `init_lam` below 0, or not in (0, ∞) when
             trainable; at the call, a `channel_axis` among the `axes`.
 
@@ -63,7 +65,8 @@ class TVLayer(nn.Module):
     channel_axis: int = -1
     init_lam: float = 0.05
     trainable: bool = True
-    solver: Solver1D | SolverND | None = None
+    solver: Solver1D | SolverND | FGP | None = None
+    isotropic: bool = False
     dtype: jax.typing.DTypeLike | None = None
     param_dtype: jax.typing.DTypeLike = jnp.float32
 
@@ -72,7 +75,7 @@ class TVLayer(nn.Module):
         self.init_lam = _arguments.init_lam(self.init_lam, self.trainable)
         self.channel_axis = _arguments.integer(self.channel_axis, "channel_axis")
         self.axes = _arguments.named_axes(self.axes)
-        fitting_solver(self.solver, len(self.axes))
+        _layer.fitting_solver(self.solver, len(self.axes), self.isotropic)
         super().__post_init__()
 
     @nn.compact
@@ -88,7 +91,7 @@ class TVLayer(nn.Module):
             axes=axes,
             mode=self.mode,
             channel_axis=self.channel_axis,
-            solver=fitting_solver(self.solver, len(axes)),
+            solver=_layer.fitting_solver(self.solver, len(axes), self.isotropic),
             dtype=self.dtype,
         )
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxtv import _arguments, _layer
-from jaxtv._solvers import Solver1D, SolverND, fitting_solver
+from jaxtv._solvers import FGP, Solver1D, SolverND
 
 __all__ = ["TVLayer"]
 
@@ -32,7 +32,9 @@ class TVLayer(nnx.Module):
         channel_axis: where the channels are; read only if `per_channel`.
         init_lam: λ before training. It is on the scale of x.
         trainable: False keeps λ = `init_lam` as a constant, without a parameter; 0 is allowed.
-        solver: `Dykstra(4)` if None and there are several axes, `Direct()` if there is one.
+        solver: if None, `Dykstra(4)` for several axes and `Direct()` for one; `FGP()` if
+            `isotropic`.
+        isotropic: the prox of isotropic TV (`prox_tv_isotropic`), of every channel by itself.
         dtype: dtype of the computation and the result; None promotes x with the parameter.
         param_dtype: dtype of the parameter.
         num_channels: C, for `per_channel`.
@@ -40,7 +42,7 @@ class TVLayer(nnx.Module):
 
     Raises:
         TypeError: `axes` or `channel_axis` are no integers, `init_lam` is no number, or a `solver`
-            that does not fit the number of axes.
+            that does not fit the number of axes, or `isotropic`.
         ValueError: an unknown `mode`; repeated `axes`; an `init_lam` below 0, or not in (0, ∞) when
             trainable; `per_channel` without `num_channels`; at the call, a `channel_axis` among the
             `axes`, or not of size `num_channels`.
@@ -63,7 +65,8 @@ class TVLayer(nnx.Module):
         channel_axis: int = -1,
         init_lam: float = 0.05,
         trainable: bool = True,
-        solver: Solver1D | SolverND | None = None,
+        solver: Solver1D | SolverND | FGP | None = None,
+        isotropic: bool = False,
         dtype: jax.typing.DTypeLike | None = None,
         param_dtype: jax.typing.DTypeLike = jnp.float32,
         *,
@@ -78,7 +81,7 @@ class TVLayer(nnx.Module):
         self.channel_axis = _arguments.integer(channel_axis, "channel_axis")
         self.init_lam = init_lam
         self.trainable = trainable
-        self.solver = fitting_solver(solver, len(self.axes))
+        self.solver = _layer.fitting_solver(solver, len(self.axes), isotropic)
         self.dtype = dtype
         self.param_dtype = param_dtype
         if trainable:

@@ -47,7 +47,27 @@ def fused_lasso() -> Figure:
     return figure
 
 
-PICTURES = {"fused_lasso": fused_lasso}
+def isotropic() -> Figure:
+    """A disc of two colours: anisotropic, isotropic, and isotropic with coupled channels."""
+    rows, columns = np.indices((64, 64)) - 31.5
+    disc, left = np.hypot(rows, columns) < 24, columns < 0
+    clean = np.stack([disc, disc & left, 1 - 0.7 * disc], axis=-1)
+    x = jnp.asarray(clean + 0.35 * np.random.default_rng(0).normal(size=clean.shape), jnp.float32)
+    solver = jaxtv.AcceleratedDykstra(tol=1e-5)
+    results = {
+        "noisy": x,
+        "prox_tv2d, λ = 0.5": jaxtv.prox_tv2d(x, 0.5, axes=(0, 1), solver=solver),
+        "prox_tv_isotropic, λ = 0.7": jaxtv.prox_tv_isotropic(x, 0.7, axes=(0, 1)),
+        "channel_axis=-1, λ = 1": jaxtv.prox_tv_isotropic(x, 1.0, axes=(0, 1), channel_axis=-1),
+    }
+    figure, axes = panels(len(results))
+    for ax, (title, y) in zip(axes, results.items()):
+        ax.imshow(np.clip(y, 0, 1), interpolation="nearest")
+        ax.set(title=title, xticks=[], yticks=[])
+    return figure
+
+
+PICTURES = {"fused_lasso": fused_lasso, "isotropic": isotropic}
 
 
 def main() -> None:

@@ -42,6 +42,7 @@ CHECKS = {
     "import": (imports.imports, len(imports.SITUATIONS)),
     "converged": (accuracy.converged, 1000),
     "fused_lasso": (features.fused_lasso, 100_000),
+    "isotropic": (features.isotropic, 300),
     "fuzz": (fuzz.check, None),
     "sanitizers": (sanitizers.sanitizers, 20_000),
 }

@@ -40,6 +40,7 @@ def good_calls() -> list[dict]:
     x = jnp.ones(SHAPE, jnp.float32)
     lam = jnp.float32(0.3)
     proxes = [
+        lambda x, lam: jaxtv.prox_tv_isotropic(x, lam, axes=(1, 2)),
         lambda x, lam: jaxtv.prox_tv1d(x, lam, axis=1),
         lambda x, lam: jaxtv.prox_tv1d(x, lam, return_info=True)[0],
         lambda x, lam: jaxtv.prox_tv2d(x, lam, axes=(1, 2)),
@@ -126,8 +127,10 @@ def valid_attributes(call: dict, good: dict) -> bool:
 
 def valid_axes(name: str, x: Array, axes: Sequence[int]) -> bool:
     """Whether they are distinct axes of x with samples, as many as the target wants."""
-    least = 2 if name in ("jaxtv_converged", *COMPONENTS) else 1
+    least = 2 if name in ("jaxtv_converged", "jaxtv_isotropic", *COMPONENTS) else 1
     rank = len(x[0])
+    if name == "jaxtv_isotropic" and list(axes) != list(range(rank))[rank - len(axes) :]:
+        return False
     return (
         x[1] in ("float32", "float64")
         and least <= len(axes) == len(set(axes)) <= 8
@@ -162,6 +165,9 @@ def rules(call: dict, x: Array, axes: Sequence[int]) -> tuple[list[Rule], list[R
     edges = int(call["attributes"].get("iterations", 1)) * len(axes)
     masks = of_count(math.prod(x[0]) * ((edges + 3) // 4), "uint8")  # four to a byte
     other = [like] * (len(axes) - 1)
+    pixels = [(*x[0][: axes[0]], 1, *rest) for rest in (x[0][axes[0] + 1 :], (1,) * len(other))]
+    pixel_weights = lambda a: a[0] in pixels and a[1] == x[1]
+    joined = of_count(math.prod(x[0]) // x[0][axes[0]], "uint8")
     return {
         "jaxtv_prox1d": ([like, *weights], [like]),
         "jaxtv_prox1d_info": ([like, *weights], [like, *info]),
@@ -174,6 +180,7 @@ def rules(call: dict, x: Array, axes: Sequence[int]) -> tuple[list[Rule], list[R
         "jaxtv_components_jvp": ([masks, like, *weights], [like]),
         "jaxtv_components_vjp": ([masks, like], [like, *weights]),
         "jaxtv_converged": ([like, *other, *weights], [like, *of_elements, *other, masks]),
+        "jaxtv_isotropic": ([like, pixel_weights, *other], [like, *of_elements, *other, joined]),
     }[call["name"]]
 
 

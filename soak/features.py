@@ -76,3 +76,59 @@ def fused_lasso(cases: int, seed: int = 0) -> Result:
         f"every y within its bounds; conditions violated by at most {worst:.1e} max|x|",
         failures,
     )
+
+
+def _isotropic_case(seed: int) -> tuple[np.ndarray, float, dict]:
+    """Steps and noise, 2D or 3D, some with coupled channels; ten seeds share a shape."""
+    r = np.random.default_rng(seed // 10)
+    coupled = bool(r.integers(2))
+    shape = tuple(r.integers(1, 14, 2 + r.integers(2) + coupled))
+    spatial = tuple(range(len(shape) - coupled))
+    r = np.random.default_rng(seed)
+    steps = sum(np.indices(shape)) > sum(shape) / 2 - 1
+    scale = 10 ** r.uniform(-3, 3)
+    options = {"axes": spatial, "channel_axis": -1 if coupled else None}
+    return scale * (steps + 0.3 * r.normal(size=shape)), scale * 10 ** r.uniform(-2, 0), options
+
+
+def isotropic_errors(x, y, dual, lam, *, axes, channel_axis) -> tuple[float, float]:
+    """The gap of y, less round-off, over the objective; how far the dual is beyond its bound."""
+    norm = lambda v: np.sqrt(np.sum(np.square(v), (0,) if channel_axis is None else (0, -1)))
+    rest, jumps = x, []
+    for u, a in zip(dual, axes, strict=True):
+        forward = np.take(u, range(x.shape[a] - 1), a)
+        rest = rest + np.diff(forward, axis=a, prepend=0, append=0)
+        last = np.take(y, [-1], a)
+        jumps.append(np.diff(y, axis=a, append=last))
+    objective = np.sum((x - y) ** 2) / 2 + lam * norm(np.stack(jumps)).sum()
+    gap = objective - (np.sum(x**2) - np.sum(rest**2)) / 2 - 1e-14 * np.sum(x**2)
+    return max(gap, 0) / max(objective, 1e-300), norm(np.stack(dual)).max() / lam - 1
+
+
+def isotropic(cases: int, seed: int = 0, tol: float = 1e-6) -> Result:
+    """`prox_tv_isotropic` in float64, certified in NumPy from its dual."""
+    failures, worst, beyond = [], 0.0, -1.0
+    for current in range(seed, seed + cases):
+        x, lam, options = _isotropic_case(current)
+        y, info, dual = jaxtv.prox_tv_isotropic(
+            jnp.asarray(x),
+            lam,
+            **options,
+            solver=jaxtv.FGP(tol, 20_000),
+            return_info=True,
+            return_dual=True,
+        )
+        gap, excess = isotropic_errors(x, np.asarray(y), dual, lam, **options)
+        if not (gap <= tol + 1e-12 and excess <= 1e-12 and info.converged):
+            failures.append(
+                f"seed {current}: {x.shape}, gap {gap:.1e}, dual beyond by {excess:.1e}"
+            )
+            print(failures[-1], flush=True)
+        worst, beyond = max(worst, gap), max(beyond, excess)
+    return Result(
+        "prox_tv_isotropic: duality gap from its result and its dual, in float64",
+        f"{cases:,} arrays, 2D and 3D, with and without coupled channels, tol {tol:g}",
+        f"gap ≤ {worst:.2g} of the objective; no dual beyond its bound by more than "
+        f"{max(beyond, 0):.1g} of it",
+        failures,
+    )

@@ -265,6 +265,27 @@ void converged(Drawing& d) {
   codes_result(d, 1);
 }
 
+void isotropic(Drawing& d) {
+  d.shape(2);
+  const std::int64_t rank = d.dims.size();
+  for (std::int64_t a = d.bytes.below(rank - 1); a < rank; ++a) {
+    d.axes.push_back(a);
+    d.dims[a] = std::max<std::int64_t>(d.dims[a], 1);
+  }
+  d.attribute("axes", d.axes);
+  d.attribute("tol", d.bytes.pick({1e-6, 0.0, 1e-3, 1.0}));
+  d.attribute("max_iterations", 1 + d.bytes.below(20));
+  d.samples();
+  std::vector<std::int64_t> w = d.with(d.axes[0], 1);
+  if (d.bytes.below(2)) std::fill(w.begin() + d.axes[0], w.end(), 1);
+  d.weights(w);
+  for (std::size_t a = 1; a < d.axes.size(); ++a) d.samples();
+  d.like();
+  d.element_info();
+  for (std::size_t a = 1; a < d.axes.size(); ++a) d.like();
+  d.out(d.with(d.axes[0], 1), XLA_FFI_DataType_U8);
+}
+
 struct Target {
   XLA_FFI_Handler* handler;
   const char* name;
@@ -281,6 +302,7 @@ const Target kTargets[] = {
     JAXTV_TARGET(jaxtv_dykstra_jvp, derivative(d, true, true)),
     JAXTV_TARGET(jaxtv_dykstra_vjp, derivative(d, false, true)),
     JAXTV_TARGET(jaxtv_converged, converged(d)),
+    JAXTV_TARGET(jaxtv_isotropic, isotropic(d)),
     JAXTV_TARGET(jaxtv_components_jvp, derivative(d, true, false)),
     JAXTV_TARGET(jaxtv_components_vjp, derivative(d, false, false)),
 };

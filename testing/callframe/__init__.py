@@ -157,6 +157,7 @@ def call(
 
 _OWN_ATTRIBUTES = {
     "converged": _primitive._converged_attributes,
+    "isotropic": _primitive._isotropic_attributes,
     "components_jvp": _primitive._components_attributes,
     "components_vjp": _primitive._components_attributes,
 }

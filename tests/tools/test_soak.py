@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxtv
 from soak import (
     accuracy,
     arm,
@@ -206,6 +207,16 @@ def test_fused_lassos_are_right_and_a_perturbed_one_is_not(monkeypatch):
     right = features._fused
     monkeypatch.setattr(features, "_fused", lambda *args: right(*args).at[7].add(1e-6))
     assert features.fused_lasso(1).failures[0].startswith("seed 0:")
+
+
+def test_isotropic_results_are_right_and_a_perturbed_one_is_not():
+    assert features.isotropic(3).failures == []
+    x, lam, options = features._isotropic_case(0)
+    y, dual = jaxtv.prox_tv_isotropic(jnp.asarray(x), lam, **options, return_dual=True)
+    gap, excess = features.isotropic_errors(x, np.asarray(y), dual, lam, **options)
+    assert gap <= 1e-5
+    assert features.isotropic_errors(x, np.asarray(y) + 0.1, dual, lam, **options)[0] > 1e-5
+    assert features.isotropic_errors(x, y, [1.1 * u for u in dual], lam, **options)[1] > excess
 
 
 def test_command_writes_the_page_and_keeps_other_results(tmp_path):
