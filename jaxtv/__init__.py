@@ -7,6 +7,7 @@ from jaxtv._functional import duality_gap, max_lambda, total_variation
 from jaxtv._fused_lasso import prox_fused_lasso
 from jaxtv._isotropic import prox_tv_isotropic
 from jaxtv._prox import Info, prox_tv, prox_tv1d, prox_tv2d
+from jaxtv._selection import degrees_of_freedom, select_lam, sure
 from jaxtv._solvers import (
     FGP,
     AcceleratedDykstra,
@@ -14,6 +15,7 @@ from jaxtv._solvers import (
     Dykstra,
     ProjectedNewton,
 )
+from jaxtv._tv_ball import denoise_discrepancy, project_tv_ball
 
 if TYPE_CHECKING:
     from jaxtv import linen, nnx, reference
@@ -27,16 +29,21 @@ __all__ = [
     "Dykstra",
     "Info",
     "ProjectedNewton",
+    "degrees_of_freedom",
+    "denoise_discrepancy",
     "duality_gap",
     "linen",
     "max_lambda",
     "nnx",
+    "project_tv_ball",
     "prox_fused_lasso",
     "prox_tv",
     "prox_tv1d",
     "prox_tv2d",
     "prox_tv_isotropic",
     "reference",
+    "select_lam",
+    "sure",
     "total_variation",
 ]
 

@@ -329,9 +329,14 @@ def _template(x: Array, axis: int, size: int) -> Array:
 # ---------------------------------------------------------------------------- numbers per element
 
 
-def penalty(value: Any, name: str, x: Array, axes: Sequence[int]) -> Array:
-    """A weight >= 0 for each batch element (`_per_element`)."""
+def not_negative(value: Any, name: str, x: Array, axes: Sequence[int]) -> Array:
+    """A number >= 0 for each batch element (`_per_element`)."""
     return _per_element(value, name, x, axes, _not_negative)
+
+
+def positive(value: Any, name: str, x: Array, axes: Sequence[int]) -> Array:
+    """A number > 0 for each batch element (`_per_element`)."""
+    return _per_element(value, name, x, axes, _positive)
 
 
 def bounds(lower: Any, upper: Any, x: Array, axes: Sequence[int]) -> tuple[Array, Array]:
@@ -350,6 +355,18 @@ def bounds(lower: Any, upper: Any, x: Array, axes: Sequence[int]) -> tuple[Array
                 f"`lower` must be at most `upper`, got {low[first][0]} and {high[first][0]}."
             )
     return below, above
+
+
+def candidates(lams: Any, name: str, x: Array) -> Array:
+    """A 1D array of numbers >= 0, at least one."""
+    lams = _as_float(lams, name, x, _not_negative)
+    if lams.ndim != 1 or not lams.size:
+        raise ValueError(f"`{name}` must be a 1D array, not empty, got shape {lams.shape}.")
+    return lams
+
+
+def _positive(value: Any, name: str) -> None:
+    _check_values(value, name, lambda v: v > 0, "> 0")
 
 
 def _below_infinity(value: Any, name: str) -> None:

@@ -68,7 +68,7 @@ def _lowest_neighbour(
     return flat(lowest, axes)
 
 
-def _labels(inside: Sequence[Array], like: Array, axes: Sequence[int]) -> Array:
+def component_labels(inside: Sequence[Array], like: Array, axes: Sequence[int]) -> Array:
     """(batch..., N) int32: the first sample, in flat order, of the component of each sample.
 
     `inside` (size n - 1 along its axis) has the inner edges of each axis. One step hooks every
@@ -97,7 +97,7 @@ def _labels(inside: Sequence[Array], like: Array, axes: Sequence[int]) -> Array:
 
 def component_means(v: Array, inside: Sequence[Array], axes: Sequence[int]) -> Array:
     """P v: the mean of v over the connected component of each sample."""
-    labels = _labels(inside, v, axes)
+    labels = component_labels(inside, v, axes)
     order = jnp.argsort(labels, axis=-1, stable=True)
     by_label = jnp.take_along_axis(labels, order, axis=-1)
     values = jnp.take_along_axis(flat(v, axes), order, axis=-1)

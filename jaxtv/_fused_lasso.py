@@ -113,7 +113,7 @@ def prox_fused_lasso(
     """
     x = _arguments.float_array(x, "x")
     axes = _arguments.resolve_axes(_arguments.named_axes(axes), x)
-    l1 = _arguments.penalty(l1, "l1", x, axes)
+    l1 = _arguments.not_negative(l1, "l1", x, axes)
     lower, upper = _arguments.bounds(lower, upper, x, axes)
     work = x.astype(compute_dtype(x.dtype))
     out = prox_tv(work, lam, axes=axes, solver=solver, return_info=return_info)

@@ -33,7 +33,8 @@ class Info(NamedTuple):
         gap: duality gap g, a certificate: ‖y − y*‖² ≤ 2g, in the units of x squared. Its dtype is
             the one that was computed in: x's, float32 for half types.
         iterations: int32. Newton steps of `ProjectedNewton`, sweeps of `Dykstra` and
-            `AcceleratedDykstra`, 1 for `Direct`, 0 where the signal is not finite.
+            `AcceleratedDykstra`, 1 for `Direct`, 0 where the signal is not finite. Steps of the
+            search for λ in `project_tv_ball` and `denoise_discrepancy`.
         converged: bool. `ProjectedNewton` and `AcceleratedDykstra`: the gap is within `tol` of the
             objective. `Direct`: the result is finite. `Dykstra`, which makes a fixed number of
             sweeps: the gap is at most 1e-5 of the objective.

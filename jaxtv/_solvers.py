@@ -243,6 +243,23 @@ def _fitting_nd(solver: object, num_axes: int) -> SolverND:
     return solver
 
 
+def fitting_exact(solver: object, num_axes: int) -> Solver1D | AcceleratedDykstra:
+    """A solver of the prox itself, to its tolerance; for None the default one.
+
+    Raises:
+        TypeError: it does not fit the number of axes, or it is `Dykstra`.
+    """
+    if num_axes == 1:
+        return fitting_1d(solver)
+    solver = AcceleratedDykstra(tol=1e-6) if solver is None else solver
+    if not isinstance(solver, AcceleratedDykstra):
+        raise TypeError(
+            f"`solver` must be AcceleratedDykstra for {num_axes} axes, got {solver!r}: λ is found "
+            "from solutions of the prox, which a fixed number of sweeps does not give."
+        )
+    return solver
+
+
 def _set(solver: object, field: str, check: Callable[[Any, str], int | float]) -> None:
     """Replace a field by the number that its check returns, on a frozen dataclass."""
     object.__setattr__(solver, field, check(getattr(solver, field), field))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
@@ -67,7 +68,64 @@ def isotropic() -> Figure:
     return figure
 
 
-PICTURES = {"fused_lasso": fused_lasso, "isotropic": isotropic}
+def noisy_steps(sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """(clean, noisy) signals of 400 samples."""
+    rng = np.random.default_rng(1)
+    clean = np.repeat(rng.normal(size=10), 40)
+    return clean, (clean + sigma * rng.normal(size=400)).astype(np.float32)
+
+
+def select_lam() -> Figure:
+    """Stein's estimate and the true error against λ, for two noise levels."""
+    figure, axes = panels(2)
+    for ax, sigma in zip(axes, (0.2, 0.6)):
+        clean, x = noisy_steps(sigma)
+        lams = sigma * np.geomspace(0.03, 60, 150, dtype=np.float32)
+        y = jaxtv.prox_tv1d(jnp.broadcast_to(x, (150, 400)), lams[:, None])
+        estimate = jaxtv.sure(jnp.broadcast_to(x, y.shape), y, sigma, lams[:, None], axes=1)
+        ax.semilogx(lams, np.sum((y - clean) ** 2, axis=1), label="squared error")
+        ax.semilogx(lams, estimate, label="estimate: sure")
+        for criterion, style in (("sure", "-"), ("discrepancy", ":")):
+            chosen = float(jaxtv.select_lam(x, axes=0, criterion=criterion)[0])
+            ax.axvline(chosen, color="0.4", linestyle=style, label=f'select_lam, "{criterion}"')
+        ax.set(title=f"σ = {sigma}", xlabel="λ", ylim=np.multiply([-0.12, 1.1], 400 * sigma**2))
+    axes[1].legend(loc="upper left", fontsize="small")
+    return figure
+
+
+def tv_ball() -> Figure:
+    """Projections of one signal, and TV(y) against λ with the steps that find one of them."""
+    clean, x = noisy_steps(0.3)
+    figure, axes = panels(2)
+    axes[0].plot(x, ".", color="0.7", markersize=3)
+    axes[0].plot(clean, color="0.4", linewidth=1, linestyle="--", label="clean")
+    for radius in (4.0, 10.0, 20.0):
+        y = jaxtv.project_tv_ball(x, radius, axes=0)
+        axes[0].step(np.arange(400), y, where="mid", label=f"radius {radius:g}")
+    axes[0].set(title="project_tv_ball", xlabel="sample")
+    axes[0].legend(fontsize="small")
+
+    def step(lam):
+        """(TV, the next λ for the radius 10)."""
+        prox = lambda lam: jaxtv.prox_tv1d(x, lam)
+        y, q = jax.jvp(prox, (lam,), (1.0,))
+        variation = jaxtv.total_variation(y, axes=0)
+        return float(variation), float(lam + (variation - 10) / jnp.sum(q**2))
+
+    lams = np.geomspace(0.02, 8, 200)
+    axes[1].loglog(lams, [step(float(lam))[0] for lam in lams], label="TV(y)")
+    lam, steps = 0.0, []
+    for _ in range(6):
+        lam = step(lam)[1]
+        steps.append((lam, step(lam)[0]))
+    axes[1].loglog(*zip(*steps), "o", label="Newton steps")
+    axes[1].axhline(10, color="0.4", linestyle="--", label="radius 10")
+    axes[1].set(title="the λ of radius 10", xlabel="λ")
+    axes[1].legend()
+    return figure
+
+
+PICTURES = {f.__name__: f for f in (fused_lasso, isotropic, select_lam, tv_ball)}
 
 
 def main() -> None:

@@ -43,6 +43,8 @@ CHECKS = {
     "converged": (accuracy.converged, 1000),
     "fused_lasso": (features.fused_lasso, 100_000),
     "isotropic": (features.isotropic, 300),
+    "tv_ball": (features.tv_ball, 50_000),
+    "selection": (features.selection, 2000),
     "fuzz": (fuzz.check, None),
     "sanitizers": (sanitizers.sanitizers, 20_000),
 }

@@ -8,6 +8,7 @@ import numpy as np
 
 import jaxtv
 from soak.result import Result
+from testing import long_double
 
 ROWS = 500  # of one batch
 
@@ -130,5 +131,94 @@ def isotropic(cases: int, seed: int = 0, tol: float = 1e-6) -> Result:
         f"{cases:,} arrays, 2D and 3D, with and without coupled channels, tol {tol:g}",
         f"gap ≤ {worst:.2g} of the objective; no dual beyond its bound by more than "
         f"{max(beyond, 0):.1g} of it",
+        failures,
+    )
+
+
+def _optimal(x, y, lam) -> np.ndarray:
+    """How far each row y is from prox_tv(x, lam), relative to max|x|, by message passing."""
+    best = long_double.prox1d(x, np.broadcast_to(lam, (len(x), x.shape[1] - 1)))
+    return np.abs(y - best).max(1) / np.abs(x).max(1)
+
+
+def _multiplier(x, y) -> np.ndarray:
+    """The λ of which y is the prox: the largest dual, which every jump has."""
+    return np.abs(np.cumsum(y - x, axis=1)[:, :-1]).max(1, keepdims=True)
+
+
+_constrained = {
+    "ball": jax.jit(lambda x, bound: jaxtv.project_tv_ball(x, bound, axes=1, return_info=True)),
+    "discrepancy": jax.jit(
+        lambda x, bound: jaxtv.denoise_discrepancy(x, bound, axes=1, return_info=True)
+    ),
+}
+
+
+def constraint_errors(name: str, x, y, bound) -> tuple[np.ndarray, np.ndarray]:
+    """(relative error of the constraint, distance from the prox at the λ that y tells), per row."""
+    if name == "ball":
+        value = np.abs(np.diff(y, axis=1)).sum(1)
+    else:
+        value = np.sqrt(np.mean((y - x) ** 2, axis=1))
+    return np.abs(value / bound[:, 0] - 1), _optimal(x, y, _multiplier(x, y))
+
+
+def tv_ball(cases: int, seed: int = 0) -> Result:
+    """project_tv_ball and denoise_discrepancy in turn; rows until there are `cases`."""
+    failures, total, worst, most = [], 0, np.zeros(2), 0
+    while total < cases:
+        r, x, _ = _rows(seed)
+        name = ("ball", "discrepancy")[seed % 2]
+        limit = np.abs(np.diff(x, axis=1)).sum(1) if name == "ball" else x.std(1)
+        bound = limit[:, None] * r.uniform(0.01, 0.99, (len(x), 1))
+        y, info = _constrained[name](jnp.asarray(x), jnp.asarray(bound))
+        errors = np.stack(constraint_errors(name, x, np.asarray(y), bound))
+        wrong = int((~(errors <= 1e-9).all(0) | ~np.asarray(info.converged)).sum())
+        if wrong:
+            failures.append(f"seed {seed}: {name} {x.shape}, {wrong} rows, {errors.max(1)}")
+            print(failures[-1], flush=True)
+        worst = np.maximum(worst, errors.max(1))
+        most = max(most, int(info.iterations.max()))
+        total, seed = total + len(x), seed + 1
+    return Result(
+        "project_tv_ball and denoise_discrepancy: the constraint, and message passing at their λ",
+        f"{total:,} signals, float64",
+        f"constraint met to {worst[0]:.1e}, y to {worst[1]:.1e} max|x|, in at most {most} steps",
+        failures,
+    )
+
+
+_select = jax.jit(lambda x, sigma: jaxtv.select_lam(x, sigma, axes=1))
+
+
+def risks(x, sigma, lams) -> np.ndarray:
+    """SURE over Nσ², for each λ and row, by message passing; one λ for all rows, or one each."""
+    rows = []
+    for lam in lams:
+        y = long_double.prox1d(x, np.broadcast_to(lam, (len(x), x.shape[1] - 1)))
+        df = 1 + (np.abs(np.diff(y, axis=1)) > 1e-10).sum(1)
+        rows.append(((y - x) ** 2).mean(1) / sigma[:, 0] ** 2 - 1 + 2 * df / x.shape[1])
+    return np.stack(rows)
+
+
+def selection(cases: int, seed: int = 0) -> Result:
+    """select_lam by SURE, compared with the best of 60 λ by message passing."""
+    failures, total, worst = [], 0, -np.inf
+    while total < cases:
+        r = np.random.default_rng(seed)
+        sigma = 10 ** r.uniform(-2, 0, (50, 1))
+        clean = np.cumsum(r.normal(size=(50, 200)) * (r.random((50, 200)) < 0.05), axis=1)
+        x = clean + sigma * r.normal(size=clean.shape)
+        lam = np.asarray(_select(jnp.asarray(x), jnp.asarray(sigma)))
+        best = risks(x, sigma, sigma * np.geomspace(0.02, 100, 60)[:, None, None]).min(0)
+        excess = (risks(x, sigma, [lam])[0] - best).max()
+        if not excess <= 0.05:
+            failures.append(f"seed {seed}: the risk is {excess:.2g} Nσ² above the best")
+            print(failures[-1], flush=True)
+        worst, total, seed = max(worst, excess), total + len(x), seed + 1
+    return Result(
+        "select_lam: Stein's risk at its λ, compared with the best of 60 λ by message passing",
+        f"{total:,} signals, float64",
+        f"at most {worst:.1e} Nσ² above the best (0.05 allowed)",
         failures,
     )

@@ -376,7 +376,7 @@ def test_labels_of_plain_jax_are_the_components(shape):
     for density in (0.3, 0.5, 0.7):
         edges = [rng.random([n - (a == i) for i, n in enumerate(shape)]) < density for a in (0, 1)]
         v = jnp.asarray(data(shape))
-        got = np.asarray(_converged._labels([jnp.asarray(e) for e in edges], v, (0, 1)))
+        got = np.asarray(_converged.component_labels([jnp.asarray(e) for e in edges], v, (0, 1)))
         index = np.arange(v.size).reshape(shape)
         low, high = (
             np.concatenate([np.delete(index, end, a)[e] for a, e in enumerate(edges)])

@@ -85,7 +85,7 @@ WRONG = {
     "lam true": (prox1d(lam=True), TypeError, "`lam`.*bool"),
     "lam complex": (prox1d(lam=np.complex64(1)), TypeError, "`lam`.*complex64"),
     "lam a time": (prox1d(lam=np.timedelta64(1)), TypeError, "`lam`.*timedelta64"),
-    "axes as an array": (prox(axes=np.array([0, 1])), TypeError, "`axes`.*sequence of integers"),
+    "axes as an array of floats": (prox(axes=np.array([0.0, 1.0])), TypeError, "`axes`.*integer"),
     "lam integers": (prox1d(lam=np.ones(5, np.int32)), TypeError, "`lam`.*int32.*astype"),
     "lam per sample": (prox1d(lam=np.ones(5, np.float32)), ValueError, r"`lam`.*\(5,\).*1 or 4"),
     "lam per row": (

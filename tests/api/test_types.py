@@ -59,6 +59,17 @@ def test_any_axes():
     assert isinstance(dual, tuple)
 
 
+def test_capabilities_that_stand_on_the_prox():
+    assert_type(jaxtv.prox_fused_lasso(x, 0.5, 0.1, axes=1), Array)
+    assert_type(jaxtv.project_tv_ball(x, 0.5, axes=1), Array)
+    out = jaxtv.denoise_discrepancy(x + x * np.arange(3), 0.5, axes=1, return_info=True)
+    y, info = assert_type(out, tuple[Array, Info])
+    assert isinstance(info, Info)
+    assert_type(jaxtv.degrees_of_freedom(y, 0.5, axes=1), Array)
+    assert_type(jaxtv.sure(x, x, 0.5, 0.5, axes=1), Array)
+    assert_type(jaxtv.select_lam(x, axes=1, criterion="discrepancy"), Array)
+
+
 def test_functionals_layers_and_the_reference():
     assert_type(jaxtv.total_variation(x, axes=(0, 1)), Array)
     assert_type(jaxtv.duality_gap(x, x, 0.5, axes=1), Array)

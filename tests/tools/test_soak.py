@@ -219,6 +219,25 @@ def test_isotropic_results_are_right_and_a_perturbed_one_is_not():
     assert features.isotropic_errors(x, y, [1.1 * u for u in dual], lam, **options)[1] > excess
 
 
+def test_tv_balls_are_right_and_a_perturbed_one_is_not(monkeypatch):
+    assert features.tv_ball(1000).failures == []
+    right = features._constrained["ball"]
+
+    def perturbed(x, bound):
+        y, info = right(x, bound)
+        return y.at[7].add(1e-6), info
+
+    monkeypatch.setitem(features._constrained, "ball", perturbed)
+    assert features.tv_ball(1).failures[0].startswith("seed 0:")
+
+
+def test_selection_is_right_and_another_lam_is_noticed(monkeypatch):
+    assert features.selection(50).failures == []
+    right = features._select
+    monkeypatch.setattr(features, "_select", lambda x, sigma: 2 * right(x, sigma))
+    assert features.selection(1).failures[0].startswith("seed 0:")
+
+
 def test_command_writes_the_page_and_keeps_other_results(tmp_path):
     other = {"what": "a | b", "cases": "1", "result": "", "failures": ["seed 9"], "command": "c"}
     (tmp_path / "reliability.json").write_text(json.dumps({"converged": other}))
