@@ -109,23 +109,37 @@ void dykstra_in_range(const Pool& pool, const Iteration& it, const Solver& inner
   const int d = int(it.axes.size());
   if (size == 0) return;
   for_batch(pool, it, [=, &it, &inner, &w](std::int64_t b, const Pool& inside) {
-    const OperationScratch scratch(std::size_t(d) * size * sizeof(T));
-    T* states = scratch.as<T>();  // p_i of each axis: A_i - prox(A_i); 0 in its first sweep
+    std::vector<Pass<T>> passes(d);  // along each axis
+    std::vector<std::int64_t> duals_lengths(d);
+    std::size_t bytes = std::size_t(d) * Arena::bytes<T>(size);
+    for (int a = 0; a < d; ++a) {
+      passes[a].shape = it.shape(a);
+      passes[a].x = x + b * size;
+      passes[a].w = at_element(w[a], passes[a].shape, b);
+      duals_lengths[a] = it.sweeps > 1 ? kept_duals_length(inside, passes[a], inner) : 0;
+      bytes += Arena::bytes<T>(duals_lengths[a]);
+    }
+    const OperationScratch scratch(bytes);
+    Arena arena(scratch.as<char>());
+    std::vector<T*> states(d);  // p_i of each axis: A_i - prox(A_i); 0 in its first sweep
+    for (int a = 0; a < d; ++a) {
+      states[a] = arena.take<T>(size);
+      if (duals_lengths[a]) passes[a].kept_duals = arena.take<T>(duals_lengths[a]);
+    }
     std::uint8_t* element_codes = codes ? codes + b * it.code_arrays() * size : nullptr;
     if (codes) std::memset(element_codes, 0, it.code_arrays() * size);
     for (std::int64_t pass = 0; pass < it.passes(); ++pass) {
       const int axis = int(pass % d);
-      Pass<T> p{};
-      p.shape = it.shape(axis);
-      p.x = x + b * size;
+      Pass<T>& p = passes[axis];
+      p.num_minus = 0;
       for (int j = 0; j < d; ++j)
-        if (j != axis && (pass >= d || j < axis)) p.minus[p.num_minus++] = states + j * size;
-      p.w = at_element(w[axis], p.shape, b);
+        if (j != axis && (pass >= d || j < axis)) p.minus[p.num_minus++] = states[j];
       const bool last = pass + 1 == it.passes();
       p.y = last ? y + b * size : nullptr;
-      p.residual = last ? nullptr : states + axis * size;
+      p.residual = last ? nullptr : states[axis];
       p.codes = codes ? element_codes + code_byte(pass) * size : nullptr;
       p.code_shift = code_shift(pass);
+      p.repair = pass >= d && p.kept_duals;
       prox1d(inside, p, inner);
     }
   });

@@ -26,6 +26,10 @@ struct Pass {
   T* gap;
   std::int32_t* iterations;
   bool* converged;
+  // Where the cuts of the pass stay for the next one along its axis (kept_duals_length), or null;
+  // `repair`: those of such a pass are there, and the pass starts from them.
+  T* kept_duals;
+  bool repair;
 };
 
 // The segments of a solution: from its values y and weights, or where y is null from its edge

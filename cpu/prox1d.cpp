@@ -57,21 +57,35 @@ void report_exact(const Pass<T>& pass, std::int64_t begin, std::int64_t end) {
   }
 }
 
+// How the signals of a pass are divided.
+struct Chunks {
+  bool simd;
+  Pool pool;
+  std::int64_t signals;  // of a chunk
+};
+template <class T>
+Chunks chunks_of(const Pool& pool, const Shape& shape, const Solver& solver) {
+  const bool simd = use_simd(shape, solver);
+  const Pool part = part_of(pool, shape.size(), simd ? kSamplesPerThread : kSamplesPerThread / 4);
+  const std::int64_t most = simd ? simd_kernels<T>().signals_per_group(shape.n)
+                                 : std::max<std::int64_t>(1, 4096 / shape.n);
+  return {simd, part, chunk_of(shape.signals(), most, part.threads)};
+}
+
 // Solves every signal in chunks of whole signals: by SIMD in whole groups, or one after the other.
 template <class T>
 void prox_chunks(const Pool& pool, const Pass<T>& pass, const Solver& solver) {
-  const std::int64_t n = pass.shape.n, signals = pass.shape.signals();
-  const bool simd = use_simd(pass.shape, solver);
-  const Pool part =
-      part_of(pool, pass.shape.size(), simd ? kSamplesPerThread : kSamplesPerThread / 4);
+  const std::int64_t n = pass.shape.n;
+  const Chunks chunks = chunks_of<T>(pool, pass.shape, solver);
+  const bool simd = chunks.simd;
+  const std::int64_t chunk = chunks.signals;
   const SimdKernels<T>& kernels = simd_kernels<T>();
-  const std::int64_t most =
-      simd ? kernels.signals_per_group(n) : std::max<std::int64_t>(1, 4096 / n);
-  const std::int64_t chunk = chunk_of(signals, most, part.threads);
-  for_chunks(part, signals, chunk,
+  for_chunks(chunks.pool, pass.shape.signals(), chunk,
              [=, &pass, &solver, &kernels](std::int64_t begin, std::int64_t end) {
+               T* duals = pass.kept_duals;
+               if (duals) duals += begin / chunk * kernels.duals_length(n, chunk);
                if (simd)
-                 kernels.prox(pass, begin, end, solver.method == Method::kDecomposition,
+                 kernels.prox(pass, begin, end, solver.method == Method::kDecomposition, duals,
                               thread_scratch(kernels.prox_scratch_bytes(n)));
                else
                  prox_serial(pass, solver, begin, end);
@@ -98,6 +112,17 @@ void prox1d(const Pool& pool, const Pass<T>& pass, const Solver& solver) {
 }
 
 template <class T>
+std::int64_t kept_duals_length(const Pool& pool, const Pass<T>& pass, const Solver& solver) {
+  const std::int64_t n = pass.shape.n, signals = pass.shape.signals();
+  if (signals == 0 || n == 0) return 0;
+  if (solver.method != Method::kDirect || pass.w.per_edge || is_long(n, signals)) return 0;
+  const Chunks chunks = chunks_of<T>(pool, pass.shape, solver);
+  if (!chunks.simd) return 0;
+  return (signals + chunks.signals - 1) / chunks.signals *
+         simd_kernels<T>().duals_length(n, chunks.signals);
+}
+
+template <class T>
 void segment_jvp(const Pool& pool, const SegmentJvp<T>& op) {
   for_derivative(pool, op.segments, simd_kernels<T>().jvp, op);
 }
@@ -112,10 +137,11 @@ void dykstra_vjp_pass(const Pool& pool, const DykstraVjpPass<T>& op) {
   for_derivative(pool, op.segments, simd_kernels<T>().dykstra_vjp, op);
 }
 
-#define JAXTV_INSTANTIATE(T)                                        \
-  template void prox1d(const Pool&, const Pass<T>&, const Solver&); \
-  template void segment_jvp(const Pool&, const SegmentJvp<T>&);     \
-  template void segment_vjp(const Pool&, const SegmentVjp<T>&);     \
+#define JAXTV_INSTANTIATE(T)                                                           \
+  template void prox1d(const Pool&, const Pass<T>&, const Solver&);                    \
+  template std::int64_t kept_duals_length(const Pool&, const Pass<T>&, const Solver&); \
+  template void segment_jvp(const Pool&, const SegmentJvp<T>&);                        \
+  template void segment_vjp(const Pool&, const SegmentVjp<T>&);                        \
   template void dykstra_vjp_pass(const Pool&, const DykstraVjpPass<T>&);
 JAXTV_INSTANTIATE(float)
 JAXTV_INSTANTIATE(double)

@@ -74,14 +74,17 @@ void codes_of(const Bundle<T, kVectors>& bundle, std::int64_t s, int code_shift,
   for (int g = 0; g < kVectors; ++g) {
     const VectorSignals<T, kVectors, kPerEdge> signals(bundle, s, g);
     std::uint8_t* row = codes + g * kLanes<T>;
+    using M = decltype(V{} == V{});
+    const M separate = M{} + (int(kSeparate) << code_shift),
+            inside = M{} + ((kSeparate ^ kInside) << code_shift),
+            up = M{} + ((kSeparate ^ kJumpUp) << code_shift),
+            down = M{} + ((kSeparate ^ kJumpDown) << code_shift);
     V here = signals.row(signals.y, 0);
     for (std::int64_t k = 0; k + 1 < signals.n; ++k, row += kStride) {
       const V next = signals.row(signals.y, k + 1);
-      const auto inside = (here == next) & (signals.weight(k) > V{});
-      constexpr int kFlip[] = {kSeparate ^ kInside, kSeparate ^ kJumpUp, kSeparate ^ kJumpDown};
-      const auto code = int(kSeparate) ^ (inside & kFlip[0]) ^ ((next > here) & kFlip[1]) ^
-                        ((next < here) & kFlip[2]);
-      const auto bytes = low_bytes(code << code_shift, std::make_index_sequence<kLanes<T>>());
+      const M code = separate ^ ((here == next) & (signals.weight(k) > V{}) & inside) ^
+                     ((next > here) & up) ^ ((next < here) & down);
+      const auto bytes = low_bytes(code, std::make_index_sequence<kLanes<T>>());
       std::memcpy(row, &bytes, sizeof bytes);
       here = next;
     }

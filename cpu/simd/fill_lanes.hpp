@@ -46,6 +46,21 @@ void fill_lanes(Bundle<T, kVectors>& bundle, std::int64_t s, int g) {
   bundle.high[s * kVectors + g] = high;
 }
 
+// Writes the extremes of these signals, and no copy.
+template <class T, int kVectors>
+void find_extremes(Bundle<T, kVectors>& bundle, std::int64_t s, int g) {
+  using V = typename Vectors<T>::V;
+  const VectorSignals<T, kVectors, false> signals(bundle, s, g);
+  V low = signals.row(signals.x, 0), high = low;
+  for (std::int64_t k = 1; k < bundle.n; ++k) {
+    const V x = signals.row(signals.x, k);
+    low = vmin(x, low);
+    high = vmax(x, high);
+  }
+  bundle.low[s * kVectors + g] = low;
+  bundle.high[s * kVectors + g] = high;
+}
+
 // Ends signals and lanes: the dual is 0 on both sides of a signal, where the string takes it to be
 // the weight; NaN after the last row.
 template <class T, int kVectors>

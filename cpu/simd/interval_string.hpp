@@ -49,8 +49,9 @@ class IntervalString {
   static constexpr int kLogged = 8;  // blocks between two decodings of the log
 
  public:
-  explicit IntervalString(const Bundle<T, kVectors>& bundle)
-      : x_(bundle.lanes), duals_(bundle.duals), rows_(bundle.rows()), pitch_(bundle.pitch()) {
+  // Lane l begins at x + l * pitch and has `rows` rows; `duals` has one row more than that.
+  IntervalString(const T* x, T* duals, std::int64_t rows, std::int64_t pitch)
+      : x_(x), duals_(duals), rows_(rows), pitch_(pitch) {
     stop_ = M{} + I(rows_);
     nothing_ = stop_ * (2 * kSignals);
     for (int g = 0; g < kVectors; ++g) {

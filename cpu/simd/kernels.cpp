@@ -24,6 +24,7 @@ template <class T>
 constexpr SimdKernels<T> kernels_of() {
   return {.signals_per_group = signals_per_group<T>,
           .prox_scratch_bytes = prox_scratch_bytes<T>,
+          .duals_length = duals_length<T>,
           .prox = prox<T>,
           .derivative_scratch_bytes = derivative_scratch_bytes<T>,
           .jvp = jvp<T>,

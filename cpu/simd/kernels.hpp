@@ -14,15 +14,18 @@ namespace jaxtv::cpu {
 constexpr std::int64_t kLongestInLane = std::int64_t(1) << 22;
 
 // Each kernel works on the signals [begin, end) of its argument, in the calling thread; prox takes
-// signals_per_group(n) of them at most, by threshold decomposition if `decompose`. It owns
+// signals_per_group(n) of them at most, by threshold decomposition if `decompose`. It leaves their
+// cuts in `kept_duals`, duals_length(n, end - begin) values in a layout of its own, unless that is
+// null; and starts from those it finds there if `repair` of the pass is set. A kernel owns
 // `scratch` while it runs: prox_scratch_bytes(n) for prox, derivative_scratch_bytes(n) for the
 // others, aligned to 64 bytes.
 template <class T>
 struct SimdKernels {
   int (*signals_per_group)(std::int64_t n);  // as many as fill all lanes
   std::size_t (*prox_scratch_bytes)(std::int64_t n);
+  std::int64_t (*duals_length)(std::int64_t n, std::int64_t signals);
   void (*prox)(const Pass<T>& pass, std::int64_t begin, std::int64_t end, bool decompose,
-               void* scratch);
+               T* kept_duals, void* scratch);
   std::size_t (*derivative_scratch_bytes)(std::int64_t n);
   void (*jvp)(const SegmentJvp<T>& op, std::int64_t begin, std::int64_t end, void* scratch);
   void (*vjp)(const SegmentVjp<T>& op, std::int64_t begin, std::int64_t end, void* scratch);

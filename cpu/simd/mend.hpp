@@ -16,6 +16,39 @@ class DoubleSignal {
   std::int64_t n, stride, w_stride;  // w_stride 0: one weight
   const T *x, *w;
   T *duals, *y;
+  T least_sure_jump;
+
+  // Takes the cuts of the samples [begin, end), between two cuts that stay: writes the duals, in
+  // units of `weight`, and the values. Returns whether they are surely right; the jumps at the ends
+  // are left to surely_jumps.
+  bool take_cuts(const T* cuts, std::int64_t begin, std::int64_t end, T weight) {
+    bool right = true;
+    double left = begin > 0 ? dual(begin - 1) : 0;
+    for (std::int64_t k = begin, first = begin; k < end; ++k) {
+      if (k + 1 < end) {
+        const T cut = cuts[(k - begin) * stride] * weight;
+        duals[k * stride] = cut;
+        if (cut != cut) continue;
+      }
+      const double after = k + 1 < n ? dual(k) : 0;
+      right &= take_segment(first, k + 1, left, after, double(weight));
+      right &= first == begin || surely_jumps(first - 1);
+      first = k + 1;
+      left = after;
+    }
+    return right;
+  }
+
+  // Whether the values at a cut tell that it is a jump of its sign.
+  bool surely_jumps(std::int64_t e) const {
+    const T jump = y[(e + 1) * stride] - y[e * stride];
+    return (duals[e * stride] < 0 ? -jump : jump) >= least_sure_jump;
+  }
+
+  // Certifies the segments of the samples [begin, end), and the jumps at their ends.
+  bool certify_window(std::int64_t begin, std::int64_t end) {
+    return certify(begin > 0 ? begin - 1 : 0, end < n ? end : n - 1) >= 0;
+  }
 
   // Certifies the segments with an edge in rows [first, last] or at their ends, and the jumps
   // between them; mends what fails. Returns the row up to which all is then right, or -1 where the
@@ -42,6 +75,7 @@ class DoubleSignal {
     std::int64_t begin, end;
     double left = 0, right = 0;  // duals at its ends
     double value = 0;
+    T rounded = 0;         // the value as segment_values computes it, to the bit
     double magnitude = 0;  // what round-off is relative to: max |sample|, |value|
   };
 
@@ -55,17 +89,24 @@ class DoubleSignal {
 
   Segment segment_of(std::int64_t k) const {
     while (k > 0 && !is_cut(k - 1)) --k;
-    Segment s{.begin = k, .end = k};
+    return segment_from(k);
+  }
+  // The segment that begins at k.
+  Segment segment_from(std::int64_t k) const {
+    Segment s{.begin = k, .end = k + 1};
+    while (s.end < n && !is_cut(s.end - 1)) ++s.end;
     if (k > 0) s.left = dual(k - 1);
-    const double ref = sample(k);
+    if (s.end < n) s.right = dual(s.end - 1);
+    const double ref = sample(s.end - 1);
     double sum = 0;
-    do {
-      const double here = sample(s.end++);
+    for (std::int64_t i = s.end - 1; i >= k; --i) {
+      const double here = sample(i);
       sum += here - ref;
       s.magnitude = larger(s.magnitude, abs(here));
-    } while (s.end < n && !is_cut(s.end - 1));
-    if (s.end < n) s.right = dual(s.end - 1);
-    s.value = ref + (sum + (s.right - s.left)) / double(s.end - k);
+    }
+    const double rest = sum + (s.right - s.left), length = double(s.end - k);
+    s.value = ref + rest / length;
+    s.rounded = T(ref) + T(rest) / T(length);
     s.magnitude = larger(s.magnitude, abs(s.value));
     return s;
   }
@@ -107,6 +148,25 @@ class DoubleSignal {
     return (a.right < 0 ? -jump : jump) > kSlack * larger(a.magnitude, b.magnitude);
   }
 
+  // Writes the value of a segment. Returns whether its duals are surely right.
+  bool take_segment(std::int64_t begin, std::int64_t end, double left, double right,
+                    double weight) {
+    const double ref = sample(end - 1);
+    double sum = 0;
+    for (std::int64_t i = end - 2; i >= begin; --i) sum += sample(i) - ref;
+    const double rest = sum + (right - left), length = double(end - begin);
+    const double value = ref + rest / length;
+    const T rounded = T(ref) + T(rest) / T(length);
+    double most = 0, u = left;
+    for (std::int64_t i = begin; i + 1 < end; ++i) {
+      u += value - sample(i);
+      most = larger(most, abs(u));
+      y[i * stride] = rounded;
+    }
+    y[(end - 1) * stride] = rounded;
+    return most <= weight && is_finite(value);
+  }
+
   // Cuts the edges whose duals leave their bounds and joins cuts without a jump of their sign, from
   // the segment of sample k on to all that this touches; then writes the values. Returns the row
   // after all that, or -1 after too many steps.
@@ -131,18 +191,16 @@ class DoubleSignal {
         pending[size++] = s.begin;
       }
     }
-    while (first < last) first = write_value(segment_of(first));
+    while (first < last) {
+      const Segment s = segment_from(first);
+      write_value(s);
+      first = s.end;
+    }
     return last;
   }
 
-  // As segment_values does, to the bit. Returns the end of the segment.
-  std::int64_t write_value(const Segment& s) {
-    const double ref = sample(s.end - 1);
-    double sum = 0;
-    for (std::int64_t i = s.end - 1; i >= s.begin; --i) sum += sample(i) - ref;
-    const T value = T(ref) + T(sum + (s.right - s.left)) / T(s.end - s.begin);
-    for (std::int64_t i = s.begin; i < s.end; ++i) y[i * stride] = value;
-    return s.end;
+  void write_value(const Segment& s) {
+    for (std::int64_t i = s.begin; i < s.end; ++i) y[i * stride] = s.rounded;
   }
 };
 

@@ -1,8 +1,9 @@
 // The 1D prox of bundles of signals: all steps, in order.
 #pragma once
 
+#include <bit>
 #include <cstdint>
-#include <cstring>
+#include <type_traits>
 
 #include "jaxtv/overflow.hpp"
 #include "pass.hpp"
@@ -12,6 +13,7 @@
 #include "simd/fill_lanes.hpp"
 #include "simd/interval_string.hpp"
 #include "simd/mend.hpp"
+#include "simd/repair.hpp"
 #include "simd/signals.hpp"
 #include "simd/solution.hpp"
 
@@ -22,23 +24,32 @@ template <class T, int kVectors, bool kPerEdge>
 class BundleProx {
   using V = typename Vectors<T>::V;
   using M = typename Vectors<T>::M;
+  using I = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
   using Signals = VectorSignals<T, kVectors, kPerEdge>;
   static constexpr int L = Bundle<T, kVectors>::kSignals;
 
  public:
-  BundleProx(const Pass<T>& pass, std::int64_t begin, std::int64_t end, void* scratch)
+  BundleProx(const Pass<T>& pass, std::int64_t begin, std::int64_t end, T* kept_duals,
+             void* scratch)
       : pass_(pass),
         begin_(begin),
         end_(end),
         n_(pass.shape.n),
-        bundle_(n_, (end - begin + L - 1) / L, kPerEdge, scratch) {}
+        bundle_(n_, (end - begin + L - 1) / L, kPerEdge, kept_duals, scratch) {}
 
   void run(bool decompose) {
     for (std::int64_t s = 0; s < bundle_.per_lane; ++s) load(s);
-    if (kPerEdge || decompose || !find_cuts())
-      for (std::int64_t s = 0; s < bundle_.per_lane; ++s) this->decompose(s);
+    const bool repaired = pass_.repair && repair();
+    if (!repaired) {
+      for (std::int64_t i = 0; i < bundle_.per_lane * kVectors; ++i) unsolved_[i] = M{};
+      if (kPerEdge || decompose || !find_cuts())
+        for (std::int64_t s = 0; s < bundle_.per_lane; ++s) this->decompose(s);
+    }
     for (std::int64_t s = 0; s < bundle_.per_lane; ++s) {
-      for (int g = 0; g < kVectors; ++g) solve(s, g);
+      for (int g = 0; g < kVectors; ++g) {
+        if (!repaired) propose(s, g);
+        certify(s, g);
+      }
       store(s);
     }
   }
@@ -47,6 +58,9 @@ class BundleProx {
   const Pass<T>& pass_;
   const std::int64_t begin_, end_, n_;
   Bundle<T, kVectors> bundle_;
+  // Of the s-th signals of vector g, at s * kVectors + g: what propose left undecided, and what has
+  // to be solved one by one.
+  M doubtful_[kMostPerLane * kVectors], unsolved_[kMostPerLane * kVectors];
 
   std::int64_t row_of(std::int64_t s) const { return s * (n_ + 1) * L; }
   // The s-th signals of the lanes; the last ones may be fewer than lanes.
@@ -61,16 +75,21 @@ class BundleProx {
   void load(std::int64_t s) {
     const SignalOffsets samples = offsets(s, n_);
     T* rows = bundle_.samples + row_of(s);
-    gather<L>(pass_.x, samples, n_, rows);
-    for (int j = 0; j < pass_.num_minus; ++j)
-      gather<L>(pass_.minus[j], samples, n_, rows, [](auto& row, auto value) { row -= value; });
+    if (pass_.num_minus == 0)
+      gather<L>(pass_.x, samples, n_, rows);
+    else
+      gather<L>(Difference<T>{pass_.x, pass_.minus[0]}, samples, n_, rows, kSet);
+    for (int j = 1; j < pass_.num_minus; ++j)
+      gather<L>(Values<T>{pass_.minus[j]}, samples, n_, rows,
+                [](auto& row, auto value) { row -= value; });
     gather<L>(pass_.w.data, offsets(s, pass_.w.pitch(n_)), pass_.w.length(n_),
               bundle_.weights + (kPerEdge ? row_of(s) : s * L));
-    for (int g = 0; g < kVectors; ++g) fill_lanes(bundle_, s, g);
   }
 
   // By the taut string. False where that is not the method for these signals.
   bool find_cuts() {
+    for (std::int64_t s = 0; s < bundle_.per_lane; ++s)
+      for (int g = 0; g < kVectors; ++g) fill_lanes(bundle_, s, g);
     end_lanes(bundle_);
     V* duals = reinterpret_cast<V*>(bundle_.duals);
     const V none = (V)~M{};
@@ -83,7 +102,9 @@ class BundleProx {
     M others = {};
     for (std::int64_t i = 0; i < bundle_.per_lane * kVectors; ++i) others |= weights[i] != weight;
     const bool same = !any(others);
-    if (!IntervalString<T, kVectors>(bundle_).run(same ? weight : T(1))) return false;
+    IntervalString<T, kVectors> string(bundle_.lanes, bundle_.duals, bundle_.rows(),
+                                       bundle_.pitch());
+    if (!string.run(same ? weight : T(1))) return false;
     for (std::int64_t s = 0; s < bundle_.per_lane && !same; ++s)
       for (std::int64_t k = 0; k < n_; ++k)
         for (int g = 0; g < kVectors; ++g)
@@ -93,6 +114,7 @@ class BundleProx {
 
   // The cuts of the s-th signals by threshold decomposition.
   void decompose(std::int64_t s) {
+    for (int g = 0; g < kVectors; ++g) find_extremes(bundle_, s, g);
     T *copy = bundle_.work, *messages = copy + n_ * L, *thresholds = messages + n_ * L;
     const T* weights = bundle_.weights + (kPerEdge ? row_of(s) : s * L);
     const T* samples = prepared(s, copy) ? copy : bundle_.samples + row_of(s);
@@ -138,17 +160,74 @@ class BundleProx {
     return bad;
   }
 
-  // From cuts to the solution of the s-th signals of vector g.
-  void solve(std::int64_t s, int g) {
+  // From cuts to values, with the check in T.
+  void propose(std::int64_t s, int g) {
+    Signals signals(bundle_, s, g);
+    segment_values<false>(signals);
+    doubtful_[s * kVectors + g] = spread_values<false>(signals, undecided(s, g));
+  }
+
+  // Starts from the cuts of the pass before. Returns false where too many of them are wrong: with
+  // 1 / kShare of the samples in windows, it costs as much to start afresh. The first
+  // 1 / kFirst of the signals tell.
+  bool repair() {
+    constexpr int kRounds = 4, kShare = 3, kFirst = 4;
+    Repair<T, kVectors> windows(bundle_);
+    const std::int64_t vectors = bundle_.per_lane * kVectors;
+    for (std::int64_t i = 0; i < vectors; ++i) {
+      if (!add_windows(windows, i / kVectors, int(i % kVectors))) return false;
+      const std::int64_t checked = kFirst * (i + 1) < vectors ? vectors / kFirst : i + 1;
+      if (kShare * windows.rows() > checked * kLanes<T> * (n_ + 1)) return false;
+    }
+    for (int round = 1; !windows.empty(); ++round) {
+      if (!windows.run()) return false;
+      for (auto& w : windows) {
+        DoubleSignal<T> one = signal(Signals(bundle_, w.s, w.lane / kLanes<T>), w.lane % kLanes<T>);
+        const bool right = one.take_cuts(windows.cuts(w), w.begin, w.end, windows.weight(w));
+        const bool ends_right = (w.begin == 0 || one.surely_jumps(w.begin - 1)) &&
+                                (w.end == n_ || one.surely_jumps(w.end - 1));
+        w.wider = !ends_right && round < kRounds;
+        if (w.wider || (right && ends_right)) continue;
+        if (!one.certify_window(w.begin, w.end))
+          unsolved_[w.s * kVectors + w.lane / kLanes<T>][w.lane % kLanes<T>] = -1;
+      }
+      if (!windows.widen()) return false;
+    }
+    return true;
+  }
+
+  // Proposes the solution of the old cuts, and adds the windows where it is wrong.
+  bool add_windows(Repair<T, kVectors>& windows, std::int64_t s, int g) {
+    Signals signals(bundle_, s, g);
+    M* wrong = reinterpret_cast<M*>(bundle_.work);
+    segment_values<true>(signals);
+    bundle_.low[s * kVectors + g] = signals.low;
+    bundle_.high[s * kVectors + g] = signals.high;
+    doubtful_[s * kVectors + g] = spread_values<true>(signals, undecided(s, g), wrong);
+    unsolved_[s * kVectors + g] = M{};
+    const V weight = signals.weight(0);
+    const M solvable = ~unsolvable(signals) & (weight != V{});
+    if (any(solvable & ~(signals.high - signals.low < kLargest<T> * weight))) return false;
+    for (int l = 0; l < kLanes<T> && g * kLanes<T> + l < count(s); ++l)
+      if (solvable[l] && !windows.add(s, g, l, wrong)) return false;
+    return true;
+  }
+
+  M* undecided(std::int64_t s, int g) const {
+    return reinterpret_cast<M*>(bundle_.undecided) + (s * kVectors + g) * bundle_.words();
+  }
+
+  // Certifies what is undecided of the s-th signals of vector g. What cannot be certified is solved
+  // in double.
+  void certify(std::int64_t s, int g) {
     const Signals signals(bundle_, s, g);
-    M* undecided = reinterpret_cast<M*>(bundle_.work);
-    segment_values(signals);
-    M doubtful = spread_values(signals, undecided);
-    const M unsolved = copy_unjoined_samples(signals) | unsolvable(signals);
+    M doubtful = doubtful_[s * kVectors + g];
+    const M unsolved =
+        unsolved_[s * kVectors + g] | copy_unjoined_samples(signals) | unsolvable(signals);
     if (!kPerEdge) doubtful &= signals.weight(0) != V{};
     if (!any(doubtful | unsolved)) return;
     for (int l = 0; l < kLanes<T> && g * kLanes<T> + l < count(s); ++l) {
-      const bool solved = !unsolved[l] && (!doubtful[l] || certified(signals, l, undecided));
+      const bool solved = !unsolved[l] && (!doubtful[l] || certified(signals, l, undecided(s, g)));
       if (solved) continue;
       solve_strided<T>({.n = n_,
                         .stride = L,
@@ -159,21 +238,29 @@ class BundleProx {
     }
   }
 
+  // Lane l, in double.
+  DoubleSignal<T> signal(const Signals& signals, int l) const {
+    return {.n = n_,
+            .stride = L,
+            .w_stride = kPerEdge ? L : 0,
+            .x = signals.x + l,
+            .w = signals.w + l,
+            .duals = signals.duals + l,
+            .y = signals.y + l,
+            .least_sure_jump = least_sure_jump<T>(signals.low, signals.high)[l]};
+  }
+
   // Certifies what is undecided of lane l; false where it cannot be mended.
   bool certified(const Signals& signals, int l, const M* undecided) const {
-    DoubleSignal<T> one{.n = n_,
-                        .stride = L,
-                        .w_stride = kPerEdge ? L : 0,
-                        .x = signals.x + l,
-                        .w = signals.w + l,
-                        .duals = signals.duals + l,
-                        .y = signals.y + l};
+    DoubleSignal<T> one = signal(signals, l);
     std::int64_t done = 0;
-    for (std::int64_t first = 0; first + 1 < n_; first += kChunk, ++undecided) {
-      const std::int64_t last = first + kChunk < n_ ? first + kChunk : n_ - 1;
-      if (!(*undecided)[l] || last < done) continue;
-      done = one.certify(first < done ? done - 1 : first, last);
-      if (done < 0) return false;
+    for (std::int64_t word = 0; word < bundle_.words(); ++word) {
+      for (auto bits = std::make_unsigned_t<I>(undecided[word][l]); bits; bits &= bits - 1) {
+        const std::int64_t edge = word * kWordBits<T> + std::countr_zero(bits);
+        if (edge + 1 < done) continue;
+        done = one.certify(edge < done ? done - 1 : edge, edge + 1);
+        if (done < 0) return false;
+      }
     }
     return true;
   }
@@ -187,7 +274,9 @@ class BundleProx {
       for (int l = target.count; l < L; ++l) z[k * L + l] = z[k * L + target.count - 1];
     if (pass_.y) scatter<L>(z, target, n_, pass_.y);
     if (pass_.residual) {
-      for (std::int64_t i = 0; i < n_ * L; ++i) residual[i] -= z[i];
+      JAXTV_UNROLL
+      for (std::int64_t i = 0; i < n_ * L; i += kLanes<T>)
+        store_vector(residual + i, load_vector(residual + i) - load_vector(z + i));
       scatter<L>(residual, target, n_, pass_.residual);
     }
     if (pass_.codes) {
@@ -217,24 +306,41 @@ std::size_t prox_scratch_bytes(std::int64_t n) {
   return Bundle<T, kMostVectors>::scratch_bytes(n, signals_per_lane(n));
 }
 
+// The vectors of a bundle of so many signals.
+template <class T>
+int vectors_of(std::int64_t signals) {
+  return signals > kLanes<T> ? kMostVectors : 1;
+}
+
 template <class T, int kVectors>
-void prox(const Pass<T>& pass, std::int64_t begin, std::int64_t end, bool decompose,
+std::int64_t duals_length(std::int64_t n, std::int64_t signals) {
+  using B = Bundle<T, kVectors>;
+  return B::duals_length(n, (signals + B::kSignals - 1) / B::kSignals);
+}
+template <class T>
+std::int64_t duals_length(std::int64_t n, std::int64_t signals) {
+  return vectors_of<T>(signals) == 1 ? duals_length<T, 1>(n, signals)
+                                     : duals_length<T, kMostVectors>(n, signals);
+}
+
+template <class T, int kVectors>
+void prox(const Pass<T>& pass, std::int64_t begin, std::int64_t end, bool decompose, T* kept_duals,
           void* scratch) {
   if (pass.w.per_edge)
-    BundleProx<T, kVectors, true>(pass, begin, end, scratch).run(decompose);
+    BundleProx<T, kVectors, true>(pass, begin, end, kept_duals, scratch).run(decompose);
   else
-    BundleProx<T, kVectors, false>(pass, begin, end, scratch).run(decompose);
+    BundleProx<T, kVectors, false>(pass, begin, end, kept_duals, scratch).run(decompose);
 }
 
 // Solves the signals [begin, end), at most as many as signals_per_group(n). Reads x, minus and w of
 // the pass, writes y, residual and codes.
 template <class T>
-void prox(const Pass<T>& pass, std::int64_t begin, std::int64_t end, bool decompose,
+void prox(const Pass<T>& pass, std::int64_t begin, std::int64_t end, bool decompose, T* kept_duals,
           void* scratch) {
-  if (end - begin > kLanes<T>)
-    prox<T, kMostVectors>(pass, begin, end, decompose, scratch);
+  if (vectors_of<T>(end - begin) == 1)
+    prox<T, 1>(pass, begin, end, decompose, kept_duals, scratch);
   else
-    prox<T, 1>(pass, begin, end, decompose, scratch);
+    prox<T, kMostVectors>(pass, begin, end, decompose, kept_duals, scratch);
 }
 
 }  // namespace

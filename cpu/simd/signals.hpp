@@ -154,14 +154,31 @@ void repeat_last(const SignalOffsets& offsets, std::int64_t first, std::int64_t 
       rows[k * kSignals + l] = rows[k * kSignals + offsets.count - 1];
 }
 
-// From an array into rows: op(row, value) for each sample or vector of samples, with `row` a
+// What gather reads: an array, or the difference of two.
+template <class T>
+struct Values {
+  const T* x;
+  T operator[](std::int64_t i) const { return x[i]; }
+  auto quads(std::int64_t k, const std::int64_t* at) const { return Quads<T>::load(x + k, at); }
+};
+template <class T>
+struct Difference {
+  const T *x, *minus;
+  T operator[](std::int64_t i) const { return x[i] - minus[i]; }
+  auto quads(std::int64_t k, const std::int64_t* at) const {
+    return Quads<T>::load(x + k, at) - Quads<T>::load(minus + k, at);
+  }
+};
+constexpr auto kSet = [](auto& row, auto value) { row = value; };
+
+// From arrays into rows: op(row, value) for each sample or vector of samples, with `row` a
 // reference to it in `rows`, and `value` read from `source`.
-template <int kSignals, class T, class Op>
-void gather(const T* source, const SignalOffsets& offsets, std::int64_t n, T* rows, Op op) {
+template <int kSignals, class T, class Source, class Op>
+void gather(const Source& source, const SignalOffsets& offsets, std::int64_t n, T* rows, Op op) {
   using V = typename Vectors<T>::V;
   const std::int64_t done = for_quads<kSignals, T>(offsets, n, [&](std::int64_t k, int l) {
     V v[kQuadSamples<T>];
-    for (int i = 0; i < kQuadSamples<T>; ++i) v[i] = Quads<T>::load(source + k, offsets.at + l + i);
+    for (int i = 0; i < kQuadSamples<T>; ++i) v[i] = source.quads(k, offsets.at + l + i);
     transpose_quads(v);
     for (int i = 0; i < kQuadSamples<T>; ++i)
       op(*reinterpret_cast<V*>(rows + (k + i) * kSignals + l), v[i]);
@@ -173,7 +190,7 @@ void gather(const T* source, const SignalOffsets& offsets, std::int64_t n, T* ro
 }
 template <int kSignals, class T>
 void gather(const T* source, const SignalOffsets& offsets, std::int64_t n, T* rows) {
-  gather<kSignals>(source, offsets, n, rows, [](auto& row, auto value) { row = value; });
+  gather<kSignals>(Values<T>{source}, offsets, n, rows, kSet);
 }
 
 // Where a vector of quads (Quads) of the samples from k on lies in an array.
