@@ -121,7 +121,8 @@ class WindowSolver {
     const std::int64_t group = kernels.signals_per_group(kWindow), signals = count_ * inner_;
     parallel_for(pool_, (signals + group - 1) / group, [&](std::int64_t chunk) {
       const std::int64_t begin = chunk * group, end = std::min(signals, begin + group);
-      kernels.prox(all, begin, end, false, thread_scratch(kernels.prox_scratch_bytes(kWindow)));
+      kernels.prox(all, begin, end, false, nullptr,
+                   thread_scratch(kernels.prox_scratch_bytes(kWindow)));
       for (std::int64_t s = begin; s < end; ++s) inspect(s / inner_, s % inner_);
     });
   }

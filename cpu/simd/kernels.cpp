@@ -4,10 +4,10 @@
 //   signals, edge_codes  copies between arrays of any layout and rows, which have a signal per lane
 //   bundle               the signals that one thread solves together, and their scratch
 //   prox                 the 1D prox of a bundle, step by step: the lane-major copy (fill_lanes),
-//   cuts
-//                        (interval_string, compact; decomposition where that suits better), values
-//                        and the check in T, the type of the samples (solution), the check in
-//                        double of what T cannot decide (mend)
+//                        cuts (interval_string, compact; decomposition where that suits better;
+//                        repair where there are old cuts to start from), values and the check in
+//                        T, the type of the samples (solution), the check in double of what T
+//                        cannot decide (mend)
 //   derivatives          JVP and VJP of a tile of signals (tile) by means over segments
 //                        (segment_means), whose sums are compensated (sums)
 //

@@ -213,3 +213,45 @@ def test_info_at_infinite_lam():
     assert np.allclose(y, x.mean((1, 2), keepdims=True), atol=1e-6)
     assert np.array_equal(info.iterations, [4, 4, 4])
     assert info.converged.all()
+
+
+def by_passes(x, lam, axes, iterations):
+    """Dykstra's iteration from one-dimensional proxes, each of which starts afresh."""
+    order = axes[::-1]
+    proxes = [jax.jit(partial(jaxtv.prox_tv1d, axis=axis)) for axis in order]
+    states = [np.zeros_like(x) for _ in order]  # x - 0 is x, bit for bit
+    for _ in range(iterations):
+        for i, prox in enumerate(proxes):
+            a = x
+            for j, state in enumerate(states):
+                a = a if j == i else a - state
+            z = np.asarray(prox(a, lam))
+            states[i] = a - z
+    return z
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("kind", "shape", "axes"),
+    [
+        ("noise", (45, 300), (0, 1)),
+        ("smooth", (300, 45), (0, 1)),
+        ("ties", (2, 33, 40, 5), (1, 2)),
+        ("channels", (2, 33, 40, 24), (1, 2)),
+        ("noise", (14, 20, 24), (0, 1, 2)),
+    ],
+)
+def test_sweeps_that_repair_cuts_have_the_bits_of_those_that_start_afresh(kind, shape, axes, dtype):
+    x, lam = image(*shape), 0.4
+    if kind == "smooth":
+        x, lam = x.cumsum(0).cumsum(1) / 30, 0.1
+    if kind == "ties":
+        x = np.rint(2 * x)
+    if kind == "channels":  # a λ for each, among them 0 and ∞; values far apart; one without a solution
+        lam = np.where(np.arange(24) % 8 == 3, 0, np.geomspace(0.01, 10, 24)).astype(dtype)
+        lam[-1] = np.inf
+        x *= np.geomspace(1e-3, 1e6, 24)
+        x[0, 5, 6, 7] = np.nan
+    x = x.astype(dtype)
+    y = jaxtv.prox_tv(jnp.asarray(x), lam, axes=axes, solver=jaxtv.Dykstra(5))
+    np.testing.assert_array_equal(y, by_passes(x, lam, axes, 5))
