@@ -247,7 +247,9 @@ def test_sweeps_that_repair_cuts_have_the_bits_of_those_that_start_afresh(kind, 
         x, lam = x.cumsum(0).cumsum(1) / 30, 0.1
     if kind == "ties":
         x = np.rint(2 * x)
-    if kind == "channels":  # a λ for each, among them 0 and ∞; values far apart; one without a solution
+    if (
+        kind == "channels"
+    ):  # a λ for each, among them 0 and ∞; values far apart; one without a solution
         lam = np.where(np.arange(24) % 8 == 3, 0, np.geomspace(0.01, 10, 24)).astype(dtype)
         lam[-1] = np.inf
         x *= np.geomspace(1e-3, 1e6, 24)
