@@ -4,6 +4,7 @@
     python -m benchmarks.gpu_counts --update    # accepts the counts of now, here and in docs/gpu.md
     python -m benchmarks.gpu_counts --table     # the bounds that follow from the counts kept
     python -m benchmarks.gpu_counts --lines --only "NCHW, rows"     # the lines that cost most
+    python -m benchmarks.gpu_counts --functions --only "NCHW, rows" # the functions
 
 The interpreter of testing/ptx runs the passes of benchmarks/gpu.py on its data, on fewer signals,
 with the lanes of a warp together as long as they do not part. It counts
@@ -20,11 +21,14 @@ several instructions of some: of those of 64-bit integers, of divisions. Needs n
 from __future__ import annotations
 
 import argparse
+import collections
 import dataclasses
+import functools
 import json
 import math
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -50,19 +54,39 @@ KINDS = (
 )
 GUARDED = ("warp_instructions", "double", "bytes", "wavefronts")
 
-# Fewer signals than in benchmarks/gpu.py, of the same kernels: what is counted is per sample.
+# Fewer signals than in benchmarks/gpu.py, of the same kernels: what is counted is per sample. Still
+# enough that tiles have as many signals: with few, their lanes are halved, and warps half empty.
 SHAPES = {
-    (64, 64, 64, 64): (1, 64, 64, 64),
-    (8192, 1024): (96, 1024),
-    (32, 256, 56, 56): (1, 64, 56, 56),
-    (32, 56, 56, 256): (1, 56, 56, 256),
-    (8, 3, 1024, 1024): (1, 1, 96, 1024),
-    (8, 1024, 1024, 3): (1, 1024, 32, 3),
+    (64, 64, 64, 64): (8, 64, 64, 64),
+    (8192, 1024): (1536, 1024),
+    (32, 256, 56, 56): (1, 640, 56, 56),
+    (32, 56, 56, 256): (10, 56, 56, 256),
+    (8, 3, 1024, 1024): (1, 1, 1536, 1024),
+    (8, 1024, 1024, 3): (1, 1024, 512, 3),
     (1_000_000,): (100_000,),
-    (256, 32, 32): (32, 32, 32),
+    (256, 32, 32): (256, 32, 32),
+}
+# Those that take long; their tiles are the same.
+SHAPES_OF_CASES = {
+    "64x64x64x64 NCHW, 2D K=4": (1, 64, 64, 64),
+    "64x64x64x64 NHWC, 2D K=4": (1, 64, 64, 64),
+    "64x64x64x64 NCHW, 2D, bf16": (1, 64, 64, 64),
+    "32x256x56x56 NCHW, 2D K=4": (1, 64, 56, 56),
+    "32x56x56x256 NHWC, 2D K=4": (1, 56, 56, 256),
+    "256x32x32, Newton": (32, 32, 32),
+    "256x32x32, Newton, parallel": (32, 32, 32),
+    "8192x1024, ramps": (96, 1024),
+    "8192x1024, sines": (96, 1024),
 }
 # Images of which both axes are long would take minutes; a signal of 1e8 is one of 1e6, but longer.
 LEFT_OUT = ("8x3x1024x1024 NCHW, 2D K=4", "8x1024x1024x3 NHWC, 2D K=4", "one signal of 1e8")
+
+# The head of a function, at the margin or in a class, and its name.
+HEAD = re.compile(
+    r"^ {0,2}(?!return|else|using|template)(?:[\w:<>,&*]+ +)+[&*]?"
+    r"(?:__launch_bounds__\((?:[^()]|\([^()]*\))*\)\s+)?(\w+)\((?!.*;$)",
+    re.MULTILINE,
+)
 
 SHOWN = (  # in docs/gpu.md
     *("256x32x32, rows (Table 1)", "64x64x64x64 NCHW, rows", "64x64x64x64 NHWC, rows"),
@@ -105,7 +129,7 @@ DEVICES = (
 def cases() -> list[gpu.Case]:
     """Those of benchmarks/gpu.py, on fewer signals."""
     return [
-        dataclasses.replace(case, shape=SHAPES.get(case.shape, case.shape))
+        dataclasses.replace(case, shape=SHAPES_OF_CASES.get(case.name) or SHAPES[case.shape])
         for case in gpu.CASES
         if case.name not in LEFT_OUT
     ]
@@ -137,17 +161,36 @@ def passes(case: gpu.Case) -> dict[str, Callable[[], Any]]:
     return {"forward": lambda: forward(x, lam), "backward": lambda: backward(y, pull)}
 
 
-def print_lines(kernels: dict[str, dict[str, Any]], samples: int) -> None:
-    """The lines of the source that most warp instructions come from, of each kernel."""
+@functools.cache
+def functions_of(path: str) -> list[tuple[int, str]]:
+    """The functions of a file, and the line of each, as far as our style tells."""
+    text = pathlib.Path(path).read_text()
+    return [(text.count("\n", 0, m.start()) + 1, m[1]) for m in HEAD.finditer(text)]
+
+
+def by_function(lines: dict[str, int]) -> dict[str, int]:
+    """Warp instructions by "function (file)" in place of "path:line"; an inlined one has its own."""
+    total: collections.Counter[str] = collections.Counter()
+    for place, issued in lines.items():
+        path, _, line = place.rpartition(":")
+        known = functions_of(path) if pathlib.Path(path).exists() else []
+        above = [name for first, name in known if first <= int(line)]
+        total[f"{above[-1] if above else '?'} ({pathlib.Path(path).name})"] += issued
+    return total
+
+
+def print_places(kernels: dict[str, dict[str, Any]], samples: int, functions: bool) -> None:
+    """The lines or functions of the source that most warp instructions come from, of each kernel."""
     for kernel, count in kernels.items():
         print(f"    {kernel}")
-        by_count = sorted(count["lines"].items(), key=lambda item: -item[1])
-        for line, issued in by_count[:20]:
-            print(f"    {issued / samples:9.3f}  {line.removeprefix(f'{ROOT}/')}")
+        places = by_function(count["lines"]) if functions else count["lines"]
+        by_count = sorted(places.items(), key=lambda item: -item[1])
+        for place, issued in by_count[:20]:
+            print(f"    {issued / samples:9.3f}  {place.removeprefix(f'{ROOT}/')}")
 
 
-def counted(case: gpu.Case, lines: bool) -> dict[str, dict[str, Any]]:
-    """Counts per sample of each pass; `lines`: prints those that most of them come from."""
+def counted(case: gpu.Case, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Counts per sample of each pass; with --lines or --functions, prints where they come from."""
     found = {}
     for name, call in passes(case).items():
         ptx.counts()
@@ -155,8 +198,8 @@ def counted(case: gpu.Case, lines: bool) -> dict[str, dict[str, Any]]:
             jax.block_until_ready(call())
         kernels, samples = ptx.counts(), math.prod(case.shape)
         found[name] = summed(kernels, samples)
-        if lines:
-            print_lines(kernels, samples)
+        if options.lines or options.functions:
+            print_places(kernels, samples, options.functions)
     return found
 
 
@@ -223,7 +266,7 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
         for case in cases():
             if options.only and options.only not in case.name:
                 continue
-            measured[case.name] = rounded(counted(case, options.lines))
+            measured[case.name] = rounded(counted(case, options))
             for name in PASSES:
                 c = measured[case.name][name]
                 print(
@@ -244,6 +287,7 @@ def main() -> int:
     parser.add_argument("--update", action="store_true", help="accept the counts of now")
     parser.add_argument("--table", action="store_true", help="print the bounds of the counts kept")
     parser.add_argument("--lines", action="store_true", help="print the lines of the source too")
+    parser.add_argument("--functions", action="store_true", help="print the functions too")
     parser.add_argument("--only", help="cases whose names have this in them")
     options = parser.parse_args()
     known = json.loads(COUNTS.read_text()) if COUNTS.exists() else {"cases": {}}

@@ -34,8 +34,8 @@ struct Tiling {
 
   JAXTV_HD int lanes() const { return group * across; }
   int threads() const { return int(ceil_div(lanes() * threads_per_signal, kWarp)) * kWarp; }
-  // Elements of a tile in shared memory.
-  JAXTV_HD std::size_t elements() const { return std::size_t(rows) * pitch; }
+  // Elements of a tile in shared memory, with one row more (taut_string_float).
+  JAXTV_HD std::size_t elements() const { return std::size_t(rows + 1) * pitch; }
 };
 
 // Covers the array by tiles of `rows` samples of at most `lanes` signals. Where there are more

@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kPassThreads, tuning::DykstraPass::kBlocksPerM
   Arena arena;
   const Shared<T> values = arena.take<T>(tiling.elements());
   const Shared<T> weights = arena.take<T>(kPerEdge ? tiling.elements() : 0);
-  const Shared<signed char> cuts = arena.take<signed char>(tiling.elements());
+  const Cuts cuts(arena, tiling.elements());
   const Shape& shape = tiling.shape;
   const auto weight_of = [&](int k, std::int64_t outer, std::int64_t inner) {
     return op.w[kPerEdge ? (outer * (shape.n - 1) + k) * shape.inner + inner
@@ -74,11 +74,12 @@ __global__ void __launch_bounds__(kPassThreads, tuning::DykstraPass::kBlocksPerM
       if (kPerEdge && k + 1 < shape.n)
         weights[k * tiling.pitch + lane] = scaling.weight(weight_of(k, outer, inner));
     });
+    cuts.clear();
     __syncthreads();
     const int lane = threadIdx.x;
     if (lane < tiling.lanes() && tile.inside(tiling, lane)) {
       const Column<T> column{values + lane, tiling.pitch};
-      const Column<signed char> column_cuts{cuts + lane, tiling.pitch};
+      const Column<signed char> column_cuts{cuts.each + lane, tiling.pitch};
       const int n = int(shape.n);
       const auto reload = [&] {
         const std::int64_t first =
@@ -288,12 +289,17 @@ JAXTV_DEVICE bool certified_line(int n, Column<float> a, Shared<float> values, W
   if (!certified_cuts<kRows>(n, step, a.data, by_element(w, by_step), cuts, values, taut_string))
     return false;
   const auto write = [&](auto result) {
-    float value = values[0];
-    a[0] = result(a[0], value);
+    Shared<float> sample = a.data, start = values;
+    Shared<signed char> cut = cuts;
+    float value = start[0];
+    sample[0] = result(sample[0], value);
 #pragma unroll 4
     for (int k = 1; k < n; ++k) {
-      if (cuts[(k - 1) * step] != 0) value = values[k * step];
-      a[k] = result(a[k], value);
+      sample = sample + step;
+      start = start + step;
+      if (cut[0] != 0) value = start[0];
+      sample[0] = result(sample[0], value);
+      cut = cut + step;
     }
   };
   if (last)
@@ -330,7 +336,7 @@ __global__ void __launch_bounds__(kImageThreads,
   Arena arena;
   const Shared<T> state = arena.take<T>(tiling.elements());  // A, then p; at last the result
   const Shared<T> values = arena.take<T>(kFloat ? tiling.elements() : 0);
-  const Shared<signed char> cuts = arena.take<signed char>(tiling.elements());
+  const Cuts cuts(arena, tiling.elements());
   const Shared<std::uint8_t> codes = arena.take<std::uint8_t>(op.codes ? tiling.elements() : 0);
   for (std::int64_t index = blockIdx.x; index < tiling.tiles; index += gridDim.x) {
     const Image image(tiling, index);
@@ -341,6 +347,7 @@ __global__ void __launch_bounds__(kImageThreads,
       state[p] = sample;
       overflow |= abs_of(sample) > kDykstraLimit<T>;
     });
+    cuts.clear();
     const DykstraScaling<T> scaling(__syncthreads_or(overflow));
     for (int pass = 0; pass < op.passes; ++pass) {
       const int shift = code_shift(pass);
@@ -349,6 +356,7 @@ __global__ void __launch_bounds__(kImageThreads,
         move_pixels(tiling, image, sample_at, [&](int p, std::int64_t, T sample) {
           state[p] = scaling.sample(sample) - (pass > 0 ? T(state[p]) : T(0));
         });
+        cuts.clear();
         __syncthreads();
       }
       const T* w = odd ? op.w[1] : op.w[0];  // selected: a computed index would cost a stack
@@ -369,10 +377,10 @@ __global__ void __launch_bounds__(kImageThreads,
                 certified_line(
                     n, a, values + base, weights,
                     down_rows ? Divider(tiling.by_pitch) : Divider(tiling.by_tile_channels),
-                    cuts + base, taut_string, last, op.codes != nullptr, put))
+                    cuts.each + base, taut_string, last, op.codes != nullptr, put))
               return;
-          solve_line(n, a, weights, Column<signed char>{cuts + base, stride}, taut_string, last,
-                     put);
+          solve_line(n, a, weights, Column<signed char>{cuts.each + base, stride}, taut_string,
+                     last, put);
         };
         if constexpr (kPerEdge)
           solve(WeightsInMemory<T>{w + line.weight(per_edge, 0), per_edge ? line.edge_stride : 0,

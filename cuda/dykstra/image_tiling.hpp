@@ -4,7 +4,8 @@
 // The array is (batch, rows, middle, columns, channels). A tile is one (rows, columns) image of a
 // few neighbouring channels, so that global memory is read in whole sectors whether channels are
 // last or not. In shared memory a row is tile_channels times an odd number of columns: threads on
-// neighbouring rows then meet different banks, as those on neighbouring columns do anyway.
+// neighbouring rows then meet different banks, as those on neighbouring columns do anyway. There is
+// a row and a column more than the image has (taut_string_float).
 #pragma once
 
 #include "block/device.hpp"
@@ -25,7 +26,7 @@ struct ImageTiling {
   int row_axis;   // the axis (0 or 1 of the iteration) that runs down the rows
   Divider by_tile_channels, by_pitch;
 
-  JAXTV_HD std::size_t elements() const { return std::size_t(rows) * row_pitch; }
+  JAXTV_HD std::size_t elements() const { return std::size_t(rows + 1) * row_pitch; }
   int threads() const {
     const int signals = (rows > columns ? rows : columns) * tile_channels;
     return int(min_of<std::int64_t>(ceil_div(signals, kWarp) * kWarp, kImageThreads));
@@ -50,14 +51,15 @@ inline ImageTiling image_tiles(const Iteration& it, std::size_t pixel_bytes,
   const Shape &first = it.shapes[0], &second = it.shapes[1];
   tiling.row_axis = first.outer == 1 && first.inner >= second.inner ? 0 : 1;
   const Shape &down = it.shapes[tiling.row_axis], &along = it.shapes[1 - tiling.row_axis];
-  if (std::size_t(down.n) * std::size_t(along.n | 1) > max_shared / pixel_bytes) return tiling;
+  const std::int64_t odd_columns = (along.n + 1) | 1;
+  if (std::size_t(down.n + 1) * std::size_t(odd_columns) > max_shared / pixel_bytes) return tiling;
   tiling.rows = int(down.n);
   tiling.columns = int(along.n);
   tiling.channels = along.inner;
   tiling.middle = down.inner / (along.n * along.inner);
   const auto use = [&](int tile_channels) {
     tiling.tile_channels = tile_channels;
-    tiling.row_pitch = tile_channels * (tiling.columns | 1);
+    tiling.row_pitch = tile_channels * int(odd_columns);
     tiling.channel_tiles = ceil_div(tiling.channels, tile_channels);
     tiling.tiles = it.batch * tiling.middle * tiling.channel_tiles;
   };

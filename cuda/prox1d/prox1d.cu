@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(tuning::ThreadPerSignal::kBlockThreads)
   Arena arena;
   const Shared<T> samples = arena.take<T>(tiling.elements());
   const Shared<T> weights = arena.take<T>(kPerEdge ? tiling.elements() : 0);
-  const Shared<signed char> cuts = arena.take<signed char>(tiling.elements());
+  const Cuts cuts(arena, tiling.elements());
   const Shape& shape = tiling.shape;
   const int n = int(shape.n), lane = threadIdx.x;
   for (std::int64_t index = blockIdx.x; index < tiling.tiles; index += gridDim.x) {
@@ -47,10 +47,11 @@ __global__ void __launch_bounds__(tuning::ThreadPerSignal::kBlockThreads)
       move_whole(
           tiling, tile, [&](const TileSample& p) { return p.row + 1 < n ? edges[p.edge] : T(0); },
           [&](const TileSample& p, T value) { weights[p.element] = value; });
+    cuts.clear();
     __syncthreads();
     if (lane < tiling.lanes() && tile.inside(tiling, lane)) {
       const Column<T> x{samples + lane, tiling.pitch};
-      const Column<signed char> column_cuts{cuts + lane, tiling.pitch};
+      const Column<signed char> column_cuts{cuts.each + lane, tiling.pitch};
       const auto reload = [&] {
         const std::int64_t first = tile.offset(tiling, lane);
         for (int k = 0; k < n; ++k) x[k] = T(source[first + k * shape.inner]);
@@ -260,7 +261,7 @@ __global__ void __launch_bounds__(kWindowsThreads, tuning::ThreadWindows::kBlock
   const Shared<float> x = arena.take<float>(elements);
   const Shared<float> y = arena.take<float>(elements);
   const Shared<float> w = arena.take<float>(kPerEdge ? elements : 0);
-  const Shared<signed char> cuts = arena.take<signed char>(elements);
+  const Cuts cuts(arena, elements);
   const int mine = int(threadIdx.x) / plan.windows, at = mine * pitch;  // this thread's signal
   const ThreadWindow window(plan.n, int(threadIdx.x) - mine * plan.windows);
   const std::int64_t signals = shape.signals(), step = std::int64_t(gridDim.x) * plan.signals;
@@ -271,6 +272,7 @@ __global__ void __launch_bounds__(kWindowsThreads, tuning::ThreadWindows::kBlock
       x[g * pitch + k] = op.x[sample];
       if (kPerEdge && k + 1 < plan.n) w[g * pitch + k] = op.w[edge];
     });
+    cuts.clear();
     __syncthreads();
     const auto weights = [&] {
       if constexpr (kPerEdge)
@@ -278,16 +280,16 @@ __global__ void __launch_bounds__(kWindowsThreads, tuning::ThreadWindows::kBlock
       else
         return mine < count ? op.w[first + mine] : 0.0f;
     }();
-    bool solved = mine >= count || find_window(window, x + at, weights, cuts + at);
+    bool solved = mine >= count || find_window(window, x + at, weights, cuts.each + at);
     __syncthreads();
     int start = 0;
     if (mine < count)
-      solved = solved && certify_window(window, x + at, weights, cuts + at, y + at, start);
+      solved = solved && certify_window(window, x + at, weights, cuts.each + at, y + at, start);
     unsigned unsolved = 0;  // bit g: of signal g
     for (int g = 0; g < count; ++g)
       unsolved |= unsigned(__syncthreads_or(!solved && mine == g)) << g;
     if (mine < count && !(unsolved >> mine & 1))
-      write_window(window, x + at, cuts + at, y + at, start);
+      write_window(window, x + at, cuts.each + at, y + at, start);
     __syncthreads();
     for_signals(shape, first, count, [&](int g, int k, std::int64_t sample, std::int64_t) {
       if (!(unsolved >> g & 1)) op.y[sample] = float(x[g * pitch + k]);

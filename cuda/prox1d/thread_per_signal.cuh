@@ -47,17 +47,41 @@ JAXTV_HD constexpr int taut_string_budget(int n) {
 JAXTV_DEVICE float weights_of(const Uniform<float>& w) { return w.value; }
 JAXTV_DEVICE Shared<float> weights_of(const Column<float>& w) { return w.data; }
 
+// An array of cuts in shared memory, and the same four at a time.
+struct Cuts {
+  Shared<std::uint32_t> fours;
+  Shared<signed char> each;
+  int size;
+  JAXTV_DEVICE Cuts(Arena& arena, std::size_t size) : size(int(size)) {
+    fours = Arena(arena).take<std::uint32_t>(size / 4);
+    each = arena.take<signed char>(size);
+  }
+  // By all threads of the block.
+  JAXTV_DEVICE void clear() const {
+    const int thread = threadIdx.x, threads = blockDim.x;
+#pragma unroll 4
+    for (int i = thread; i < size / 4; i += threads) fours[i] = 0;
+    for (int i = size / 4 * 4 + thread; i < size; i += threads) each[i] = 0;
+  }
+};
+
 // The cuts of prox(x), and in y the value of each segment at the place of its first sample, by
 // include/jaxtv/certificate.hpp; false where that cannot tell. y may be x, which is overwritten
-// then. `taut_string` becomes false where it is the wrong method.
+// then. `taut_string` becomes false where it is the wrong method. `cuts` must be 0 before; x has
+// room for one more sample.
 template <int kRows, class Weights>
 JAXTV_DEVICE bool certified_cuts(int n, int step, Shared<float> x, Weights w,
                                  Shared<signed char> cuts, Shared<float> y, bool& taut_string) {
   constexpr bool kPerEdge = !std::is_same_v<Weights, float>;
-#pragma unroll 4
-  for (int k = 0; k < n; ++k) cuts[k * step] = 0;
-  taut_string =
-      taut_string_float<kRows, kPerEdge>(n, step, x, w, cuts, taut_string_budget<kRows>(n));
+  const Shared<float> last = x + (n - 1) * step;
+  const float sample = last[0];
+  if constexpr (!kPerEdge) {
+    last[0] = sample - w;
+    last[step] = __builtin_huge_valf();
+  }
+  taut_string = taut_string_float<kRows, kPerEdge, !kPerEdge>(n, n, step, x, w, cuts,
+                                                              taut_string_budget<kRows>(n));
+  last[0] = sample;
   return taut_string && certified_values<kRows, kPerEdge>(n, step, x, w, cuts, y);
 }
 
@@ -69,8 +93,11 @@ JAXTV_DEVICE bool prox_certified(int n, int step, Shared<float> x, Weights w,
   float value = x[0];
 #pragma unroll 4
   for (int k = 1; k < n; ++k) {
-    if (cuts[(k - 1) * step] != 0) value = x[k * step];
-    x[k * step] = value;
+    x = x + step;
+    const float start = x[0];
+    value = cuts[0] != 0 ? start : value;
+    x[0] = value;
+    cuts = cuts + step;
   }
   return true;
 }
@@ -172,8 +199,8 @@ JAXTV_DEVICE bool prox_row(Index n, Samples x, Weights w, Cuts cuts, Output y,
   return factor != 0;
 }
 
-// The same in place, for a thread's column of shared memory. float32: certified in float32, which
-// needs the samples again where that fails: reload() restores x.
+// The same in place, for a thread's column of shared memory; `cuts` must be 0 before. float32:
+// certified in float32, which needs the samples again where that fails: reload() restores x.
 template <class T, int kRows, class Weights, class F>
 JAXTV_DEVICE void solve_column(int n, Column<T> x, Weights w, Column<signed char> cuts, F reload) {
   bool taut_string = true;

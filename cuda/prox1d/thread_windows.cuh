@@ -38,17 +38,15 @@ JAXTV_DEVICE Shared<float> weights_from(Shared<float> w, int k) { return w + k; 
 JAXTV_DEVICE float weight_at(float w, int) { return w; }
 JAXTV_DEVICE float weight_at(Shared<float> w, int e) { return w[e]; }
 
-// Finds the cuts; false where the taut string is the wrong method.
+// Finds the cuts, which must be 0 before; false where the taut string is the wrong method.
 template <class Weights>
 JAXTV_DEVICE bool find_window(const ThreadWindow& window, Shared<float> x, Weights w,
                               Shared<signed char> cuts) {
   const int first = max_of(window.begin - kHalo, 0), stop = min_of(window.end + kHalo, window.n);
   const int length = stop - first;
-#pragma unroll 4
-  for (int k = window.begin; k < window.end; ++k) cuts[k] = 0;
   if (window.begin == window.end) return true;
-  return taut_string_float<kWindowRows, !std::is_same_v<Weights, float>>(
-      length, 1, x + first, weights_from(w, first),
+  return taut_string_float<kWindowRows, !std::is_same_v<Weights, float>, false>(
+      length, window.end - first, 1, x + first, weights_from(w, first),
       Within<signed char>{cuts, first, window.begin, window.end},
       taut_string_budget<kWindowRows>(length));
 }

@@ -64,81 +64,76 @@ JAXTV_HD bool certified_values(int n, int step, X x, W w, S sign, Y y, float rig
   constexpr float kInfinite = __builtin_huge_valf();
   if constexpr (!kPerEdge)
     if (!(w > 0 && w <= kLargestWeight)) return false;
-  float here = x[(n - 1) * step], ref = here, count = 1, low = -kInfinite, high = kInfinite;
+  const auto weight = [&](int e) {
+    if constexpr (kPerEdge)
+      return float(w[e]);
+    else
+      return w;
+  };
+  int at = (n - 1) * step;  // the first sample of the segment so far
+  x = x + at;
+  sign = sign + (at - step);  // the edge before it
+  const auto go_left = [&] {
+    at -= step;
+    x = x + -step;
+    sign = sign + -step;
+  };
+  float ref = x[0], count = 1, low = -kInfinite, high = kInfinite;
   double sum = 0, wide = ref;  // of x - ref from here to the right end; ref
   // Of the segment to the right; means are relative to ref. The end is a sure jump.
-  float other_ref = right > 0 ? 3e38f : -3e38f, other_mean = 0;
-
-  // Ends the segment that starts here; `before`: w_{a-1} s_{a-1}. No early exits: they cost
-  // instructions, and other threads of the warp go on.
+  float direction = 1, other_ref = 3e38f, other_mean = 0;
   bool certain = true;
-  const auto finish = [&](int at, float before) {
+
+  // Ends the segment; `before`: w_{a-1} s_{a-1}. No early exits: they cost instructions, and other
+  // threads of the warp go on.
+  const auto finish = [&](float before) {
     const double ends = kPerEdge ? double(right) - double(before) : double(right - before);
     const float mean = quotient(float(sum + ends), count, reciprocal(count));
-    const float margin = kMargin * magnitude(mean);
-    certain &= (mean - low >= margin) & (high - mean >= margin);
+    const float size = magnitude(mean), within = smaller(mean - low, high - mean) - kMargin * size;
     const float apart = other_ref - ref, rise = apart + (other_mean - mean);
-    const float least = kMargin * (magnitude(apart) + (magnitude(mean) + magnitude(other_mean)));
-    const bool jumps = (right > 0 ? rise : -rise) > least;
-    certain &= jumps | (kPerEdge && right == 0);
+    const float least = kMargin * (magnitude(apart) + (size + magnitude(other_mean)));
+    const bool jumps = rise * direction > least || (kPerEdge && right == 0);
+    if (!(within > 0 && jumps)) certain = false;
     y[at] = kPerEdge && mean == 0 ? ref : ref + mean;  // -0 + 0 would be +0
     other_ref = ref;
     other_mean = mean;
   };
 
-  // Extends the segment by the sample at `at`, across an edge without a cut.
-  const auto extend = [&](int at) {
-    float weight;
-    if constexpr (kPerEdge) {
-      weight = w[at];
-      certain &= (weight > 0) & (weight <= kLargestWeight);
-    } else {
-      weight = w;
-    }
-    const float r = reciprocal(count), inside = weight * (1 - kMargin);
-    const float middle = (float(sum) + right) * r;
-    low = larger(low, middle - inside * r);
-    high = smaller(high, middle + inside * r);
-    const double wide_next = float(x[at]);
-    sum += wide_next - wide;
-    count += 1;
-  };
-
 #if defined(__CUDACC__)
 #pragma unroll 1
 #endif
-  for (int at = (n - 2) * step; at >= 0; at -= step) {
+  while (at > 0) {
+    signed char cut = 0;
 #if defined(__CUDACC__)
 #pragma unroll
 #endif
-    for (int i = 1; i < kRows; ++i) {
-      if (at < step || sign[at] != 0) break;
-      extend(at);
-      at -= step;
+    for (int i = 0; i < kRows && at > 0; ++i) {
+      cut = sign[0];
+      if (cut != 0) break;
+      go_left();
+      const float bound = weight(at), inside = bound * (1 - kMargin);
+      if constexpr (kPerEdge) certain &= (bound > 0) & (bound <= kLargestWeight);
+      const float r = reciprocal(count), total = float(sum) + right;
+      low = larger(low, (total - inside) * r);
+      high = smaller(high, (total + inside) * r);
+      sum += double(float(x[0])) - wide;
+      count += 1;
     }
-    const int cut = sign[at];
-    if (cut == 0) {
-      extend(at);
-      continue;
-    }
-    float weight;
-    if constexpr (kPerEdge) {
-      weight = w[at];
-      certain &= (weight >= 0) & (weight <= kLargestWeight);
-    } else {
-      weight = w;
-    }
-    const float dual = cut > 0 ? weight : -weight;
-    finish(at + step, dual);
-    right = dual;
-    ref = x[at];
+    if (cut == 0) continue;
+    const float bound = weight(at - step), before = bound * float(cut);
+    if constexpr (kPerEdge) certain &= (bound >= 0) & (bound <= kLargestWeight);
+    finish(before);
+    go_left();
+    right = before;
+    direction = float(cut);
+    ref = x[0];
     wide = ref;
     sum = 0;
     count = 1;
     low = -kInfinite;
     high = kInfinite;
   }
-  finish(0, left);
+  finish(left);
   return certain;
 }
 

@@ -68,56 +68,65 @@ JAXTV_HD I taut_string(I n, X x, W w, S sign, double cap, Patience<I> patience) 
 // it then ends at the edge that gave the bound that was not passed.
 //
 // Written for a GPU, whose threads interleave their signals (sample k is at x[k * step], and so on)
-// and run in warps. Threads that have found an end wait, with NaN for a sum, until all have read
-// kRows samples; then they go on to the next segment together. `sign` gets the cuts and must be 0
-// before. False when `rounds` of kRows samples were not enough.
-template <int kRows, bool kPerEdge, class X, class W, class S>
-JAXTV_HD bool taut_string_float(int n, int step, X x, W w, S sign, int rounds) {
-  constexpr float kWaits = __builtin_nanf("");
+// and run in warps. Threads that have found an end wait until all have read kRows samples; then
+// they go on to the next segment together. `sign` gets the cuts, and perhaps something at n - 1 and
+// n; it must be 0 before. Finds the segments that start before sample `stop`; false when `rounds`
+// of kRows samples were not enough.
+//
+// kFenced: x has infinity at n, and of its last sample w is subtracted. Then the last edge is one
+// as any other, with the dual w.
+template <int kRows, bool kPerEdge, bool kFenced, class X, class W, class S>
+JAXTV_HD bool taut_string_float(int n, int stop, int step, X x, W w, S sign, int rounds) {
+  static_assert(!(kPerEdge && kFenced));
   const int last = (n - 1) * step;
   const auto weight = [&](int e) {
     if constexpr (kPerEdge)
-      return e < last ? float(w[e]) : 0.0f;
+      return float(w[e]);
     else
-      return e < last ? w : 0.0f;
+      return w;
   };
+  stop = min_of(stop * step, last);
+  if (stop == 0) return true;
   const float base = x[0];
-  // Of the segment: S_e and len_e of the last edge, the bounds of its value, and their edges.
+  // Of the segment: S_e and len_e of its last edge, the bounds of its value, and their edges.
   float sum = 0, count = 1, high = weight(0), low = -high;
-  int lowest = 0, highest = 0, at = step;  // at: the next sample
-  for (; at <= last && rounds > 0; --rounds) {
+  int lowest = 0, highest = 0, at = 0;
+  X next = x + step;
+  for (; rounds > 0; --rounds) {
 #if defined(__CUDACC__)
 #pragma unroll
 #endif
     for (int i = 0; i < kRows; ++i) {
-      if (at > last) break;
-      sum += x[at] - base;
+      at += step;
+      sum += next[0] - base;
+      next = next + step;
       count += 1;
-      const float r = reciprocal(count), mean = sum * r, slack = weight(at) * r;
-      const float least = mean - slack, most = mean + slack;
-      lowest = least >= low ? at : lowest;
-      highest = most <= high ? at : highest;
-      low = larger(low, least);
-      high = smaller(high, most);
-      if (low > high) sum = kWaits;
-      at += step;
+      const float r = reciprocal(count), bound = kFenced || at < last ? weight(at) : 0.0f;
+      const float least = (sum - bound) * r, most = (sum + bound) * r;
+      // NaN ends a segment. So does the last edge, for which both are equal.
+      const bool rises = !(least < low), falls = !(most > high);
+      lowest = rises ? at : lowest;
+      low = rises ? least : low;
+      highest = falls ? at : highest;
+      high = falls ? most : high;
+      if (!(low < high)) break;
     }
-    if (low > high) {
-      const bool up = lowest > highest;  // the later bound has passed the other
-      const int e = up ? highest : lowest;
-      const float dual = weight(e);
-      sign[e] = up ? 1 : -1;
-      at = e + step;
-      sum = (x[at] - base) + (up ? -dual : dual);
-      count = 1;
-      const float slack = weight(at);
-      low = sum - slack;
-      high = sum + slack;
-      lowest = highest = at;
-      at += step;
-    }
+    if (low < high) continue;
+    const bool up = lowest > highest;  // the later bound has passed the other
+    const int e = up ? highest : lowest;
+    sign[e] = up ? 1 : -1;
+    at = e + step;
+    if (at >= stop) return true;  // what is left is one sample, or none
+    const float dual = weight(e), bound = weight(at);
+    next = x + at;
+    sum = (next[0] - base) + (up ? -dual : dual);
+    next = next + step;
+    count = 1;
+    low = sum - bound;
+    high = sum + bound;
+    lowest = highest = at;
   }
-  return at > last;
+  return false;
 }
 
 }  // namespace jaxtv

@@ -65,7 +65,7 @@ def declared(built: ctypes.CDLL) -> ctypes.CDLL:
     built.emulator_scratch_bytes.restype = int64
     built.emulator_reverse.argtypes = built.emulator_refuse.argtypes = [ctypes.c_bool]
     built.emulator_turns.argtypes = [ctypes.c_uint64, ctypes.c_int]
-    built.emulator_least_allowed.argtypes = [ctypes.c_int]
+    built.emulator_least_allowed.argtypes = built.emulator_fail_launch.argtypes = [ctypes.c_int]
     built.emulator_least_allowed.restype = ctypes.c_size_t
     built.emulator_image_tiles.argtypes = [*[int64] * 4, ctypes.c_size_t, ctypes.POINTER(int64)]
     built.emulator_wrong_quotients.argtypes = [ctypes.c_int, ctypes.c_bool, ctypes.c_int]
@@ -128,6 +128,16 @@ def launches() -> Iterator[list[Launch]]:
     finally:
         lines = library().emulator_recorded().decode().splitlines()
         found += [Launch(name, *map(int, sizes)) for name, *sizes in map(str.split, lines)]
+
+
+@contextlib.contextmanager
+def failing_launch(others: int) -> Iterator[None]:
+    """Of the launches inside of the context, the one after the first `others` fails."""
+    library().emulator_fail_launch(others)
+    try:
+        yield
+    finally:
+        library().emulator_fail_launch(-1)
 
 
 @contextlib.contextmanager

@@ -87,6 +87,10 @@ extern "C" __attribute__((visibility("default"))) void emulator_turns(std::uint6
 extern "C" __attribute__((visibility("default"))) void emulator_refuse(bool on) {
   machine::refuse_shared(on);
 }
+// The launch after the next `others` fails; none if that is negative.
+extern "C" __attribute__((visibility("default"))) void emulator_fail_launch(int others) {
+  machine::fail_launch(others);
+}
 // The least shared memory that a kernel was allowed on a device, of those that asked.
 extern "C" __attribute__((visibility("default"))) std::size_t emulator_least_allowed(int device) {
   return machine::least_allowed(device);

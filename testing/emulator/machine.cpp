@@ -22,6 +22,7 @@ void take_turns(std::uint64_t seed, int host_threads) {
   simt::host_threads() = host_threads;
 }
 void refuse_shared(bool on) { simt::refusing() = on; }
+void fail_launch(int others) { simt::launches_before_failure() = others; }
 std::size_t least_allowed(int device) {
   const std::lock_guard<std::mutex> lock(simt::allowed().mutex);
   std::size_t least = simt::kMaxShared;

@@ -134,7 +134,10 @@ __global__ void windows(int n, int edges, float* samples, const float* weights, 
   const Shared<float> x = arena.take<float>(n), y = arena.take<float>(n),
                       w = arena.take<float>(edges);
   const Shared<signed char> sign = arena.take<signed char>(n);
-  for (int k = 0; k < n; ++k) x[k] = samples[k];
+  for (int k = 0; k < n; ++k) {
+    x[k] = samples[k];
+    sign[k] = 0;
+  }
   for (int e = 0; e < edges; ++e) w[e] = weights[e];
   if (edges == 1)
     solve_windows(n, x, *weights, sign, y, sure);
@@ -224,10 +227,14 @@ extern "C" __attribute__((visibility("default"))) int divider_errors() {
 // none.
 extern "C" __attribute__((visibility("default"))) int certified(float* x, const float* w, int n,
                                                                 int per_edge) {
-  std::vector<signed char> sign(n);
+  std::vector<signed char> sign(n + 1);
+  std::vector<float> fenced(x, x + n);
+  fenced.push_back(__builtin_huge_valf());
+  if (!per_edge) fenced[n - 1] -= *w;
   const auto solve = [&](auto edges, auto weights) {
     constexpr bool kPerEdge = decltype(edges)::value;
-    return jaxtv::taut_string_float<3, kPerEdge>(n, 1, x, weights, sign.data(), 8 * n) &&
+    return jaxtv::taut_string_float<3, kPerEdge, !kPerEdge>(n, n, 1, fenced.data(), weights,
+                                                            sign.data(), 8 * n) &&
            jaxtv::certified_values<3, kPerEdge>(n, 1, x, weights, sign.data(), x);
   };
   if (!(per_edge ? solve(std::true_type{}, w) : solve(std::false_type{}, *w))) return 0;

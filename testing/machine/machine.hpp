@@ -22,6 +22,8 @@ void take_turns(std::uint64_t seed, int host_threads);
 
 // Refuses kernels the shared memory that they ask for, or not.
 void refuse_shared(bool on);
+// The launch after the next `others` fails; none if that is negative.
+void fail_launch(int others);
 // The least shared memory that a kernel was allowed on a device, of those that asked.
 std::size_t least_allowed(int device);
 

@@ -131,7 +131,7 @@ def counts() -> dict[str, dict[str, Any]]:
     Warp instructions by kind; "lanes": that were active in them, in all; launches, blocks, warps;
     "sectors" of 32 bytes of global memory that warps asked for, and "sectors_read" and
     "sectors_written", of each launch each once; "wavefronts": rows of banks of shared memory;
-    "lines": warp instructions by "path:line" of the source.
+    "lines": warp instructions, without moves and reads of parameters, by "path:line" of the source.
     """
     return json.loads(interpreter().ptx_counts())
 

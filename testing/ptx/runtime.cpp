@@ -38,6 +38,7 @@ struct Registry {
   std::map<const void*, Function> functions;                    // by the host's stub
   std::map<std::pair<int, const void*>, std::size_t> allowed;   // shared memory on a device
   bool refusing = false;
+  int launches_before_failure = -1;  // negative: none fails
 };
 Registry& registry() {
   static Registry r;
@@ -112,6 +113,8 @@ cudaError_t launch(const void* function, Dim3 grid, Dim3 block, void** arguments
       return failed(kInvalidResourceHandle, "launched on another stream than that of the call");
     if (const std::string why = refusal(*kernel, function, grid, block, shared); !why.empty())
       return failed(kInvalidConfiguration, kernel->function + ": " + why);
+    if (registry().launches_before_failure >= 0 && registry().launches_before_failure-- == 0)
+      return failed(kLaunchFailure, "told to fail");
     ptx::record_launch(*kernel, grid.x, block.x, shared);
   }
   const std::string wrong = ptx::launch(*kernel, grid.x, block.x, shared, arguments);
@@ -129,6 +132,7 @@ void ptx::mutate(Mutation m) {
 }
 
 void machine::refuse_shared(bool on) { registry().refusing = on; }
+void machine::fail_launch(int others) { registry().launches_before_failure = others; }
 std::size_t machine::least_allowed(int device) {
   const std::lock_guard<std::mutex> lock(registry().mutex);
   std::size_t least = ptx::max_shared(0);

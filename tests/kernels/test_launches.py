@@ -238,6 +238,34 @@ def test_a_refused_permission_is_an_error_of_that_call_alone():
     run(x)
 
 
+@pytest.mark.parametrize(
+    ("shape", "axes", "inner"),
+    [((1, 3, 4), (2, 1), NEWTON["backtracking"]), ((1, 2, 3, 4), (3, 2, 1), jaxtv.Direct())],
+    ids=["1D kernels", "tiles"],
+)
+def test_a_launch_that_fails_is_the_error_of_the_call_and_its_last_one(shape, axes, inner):
+    x = rng().normal(size=shape).astype(np.float32)
+    ws = [np.full(weight_shape(shape, a, False), 0.5, x.dtype) for a in axes]
+    sweeps = {"axes": axes, "iterations": 1, "platform": "cuda"}
+    _, codes = bind("dykstra_with_codes", x, *ws, inner=inner, **sweeps)
+    calls = [
+        lambda: bind("dykstra_with_codes", x, *ws, inner=inner, **sweeps),
+        lambda: bind("dykstra_jvp", codes, x, *ws, **sweeps),
+        lambda: bind("dykstra_vjp", codes, x, edge=(False,) * len(axes), **sweeps),
+    ]
+    for call in calls:
+        with emulator.launches() as whole:
+            call()
+        for others in range(len(whole)):
+            with (
+                emulator.launches() as launches,
+                emulator.failing_launch(others),
+                pytest.raises(HandlerError, match="INTERNAL: jaxtv: told to fail"),
+            ):
+                call()
+            assert launches == whole[:others]
+
+
 def test_tiles_of_two_channels_leave_room_for_a_second_block():
     """A multiprocessor of an H100 has 228 KiB, and keeps 1 KiB of it for each block."""
 
@@ -246,7 +274,8 @@ def test_tiles_of_two_channels_leave_room_for_a_second_block():
         emulator.library().emulator_image_tiles(512, rows, 99, 8, 227 * 1024, results)
         return tuple(results)
 
-    largest, one_row = 64 * 99 * 2 * 9, 99 * 2 * 9
+    one_row = 101 * 2 * 9  # with a column more, and one that makes their number odd
+    largest = 63 * one_row  # with a row more
     assert largest + 1024 <= 114 * 1024 < largest + one_row + 1024
-    assert tile(64) == (largest, 2)
-    assert tile(65) == (65 * 99 * 9, 1)
+    assert tile(62) == (largest, 2)
+    assert tile(63) == (64 * 101 * 9, 1)
