@@ -169,7 +169,7 @@ def functions_of(path: str) -> list[tuple[int, str]]:
 
 
 def by_function(lines: dict[str, int]) -> dict[str, int]:
-    """Warp instructions by "function (file)" in place of "path:line"; an inlined one has its own."""
+    """Warp instructions by "function (file)", inlined ones too, in place of "path:line"."""
     total: collections.Counter[str] = collections.Counter()
     for place, issued in lines.items():
         path, _, line = place.rpartition(":")
@@ -180,7 +180,7 @@ def by_function(lines: dict[str, int]) -> dict[str, int]:
 
 
 def print_places(kernels: dict[str, dict[str, Any]], samples: int, functions: bool) -> None:
-    """The lines or functions of the source that most warp instructions come from, of each kernel."""
+    """The lines or functions that most warp instructions of each kernel come from."""
     for kernel, count in kernels.items():
         print(f"    {kernel}")
         places = by_function(count["lines"]) if functions else count["lines"]
