@@ -22,7 +22,8 @@ struct Count {
   std::uint64_t sectors = 0, sectors_read = 0, sectors_written = 0;
   // Rows of 32 banks that shared memory serves one after the other.
   std::uint64_t wavefronts = 0;
-  // Warp instructions by the line of the source, "path:line", without moves and reads of parameters.
+  // Warp instructions by the line of the source, "path:line", without moves and reads of
+  // parameters.
   std::map<std::string, std::uint64_t> lines;
 };
 
