@@ -141,7 +141,8 @@ def _errors(axes: Axes, records: list[dict], title: str) -> None:
 
 def _accuracy(records: list[dict]):
     names = list(dict.fromkeys(r["problem"] for r in records))
-    figure, panels = plt.subplots(1, len(names), figsize=(3.2 * len(names), 3.6), sharey=True)
+    size = (3.2 * len(names), 3.6)
+    figure, (panels,) = plt.subplots(1, len(names), figsize=size, sharey=True, squeeze=False)
     for axes, name in zip(panels, names):
         _errors(axes, [r for r in records if r["problem"] == name], name)
     panels[0].set_ylabel("‖y − y*‖ / ‖x − y*‖")
