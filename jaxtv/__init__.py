@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from jaxtv._functional import duality_gap, max_lambda, total_variation
 from jaxtv._fused_lasso import prox_fused_lasso
+from jaxtv._graph import Graph, prox_graph_tv
 from jaxtv._isotropic import prox_tv_isotropic
 from jaxtv._prox import Info, prox_tv, prox_tv1d, prox_tv2d
 from jaxtv._selection import degrees_of_freedom, select_lam, sure
@@ -15,6 +16,7 @@ from jaxtv._solvers import (
     Dykstra,
     ProjectedNewton,
 )
+from jaxtv._trend_filter import trend_filter
 from jaxtv._tv_ball import denoise_discrepancy, project_tv_ball
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ __all__ = [
     "AcceleratedDykstra",
     "Direct",
     "Dykstra",
+    "Graph",
     "Info",
     "ProjectedNewton",
     "degrees_of_freedom",
@@ -37,6 +40,7 @@ __all__ = [
     "nnx",
     "project_tv_ball",
     "prox_fused_lasso",
+    "prox_graph_tv",
     "prox_tv",
     "prox_tv1d",
     "prox_tv2d",
@@ -45,6 +49,7 @@ __all__ = [
     "select_lam",
     "sure",
     "total_variation",
+    "trend_filter",
 ]
 
 _LAZY = ("linen", "nnx", "reference")  # flax is imported only by who asks for a layer

@@ -306,6 +306,17 @@ def pixel_weights(lam: ArrayLike, x: Array, axes: Sequence[int], channel: int | 
     return lam + jnp.zeros_like(like, lam.dtype)
 
 
+def signal_lam(lam: Any, x: Array, axis: int) -> Array:
+    """One λ per signal along `axis`: the shape of x with size 1 there."""
+    (w,) = weights(lam, x, (axis,))
+    if w.shape[axis] != 1:
+        raise ValueError(
+            f"`lam` must be a number, or have size 1 along axis {axis} (one λ per signal), got "
+            f"shape {np.shape(lam)} for x of shape {x.shape}."
+        )
+    return w
+
+
 def _reshape_hint(
     name: str, shape: Sequence[int], x: Sequence[int], axes: Sequence[int | None]
 ) -> str:
@@ -407,6 +418,86 @@ def init_lam(value: Any, trainable: bool) -> float:
             "never change. Use a small positive value, or `trainable=False` for a constant λ."
         )
     return lam
+
+
+# ---------------------------------------------------------------------------- trend filtering
+
+
+def trend_order(order: Any, n: int, axis: int) -> int:
+    """1 or 2, and enough samples for it."""
+    order = integer(order, "order")
+    if order not in (1, 2):
+        raise ValueError(f"`order` must be 1 (linear) or 2 (quadratic), got {order}.")
+    if n < order + 2:
+        raise ValueError(
+            f"`x` must have at least {order + 2} samples along axis {axis} for order={order}, got "
+            f"{n}."
+        )
+    return order
+
+
+def spacing(value: ArrayLike | None, x: Array) -> Array:
+    """The distances of the samples on the last axis of x: size n - 1 there and 1 elsewhere."""
+    edges = x.shape[-1] - 1
+    gaps = any_array(1.0 if value is None else value, "spacing")
+    if not jnp.issubdtype(gaps.dtype, jnp.floating) and not jnp.issubdtype(gaps.dtype, jnp.integer):
+        raise TypeError(f"`spacing` must be a number or a float array, got {gaps.dtype}.")
+    if gaps.shape not in ((), (edges,)):
+        raise ValueError(
+            f"`spacing` must be a number or have shape ({edges},), the distances of {edges + 1} "
+            f"neighbouring samples, got shape {gaps.shape}."
+        )
+    if not isinstance(gaps, Tracer):
+        values = np.asarray(gaps, np.float64)
+        wrong = values[~((values > 0) & (values < math.inf))]
+        if wrong.size:
+            raise ValueError(f"`spacing` must be positive and finite, got {wrong.flat[0]}.")
+    gaps = jnp.broadcast_to(gaps.astype(x.dtype), (edges,))
+    return gaps.reshape((1,) * (x.ndim - 1) + (edges,))
+
+
+# ---------------------------------------------------------------------------- graphs
+
+
+def edges(value: ArrayLike, num_nodes: int) -> np.ndarray:
+    """An int32 copy (num_edges, 2): two different nodes in each row."""
+    try:
+        array = np.asarray(_plain(value, "edges"))
+    except ValueError as error:
+        raise ValueError(f"`edges` must have shape (num_edges, 2): {error}.") from error
+    array = array.reshape(0, 2).astype(int) if array.size == 0 else array
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"`edges` must be integers, got {array.dtype}.")
+    if array.ndim != 2 or array.shape[1] != 2:
+        raise ValueError(f"`edges` must have shape (num_edges, 2), got {array.shape}.")
+    missing = np.flatnonzero(((array < 0) | (array >= num_nodes)).any(1))
+    if missing.size:
+        row = missing[0]
+        raise ValueError(
+            f"`edges` must name nodes from 0 to num_nodes - 1 = {num_nodes - 1}, got "
+            f"{array[row].tolist()} in row {row}."
+        )
+    loops = np.flatnonzero(array[:, 0] == array[:, 1])
+    if loops.size:
+        row = loops[0]
+        raise ValueError(
+            f"`edges` must join two different nodes, got {array[row].tolist()} in row {row}."
+        )
+    return array.astype(np.int32)
+
+
+def edge_lam(lam: Any, x: Array, axis: int, num_edges: int) -> Array:
+    """λ of the rank of x, with size 1 or one for each edge of a graph along `axis`."""
+    lam = _as_lam(lam, x)
+    padded = (1,) * (x.ndim - lam.ndim) + lam.shape
+    sizes = [(1, num_edges if a == axis else n) for a, n in enumerate(x.shape)]
+    if lam.ndim > x.ndim or not all(n in allowed for n, allowed in zip(padded, sizes)):
+        raise ValueError(
+            f"`lam` of shape {lam.shape} does not fit x of shape {x.shape}: it must broadcast "
+            f"against x with size 1 or {num_edges}, one for each edge, along axis {axis}."
+        )
+    lam = lam.reshape(padded)
+    return lam + jnp.zeros_like(_template(x, axis, min(1, x.shape[axis])), lam.dtype)
 
 
 # ---------------------------------------------------------------------------- options

@@ -97,13 +97,16 @@ def component_labels(inside: Sequence[Array], like: Array, axes: Sequence[int]) 
 
 def component_means(v: Array, inside: Sequence[Array], axes: Sequence[int]) -> Array:
     """P v: the mean of v over the connected component of each sample."""
-    labels = component_labels(inside, v, axes)
+    return unflat(means_of_labels(flat(v, axes), component_labels(inside, v, axes)), v, axes)
+
+
+def means_of_labels(v: Array, labels: Array) -> Array:
+    """The mean of v over the samples with the same label, along the last axis."""
     order = jnp.argsort(labels, axis=-1, stable=True)
     by_label = jnp.take_along_axis(labels, order, axis=-1)
-    values = jnp.take_along_axis(flat(v, axes), order, axis=-1)
+    values = jnp.take_along_axis(v, order, axis=-1)
     means = segment_means(values, by_label[..., 1:] == by_label[..., :-1])
-    back = jnp.argsort(order, axis=-1)
-    return unflat(jnp.take_along_axis(means, back, axis=-1), v, axes)
+    return jnp.take_along_axis(means, jnp.argsort(order, axis=-1), axis=-1)
 
 
 # ---------------------------------------------------------------------- derivative

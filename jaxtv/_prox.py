@@ -354,7 +354,7 @@ def _prox(
     # Info certifies the result before it is rounded to a half type.
     work = x.astype(compute_dtype(x.dtype)) if return_info else x
     if work.size == 0:
-        y, info = work, _empty_info(work, axes)
+        y, info = work, empty_info(work, axes)
     elif isinstance(solver, Dykstra):
         y, info = _dykstra(work, ws, axes, solver, return_info)
     elif return_info:
@@ -397,7 +397,7 @@ def _converged(
     ws = _arguments.weights(lam, work, axes)
     dual = _arguments.start_duals(init_dual, work, len(axes) - 1)
     if work.size == 0:
-        return x, _empty_info(work, axes), dual
+        return x, empty_info(work, axes), dual
     y, gap, iterations, converged, *dual = _primitive.converged(
         work, dual, ws[::-1], axes=axes[::-1], solver=solver
     )
@@ -447,6 +447,6 @@ def _of_jumps(w: Array, jump: Array) -> Array:
     return jnp.where(jump == 0, 0, w)
 
 
-def _empty_info(x: Array, axes: tuple[int, ...]) -> Info:
+def empty_info(x: Array, axes: tuple[int, ...]) -> Info:
     shape = tuple(d for i, d in enumerate(x.shape) if i not in axes)
     return Info(jnp.zeros(shape, x.dtype), jnp.zeros(shape, jnp.int32), jnp.ones(shape, bool))

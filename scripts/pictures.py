@@ -125,7 +125,64 @@ def tv_ball() -> Figure:
     return figure
 
 
-PICTURES = {f.__name__: f for f in (fused_lasso, isotropic, select_lam, tv_ball)}
+def trend_filter() -> Figure:
+    """Two lines and an arc: fits of order 0, 1 and 2."""
+    t = np.linspace(0, 1, 240)
+    lines = np.where(t < 0.35, t, 0.77 - 1.2 * t)
+    clean = np.where(t < 0.6, lines, 0.93 - 22 * (t - 0.8) ** 2)
+    x = jnp.asarray(clean + 0.12 * np.random.default_rng(0).normal(size=240), jnp.float32)
+    results = {
+        "prox_tv1d, λ = 1": jaxtv.prox_tv1d(x, 1.0),
+        "trend_filter, order = 1, λ = 10": jaxtv.trend_filter(x, 10.0),
+        "trend_filter, order = 2, λ = 100": jaxtv.trend_filter(x, 100.0, order=2),
+    }
+    figure, axes = panels(3)
+    for ax, (title, y) in zip(axes, results.items()):
+        ax.plot(x, ".", color="0.7", markersize=3)
+        ax.plot(clean, color="0.4", linewidth=1, linestyle="--")
+        ax.plot(y)
+        ax.set(title=title, xlabel="sample")
+    return figure
+
+
+def neighbours(side: int, diagonals: bool) -> tuple[jaxtv.Graph, np.ndarray]:
+    """The graph of a square picture. Its weights make an outline cost its length.
+
+    With diagonals that holds in 8 directions: an upright outline of length 1 cuts one straight and
+    two diagonal edges, a diagonal outline of length √2 cuts two and two.
+    """
+    index = np.arange(side * side).reshape(side, side)
+    pairs, weights = [(index[:, :-1], index[:, 1:]), (index[:-1], index[1:])], [1, 1]
+    if diagonals:
+        pairs += [(index[:-1, :-1], index[1:, 1:]), (index[:-1, 1:], index[1:, :-1])]
+        weights = [2**0.5 - 1] * 2 + [1 - 0.5**0.5] * 2
+    edges = [np.stack([a.ravel(), b.ravel()], axis=1) for a, b in pairs]
+    lam = np.concatenate([np.full(len(e), w, np.float32) for e, w in zip(edges, weights)])
+    return jaxtv.Graph(np.concatenate(edges), side * side), lam
+
+
+def graph_tv() -> Figure:
+    """A disc, smoothed with 4 and with 8 neighbours."""
+    side = 64
+    rows, columns = np.indices((side, side)) - (side - 1) / 2
+    clean = (np.hypot(rows, columns) < 22).astype(float)
+    x = jnp.asarray(clean + 0.4 * np.random.default_rng(0).normal(size=clean.shape), jnp.float32)
+    results = {"noisy": x}
+    for diagonals in (False, True):
+        graph, lam = neighbours(side, diagonals)
+        y = jaxtv.prox_graph_tv(x.ravel(), 1.2 * lam, graph).reshape(side, side)
+        results[f"{8 if diagonals else 4} neighbours, λ = 1.2"] = y
+    figure, axes = panels(3)
+    for ax, (title, y) in zip(axes, results.items()):
+        ax.imshow(y, cmap="gray", vmin=-0.2, vmax=1.2)
+        ax.set(title=title)
+        ax.axis("off")
+    return figure
+
+
+PICTURES = {
+    f.__name__: f for f in (fused_lasso, isotropic, select_lam, tv_ball, trend_filter, graph_tv)
+}
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from soak import (
     page,
     platforms,
     sanitizers,
+    trends_and_graphs,
 )
 from testing import ROOT
 
@@ -45,6 +46,8 @@ CHECKS = {
     "isotropic": (features.isotropic, 300),
     "tv_ball": (features.tv_ball, 50_000),
     "selection": (features.selection, 2000),
+    "trend_filter": (trends_and_graphs.trend_filter, 500),
+    "graph_tv": (trends_and_graphs.graph_tv, 500),
     "fuzz": (fuzz.check, None),
     "sanitizers": (sanitizers.sanitizers, 20_000),
 }

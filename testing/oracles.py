@@ -308,9 +308,20 @@ def prox_nd(x, ws, axes):
         low, high = (np.delete(index, end, axis).ravel() for end in (-1, 0))
         ends.append(np.stack([low, high], 1))
         weights.append(full_weights(x, w, axis).ravel())
-    ends, weights = np.concatenate(ends), np.concatenate(weights)
+    y, component = _prox_on_edges(x.ravel(), np.concatenate(ends), np.concatenate(weights))
+    return SolutionND(y.reshape(x.shape), component.reshape(x.shape))
+
+
+def prox_graph_tv(x, lam, edges):
+    """`prox_nd` of the samples x at the nodes of a graph; lam is one number, or one per edge."""
+    weights = np.broadcast_to(np.asarray(lam, np.float64), len(edges))
+    return _prox_on_edges(np.asarray(x, np.float64), edges, weights)[0]
+
+
+def _prox_on_edges(x, ends, weights):
+    """(y, component of each sample)."""
     weights = np.minimum(weights, x.size * np.ptp(x))
-    adjusted, y = x.ravel().copy(), np.empty(x.size)
+    adjusted, y = x.copy(), np.empty(x.size)
     component = np.empty(x.size, int)
     regions, final = [np.arange(x.size)], 0
     while regions:
@@ -327,7 +338,7 @@ def prox_nd(x, ws, axes):
             adjusted[i] += w * (int(b) - int(a))
             adjusted[j] += w * (int(a) - int(b))
         regions += parts
-    return SolutionND(y.reshape(x.shape), component.reshape(x.shape))
+    return y, component
 
 
 def _cut(cost, edges, weights):
@@ -350,3 +361,20 @@ def _cut(cost, edges, weights):
     assert result.success, result.message
     z = result.x[:n] > 0.5
     return None if result.fun > -1e-9 * np.abs(cost).sum() or z.all() or not z.any() else z
+
+
+def trend_filter(x, lam, spacing, order):
+    """argmin 1/2 |y-x|^2 + lam |Dy|_1 by active sets on the dual (scipy's BVLS).
+
+    D are the differences of divided differences of samples that are `spacing` apart.
+    """
+    d = np.eye(len(x))
+    for gap in (spacing, (spacing[1:] + spacing[:-1]) / 2)[:order]:
+        d = np.diff(d, axis=0) / gap[:, None]
+    d = np.diff(d, axis=0)
+    if lam == 0:
+        return np.array(x)
+    u = np.linalg.lstsq(d.T, x, rcond=None)[0]  # the dual for lam = inf
+    bound = min(lam, 2 * np.abs(u).max())
+    dual = scipy.optimize.lsq_linear(d.T, x, (-bound, bound), method="bvls", tol=1e-15)
+    return x - d.T @ dual.x

@@ -22,6 +22,7 @@ from soak import (
     misuse,
     platforms,
     sanitizers,
+    trends_and_graphs,
 )
 from soak.result import finding
 from testing import ROOT, long_double, oracles, random_batches
@@ -236,6 +237,16 @@ def test_selection_is_right_and_another_lam_is_noticed(monkeypatch):
     right = features._select
     monkeypatch.setattr(features, "_select", lambda x, sigma: 2 * right(x, sigma))
     assert features.selection(1).failures[0].startswith("seed 0:")
+
+
+@pytest.mark.parametrize("batch", [trends_and_graphs.trends, trends_and_graphs.graphs])
+def test_trends_and_graphs_are_right_and_perturbed_ones_are_not(batch):
+    solved = batch(0, rows=2)
+    assert trends_and_graphs.compared([solved])[::2] == (2, [])
+    perturbed = solved._replace(y=solved.y + 1e-3 * np.abs(solved.x).max())
+    unsolved = solved._replace(info=solved.info._replace(converged=np.zeros(2, bool)))
+    for wrong in (perturbed, unsolved):
+        assert len(trends_and_graphs.compared([wrong])[2]) == 1
 
 
 def test_command_writes_the_page_and_keeps_other_results(tmp_path):
