@@ -98,7 +98,12 @@ def solve(x, lam, init_dual=None, *, axes, channel_axis=None, solver=TIGHT):
     )
 
 
-@pytest.mark.parametrize("name", CASES)
+NIGHTLY = {"image", "per row", "signals", "one row", "complex, coupled"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.nightly) if n in NIGHTLY else n for n in CASES]
+)
 def test_solution_is_optimal(name):
     """Its dual is feasible, and a gap computed from both proves it optimal."""
     x, lam, options, axes, channel = case(name)
@@ -123,6 +128,7 @@ def test_scikit_image_agrees():
     assert objective(x, y, 0.3, (0, 1), None) <= objective(x, want, 0.3, (0, 1), None) + info.gap
 
 
+@pytest.mark.nightly
 def test_scikit_image_agrees_on_colours():
     x = data((12, 10, 3))
     want = denoise_tv_chambolle(x, weight=0.3, eps=0, max_num_iter=20_000, channel_axis=-1)
