@@ -50,6 +50,7 @@ from jaxtv._solvers import Direct
 
 # ---------------------------------------------------------------------- ADMM
 
+_ROUNDING = 8.0  # times eps: of the polynomial that fits best, relative to max|x|
 _RELAXATION = 1.7  # Boyd et al. 2011, 3.4.3
 _BLOCK = 10  # iterations, at least, with the same ρ
 
@@ -131,7 +132,10 @@ def _iterate(problem: _Problem, system: Factored, state: _State) -> _State:
         active=state.active,
     )
     going = ~problem.is_solved(*problem.gap(y, new)) & (new.iterations < problem.max_iterations)
-    return _choose(state.active, new._replace(active=going), state)
+    # Gaps of very different sizes can be too much for float32: the last finite state is kept.
+    finite = jnp.isfinite(norm(y)) & jnp.isfinite(norm(u))
+    new = _choose(finite, new._replace(active=going), state._replace(active=jnp.zeros_like(finite)))
+    return _choose(state.active, new, state)
 
 
 def _block(problem: _Problem, state: _State) -> _State:
@@ -161,15 +165,12 @@ def _trend_filter(
     weight, differences = problem.lam, problem.differences
     sign = jnp.sign(jnp.diff(state.alpha)).astype(jnp.int8)
     knots = (sign != 0) | (lam == 0)
-    gap, objective = problem.gap(state.y, state)
     pull = differences.transpose(transposed_diff(weight * sign.astype(x.dtype)))
     polished = projection(differences, knots)(problem.x - pull)
-    polished_gap, polished_objective = problem.gap(polished, state)
-    y, gap, objective = _choose(
-        polished_gap <= gap,
-        (polished, polished_gap, polished_objective),
-        (state.y, gap, objective),
-    )
+    y, gap, objective = 0 * state.y, *problem.gap(0 * state.y, state)
+    for candidate in (state.y, polished):
+        found = (candidate, *problem.gap(candidate, state))
+        y, gap, objective = _choose((found[1] <= gap) | jnp.isnan(gap), found, (y, gap, objective))
     converged = problem.is_solved(gap, objective)
     y = polynomial + jnp.ldexp(y, exponent)
     y = jnp.where(lam == 0, x, _overflow.within_range(y))
@@ -187,6 +188,9 @@ def _normalised(
     x = jnp.ldexp(x, -first)
     polynomial = polynomial_fit(x, spacing, order)
     rest = x - polynomial
+    # What is a polynomial to rounding is one: noise of rounding is no signal to solve for.
+    size = jnp.max(jnp.abs(rest), axis=-1, keepdims=True)
+    rest = jnp.where(size > _ROUNDING * jnp.finfo(x.dtype).eps, rest, 0)
     second = _exponent(rest)
     rest = jnp.ldexp(rest, -second)
     weight = jnp.ldexp(lam / unit**order, -first - second)
@@ -298,7 +302,8 @@ def trend_filter(
         spacing: the distances of neighbouring samples, a number or n - 1 numbers, the same for all
             signals; None is 1. For samples at times t it is `jnp.diff(t)`. The penalty is then λ
             times the total variation of the divided differences of that order. It has no
-            derivative. Under `jit` a bad one makes all signals NaN.
+            derivative. Under `jit` a bad one makes all signals NaN. Distances of a ratio of 1000
+            may be too much for float32, above all of order 2: such a signal has not converged.
         tol: a signal is solved when its duality gap is at most `tol` times its objective, plus
             n λ eps max|x|, which rounding y to its type may add to the objective: in float32 that
             is often more.

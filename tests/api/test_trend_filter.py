@@ -152,3 +152,16 @@ def test_errors(name):
     options, error, message = WRONG[name]
     with pytest.raises(error, match=message):
         jaxtv.trend_filter(**{"x": X, "lam": 1.0, **options})
+
+
+@pytest.mark.parametrize("seed", [2, 6])
+def test_spacing_too_uneven_for_float32_is_reported(seed):
+    rng = np.random.default_rng(seed)
+    t = np.sort(rng.uniform(0, 10, 100)).astype(np.float32)
+    x = np.abs(t - 4) + 0.3 * rng.normal(size=100).astype(np.float32)
+    y, info = jaxtv.trend_filter(x, 5.0, order=2, spacing=np.diff(t), return_info=True)
+    assert not info.converged
+    assert np.abs(y - x).max() < 2
+    line = jaxtv.trend_filter(2 * t + 1, 5.0, order=2, spacing=np.diff(t), return_info=True)
+    np.testing.assert_allclose(line[0], 2 * t + 1, atol=1e-5)
+    assert line[1].converged
