@@ -376,5 +376,7 @@ def trend_filter(x, lam, spacing, order):
         return np.array(x)
     u = np.linalg.lstsq(d.T, x, rcond=None)[0]  # the dual for lam = inf
     bound = min(lam, 2 * np.abs(u).max())
-    dual = scipy.optimize.lsq_linear(d.T, x, (-bound, bound), method="bvls", tol=1e-15)
+    options = {"method": "bvls", "tol": 1e-15, "max_iter": 100 * len(x)}  # not its default, len(d)
+    dual = scipy.optimize.lsq_linear(d.T, x, (-bound, bound), **options)
+    assert dual.success, dual.message
     return x - d.T @ dual.x
