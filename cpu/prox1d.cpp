@@ -111,11 +111,14 @@ void prox1d(const Pool& pool, const Pass<T>& pass, const Solver& solver) {
   });
 }
 
+// Of longer signals a check of the old cuts is too large a part of a bundle to be made in vain.
+constexpr std::int64_t kLongestRepaired = 64;
+
 template <class T>
 std::int64_t kept_duals_length(const Pool& pool, const Pass<T>& pass, const Solver& solver) {
   const std::int64_t n = pass.shape.n, signals = pass.shape.signals();
   if (signals == 0 || n == 0) return 0;
-  if (solver.method != Method::kDirect || pass.w.per_edge || is_long(n, signals)) return 0;
+  if (solver.method != Method::kDirect || pass.w.per_edge || n > kLongestRepaired) return 0;
   const Chunks chunks = chunks_of<T>(pool, pass.shape, solver);
   if (!chunks.simd) return 0;
   return (signals + chunks.signals - 1) / chunks.signals *

@@ -168,10 +168,10 @@ class BundleProx {
   }
 
   // Starts from the cuts of the pass before. Returns false where too many of them are wrong: with
-  // 1 / kShare of the samples in windows, it costs as much to start afresh. The first
-  // 1 / kFirst of the signals tell.
+  // 1 / kShare of the samples in windows, it takes as long to start afresh. The first 1 / kFirst of
+  // the signals tell.
   bool repair() {
-    constexpr int kRounds = 4, kShare = 3, kFirst = 4;
+    constexpr int kRounds = 4, kShare = 8, kFirst = 8;
     Repair<T, kVectors> windows(bundle_);
     const std::int64_t vectors = bundle_.per_lane * kVectors;
     for (std::int64_t i = 0; i < vectors; ++i) {
