@@ -73,7 +73,7 @@ class Case:
 
 
 DIRECT, NEWTON = jaxtv.Direct(), jaxtv.ProjectedNewton()
-DYKSTRA, ACCELERATED = jaxtv.Dykstra(4), jaxtv.AcceleratedDykstra(tol=1e-3)
+DYKSTRA, ACCELERATED = jaxtv.Dykstra(4), jaxtv.AcceleratedDykstra(tol=1e-5)
 
 
 def prox1d(solver: Any = DIRECT, lam: Any = 0.5, **options: Any) -> Callable:
