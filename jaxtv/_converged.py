@@ -44,7 +44,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxtv import _edge_codes, _outliers, _overflow
-from jaxtv._elements import flat, unflat
+from jaxtv._elements import choose, flat, unflat
 from jaxtv._fallback import all_zero, sanitise, segment_means
 
 # ---------------------------------------------------------------------- connected components
@@ -237,10 +237,6 @@ class _Problem(NamedTuple):
         return self.total((self.x - y) * (self.x + y)) / 2
 
 
-def _choose(condition: Array, new, old):
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
-
-
 def _test(problem: _Problem, state: _State, passes: Sequence[Pass], iterations: Array):
     """(y, gap, done, iteration of the next test).
 
@@ -270,7 +266,7 @@ def _test(problem: _Problem, state: _State, passes: Sequence[Pass], iterations: 
     next_test = jnp.maximum(soonest, (count * factor + 0.5).astype(jnp.int32))
     take = near & (good | (better_gap <= gap))
     return (
-        *_choose(take, (better, better_gap), (y, gap)),
+        *choose(take, (better, better_gap), (y, gap)),
         done | good,
         jnp.where(ask, next_test, state.next_test),
     )
@@ -298,7 +294,7 @@ def _iterate(problem: _Problem, state: _State) -> _State:
         converged=done,
         active=~done & (iterations < problem.max_iterations),
     )
-    return _choose(state.active, new, state)
+    return choose(state.active, new, state)
 
 
 def solve(
@@ -341,7 +337,7 @@ def solve(
     y = jnp.where(bad, jnp.nan, jnp.where(all_zero(weights, axes), original, y))
     gap = jnp.where(bad, jnp.nan, unscaled(unscaled(state.gap)))
     of_x = [_edge_codes.encode(original, w, a) for w, a in zip(weights, axes)]
-    codes = _choose(all_zero(weights, axes), of_x, list(state.codes))
+    codes = choose(all_zero(weights, axes), of_x, list(state.codes))
     return (
         y,
         gap,

@@ -1,10 +1,11 @@
-"""The samples of one element of a batch as one axis, and back."""
+"""Elements of a batch: their samples as one axis, and back; a choice for each element."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -22,3 +23,8 @@ def unflat(v: Array, like: Array, axes: Sequence[int]) -> Array:
     last = tuple(range(like.ndim - len(axes), like.ndim))
     v = v.reshape(*v.shape[:-1], *(like.shape[a] for a in core))
     return jnp.moveaxis(v, last, core)
+
+
+def choose(condition: Array, new, old):
+    """`new` where the condition holds, else `old`; of two equal structures of arrays."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)

@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxtv import _overflow
+from jaxtv._elements import choose
 from jaxtv._fallback import all_zero, sanitise
 
 Dual = tuple[Array, ...]  # one array shaped as x for each spatial axis
@@ -117,10 +118,6 @@ class _Problem(NamedTuple):
         return (jnp.sqrt(_inner(v, v, self.axes)) <= bound) & (self.w > 0)
 
 
-def _choose(condition: Array, new, old):
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
-
-
 def _iterate(problem: _Problem, state: _State) -> _State:
     extrapolated = lambda v, last: v + state.beta * (v - last)
     jump = differences(extrapolated(state.y, state.last_y), problem.axes)
@@ -149,7 +146,7 @@ def _iterate(problem: _Problem, state: _State) -> _State:
         converged=converged,
         active=~converged & (iterations < problem.max_iterations),
     )
-    return _choose(state.active, new, state)
+    return choose(state.active, new, state)
 
 
 def solve(
@@ -174,8 +171,8 @@ def solve(
     constant = jnp.all(jnp.sqrt(_inner(flat, flat, axes)) <= w, axes, keepdims=True)
     problem = _Problem(x, _bounded(w, x, axes), axes, tol, max_iterations)
     dual = tuple(jnp.ldexp(v / scale, -exponent) for v in start)
-    dual = _choose(constant, flat, _feasible(dual, problem.w, axes))
-    y = _choose(constant, jnp.zeros_like(x), problem.primal(dual))
+    dual = choose(constant, flat, _feasible(dual, problem.w, axes))
+    y = choose(constant, jnp.zeros_like(x), problem.primal(dual))
     zero, one = (jnp.full_like(problem.total(x), v) for v in (0, 1))
     counts = constant.astype(jnp.int32)
     state = _State(dual, dual, y, y, one, zero, zero, counts, constant, ~constant)
@@ -307,7 +304,7 @@ def _conjugate_gradients(
             square=square,
             active=square > target,
         )
-        return steps + 1, _choose(state.active, new, state)
+        return steps + 1, choose(state.active, new, state)
 
     first = rhs / diagonal
     square = dot(rhs, first)

@@ -20,6 +20,7 @@ from jax.typing import ArrayLike
 
 from jaxtv import _arguments, _converged, _edge_codes, _overflow, _primitive
 from jaxtv._dtypes import compute_dtype
+from jaxtv._elements import choose
 from jaxtv._fallback import all_zero, sanitise
 from jaxtv._prox import Info, empty_info
 from jaxtv._solvers import AcceleratedDykstra
@@ -283,10 +284,6 @@ def _total(v: Array) -> Array:
     return jnp.sum(v, axis=(-2, -1), keepdims=True)
 
 
-def _choose(condition: Array, new, old):
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
-
-
 def _test(problem: _Problem, state: _State, y: Array, z: Array, p: Array, iterations: Array):
     """(y, gap, done, iteration of the next test), y an iterate or what polish makes of it."""
     gap = jnp.maximum(problem.excess(y, z, p), 0)
@@ -300,7 +297,7 @@ def _test(problem: _Problem, state: _State, y: Array, z: Array, p: Array, iterat
         jnp.any(near), lambda: problem.polish(y, z, p), lambda: (y, jnp.full_like(gap, jnp.inf))
     )
     polished = near & (means_gap <= enough)
-    y, gap = _choose(polished | (near & (means_gap <= gap)), (means, means_gap), (y, gap))
+    y, gap = choose(polished | (near & (means_gap <= gap)), (means, means_gap), (y, gap))
     next_test = jnp.where(ask, iterations + 1 + iterations // 8, state.next_test)
     return y, gap, loose | polished, next_test
 
@@ -328,7 +325,7 @@ def _iterate(problem: _Problem, state: _State) -> _State:
         converged=done,
         active=~done & (iterations < problem.solver.max_iterations),
     )
-    return _choose(state.active, new, state)
+    return choose(state.active, new, state)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))

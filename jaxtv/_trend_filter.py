@@ -45,6 +45,7 @@ from jaxtv._divided_differences import (
     transposed_diff,
 )
 from jaxtv._dtypes import compute_dtype
+from jaxtv._elements import choose
 from jaxtv._prox import Info, empty_info
 from jaxtv._solvers import Direct
 
@@ -102,10 +103,6 @@ def _ratio(a: Array, b: Array) -> Array:
     return jnp.maximum(a, tiny) / jnp.maximum(b, tiny)
 
 
-def _choose(condition: Array, new, old):
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
-
-
 def _iterate(problem: _Problem, system: Factored, state: _State) -> _State:
     _, alpha, u, rho, *_ = state
     differences = problem.differences
@@ -134,8 +131,8 @@ def _iterate(problem: _Problem, system: Factored, state: _State) -> _State:
     going = ~problem.is_solved(*problem.gap(y, new)) & (new.iterations < problem.max_iterations)
     # Gaps of very different sizes can be too much for float32: the last finite state is kept.
     finite = jnp.isfinite(norm(y)) & jnp.isfinite(norm(u))
-    new = _choose(finite, new._replace(active=going), state._replace(active=jnp.zeros_like(finite)))
-    return _choose(state.active, new, state)
+    new = choose(finite, new._replace(active=going), state._replace(active=jnp.zeros_like(finite)))
+    return choose(state.active, new, state)
 
 
 def _block(problem: _Problem, state: _State) -> _State:
@@ -170,7 +167,7 @@ def _trend_filter(
     y, gap, objective = 0 * state.y, *problem.gap(0 * state.y, state)
     for candidate in (state.y, polished):
         found = (candidate, *problem.gap(candidate, state))
-        y, gap, objective = _choose((found[1] <= gap) | jnp.isnan(gap), found, (y, gap, objective))
+        y, gap, objective = choose((found[1] <= gap) | jnp.isnan(gap), found, (y, gap, objective))
     converged = problem.is_solved(gap, objective)
     y = polynomial + jnp.ldexp(y, exponent)
     y = jnp.where(lam == 0, x, _overflow.within_range(y))
@@ -214,7 +211,7 @@ def _start(problem: _Problem) -> _State:
     first = _State(x, dy, 0 * dy, jnp.where(lam > 0, lam, 1), one, none, none == 0)
     feasible = jnp.max(jnp.abs(jnp.cumsum(dual, axis=-1)[..., :-1]), axis=-1, keepdims=True) <= lam
     solved = feasible & problem.is_solved(*problem.gap(limit.y, limit))
-    return _choose(solved, limit, first)
+    return choose(solved, limit, first)
 
 
 @_trend_filter.defjvp
