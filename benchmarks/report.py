@@ -14,7 +14,6 @@ PAPER = {  # Table 1: forward, backward in ms (mean ± std), total relative to O
     "Ours-PN, Titan X": ("9.0 ± 0.7", "17.7 ± 2.4", "1.5×"),
     "Ours-PN, A6000": ("10.0 ± 1.5", "7.3 ± 6.0", "1×"),
 }
-IN_LAYERS = 128 * (2 * 32 * 32 + 16 * 16)  # samples of the TV layers of network.py, per channel
 INSTRUCTIONS = pathlib.Path(__file__).with_name("instructions.json")
 PEERS = pathlib.Path(__file__).with_name("peers.json")
 MEMORY_FLOOR = "x + 1 (a copy of the same bytes)"
@@ -26,7 +25,7 @@ def write(results: dict, folder: pathlib.Path) -> None:
     present = _present(results)
     parts = [_head(results), _targets(present)]
     parts += [show(chapters[name]) for name, show in CHAPTERS.items() if name in chapters]
-    parts += [_instructions(), _bounds(present), _peers(results)]
+    parts += [_instructions(), _peers(results)]
     (folder / "benchmarks.md").write_text("\n\n".join(parts) + "\n")
 
 
@@ -107,7 +106,8 @@ def _targets(chapters: dict) -> str:
         ]
         for target in targets.judge(chapters)
     ]
-    return "## Targets\n\n" + table(["", "target", "measured", "", "case"], rows)
+    rule = "[What limits the speed](speed-limits.md) explains the targets that are not met."
+    return "\n\n".join(["## Targets", rule, table(["", "target", "measured", "", "case"], rows)])
 
 
 def _spread(record: dict | None) -> str:
@@ -345,49 +345,19 @@ def _instructions() -> str:
         [name, f"{case['instructions']:,}", f"{case['instructions'] / case['samples']:.1f}"]
         for name, case in known["cases"].items()
     ]
+    peers = json.loads(PEERS.read_text())["instructions"]
+    counts = [[name, f"{p['ours']:.0f}", f"{p['peer']:.0f}"] for name, p in peers.items()]
     return f"""## Instruction counts
 
 callgrind counts them, and repeats to a few instructions. `python -m benchmarks.instructions` fails if a count grows by more than \
 {100 * known["tolerance"]:.0f} %; `--update` accepts new counts. The compiler is {known["compiler"]}.
 
-{table(["input", "instructions", "per sample"], rows)}"""
+{table(["input", "instructions", "per sample"], rows)}
 
+`python -m benchmarks.peers` counts the peers on one core. The peer of the photo is prox_tv's `pd`, per sample and pass; all others are the \
+C loop.
 
-def _bounds(chapters: dict) -> str:
-    """What stands between the kernels and the targets that they miss."""
-    missed = [target.what for target in targets.judge(chapters) if not target.met]
-    known = json.loads(INSTRUCTIONS.read_text())["cases"]
-    per_sample = {name: case["instructions"] / case["samples"] for name, case in known.items()}
-    rows, long, back = (per_sample[name] for name in ("rows of 32", "rows of 512", "backward"))
-    codes, pull = (per_sample[f"{name}, channels last"] for name in ("edge codes", "vjp"))
-    layers = 1e3 * 32 * IN_LAYERS * (codes + pull) / (2 * 3 * 3e9)
-    peers = json.loads(PEERS.read_text())["instructions"]
-    counts = [[name, f"{p['ours']:.0f}", f"{p['peer']:.0f}"] for name, p in peers.items()]
-    photo = peers["photo"]["peer"]
-    return f"""## What limits the speed
-
-Missed targets: {"; ".join(missed) or "none"}.
-
-**Instructions.** A sample in a row of 32 costs {rows:.0f} instructions with AVX2 ({long:.0f} in a row of 512), and its derivative \
-{back:.0f}. At 3 instructions per cycle these are {rows / 3:.0f} and {back / 3:.0f} cycles. A core moves the 8 bytes of a sample in one to three \
-cycles (the copy in the tables above).
-
-**Memory and the call.** On one core with AVX-512 and in the cache, the prox takes 2.4 ns per sample and its derivative 0.8 ns. With arrays of \
-10 MB they take 3.2 and 2.0 ns: the derivative reads two arrays and writes one. XLA dispatches each computation, wakes a thread for each \
-kernel, writes the cotangent, and sums y and the derivatives in λ. The copy in the table of Table 1 shows what one such step costs.
-
-**Instructions next to the peers.** Counted on one core (`python -m benchmarks.peers`, callgrind). The peer of the photo is prox_tv's `pd`, \
-per sample and pass; all others are the C loop.
-
-{table(["instructions per sample", "jaxtv", "peer"], counts)}
-
-**Image.** A ratio of 12 to `pd` leaves {photo / 12:.0f} instructions per sample and pass, a ratio of 20 {photo / 20:.1f}, if both execute equally \
-many per cycle. Moving the states takes 16 bytes per sample and pass, at most a tenth of the time. A pass needs whole columns before the next \
-one begins, so passes cannot be fused over tiles.
-
-**Layers.** The TV layers of the training step of width 32 solve {32 * IN_LAYERS / 1e6:.1f} million samples. Four sweeps that store edge codes \
-take {codes:.0f} instructions per sample, and the VJP takes {pull:.0f}. On two cores of 3 GHz, at 3 instructions per cycle, this is {layers:.0f} ms. \
-XLA neither copies nor transposes an array for a layer, and 2x − y is fused into its neighbours."""
+{table(["instructions per sample", "jaxtv", "peer"], counts)}"""
 
 
 def _peers(results: dict) -> str:

@@ -14,10 +14,7 @@ def blocks(page):
 
 README = blocks(ROOT / "README.md")
 PROOFS = ["concepts", "derivatives", "nd-and-weights"]  # of formulas, in float64 too
-GUIDES = [
-    *("choosing", "flax", "getting-started", "graphs", "migrating", "performance", "scaling"),
-    "trend-filtering",
-]
+GUIDES = ["beyond", "choosing", "flax", "getting-started", "migrating", "performance", "scaling"]
 
 
 def run(page, code, namespace):
