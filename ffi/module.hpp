@@ -22,6 +22,7 @@ inline nanobind::dict targets() {
 
 inline void describe(nanobind::module_& m) {
   m.def("targets", &targets, "Target name -> handler capsule.");
+  m.attr("version") = JAXTV_VERSION;
   m.attr("ffi_api_version") = nanobind::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR);
 }
 

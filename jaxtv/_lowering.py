@@ -51,10 +51,9 @@ def sharding_rule(
 
 def _missing_cuda(target: str) -> RuntimeError:
     return RuntimeError(
-        f"{target}: this jax has its CUDA plugin, but jaxtv was built without CUDA kernels. Build "
-        "them with `pip install -C cmake.define.JAXTV_CUDA=ON jaxtv --no-binary jaxtv` (needs the "
-        "CUDA toolkit's nvcc; from a checkout: `pip install -C cmake.define.JAXTV_CUDA=ON .`), or "
-        "set JAXTV_FALLBACK=1 to run the slow pure-JAX implementation."
+        f"{target}: this jax has its CUDA plugin, but jaxtv has no CUDA kernels. Install them: "
+        f"{_native.install_cuda()}. Or set JAXTV_FALLBACK=1 to run the slow implementation in "
+        "pure JAX."
     )
 
 
@@ -69,7 +68,7 @@ def _use_fallback(platform: str, target: str) -> bool:
     """
     if _native.FALLBACK:
         return True
-    if platform == "cuda" and "cuda" not in _native.REGISTERED and _native.has_cuda_plugin():
+    if platform == "cuda" and "cuda" not in _native.REGISTERED and _native.jax_cuda() is not None:
         raise _missing_cuda(target)
     if platform not in _native.REGISTERED:
         return True

@@ -15,6 +15,11 @@ import jax
 # JAXTV_FALLBACK=1 lowers every primitive to pure JAX, kernels or not (for debugging and tests).
 FALLBACK = os.environ.get("JAXTV_FALLBACK", "0") not in ("", "0")
 
+# Plugin wheels: packages that have the CUDA module and nothing else.
+PLUGIN = "jaxtv_cuda{}_plugin"
+PLUGINS = (PLUGIN.format(13), PLUGIN.format(12))
+BUILD = "from a checkout, with nvcc: `pip install -C cmake.define.JAXTV_CUDA=ON .`"
+
 
 def runtime_api_version() -> tuple[int, int]:
     """Version of the XLA FFI that the installed jaxlib speaks, from its own header."""
@@ -53,24 +58,66 @@ def _load_cpu():
     return _cpu
 
 
-def _load_cuda():
-    """The CUDA module, or None if it was not built. If it was built it must load."""
-    if importlib.util.find_spec("jaxtv._cuda") is None:
+def jax_cuda() -> str | None:
+    """The CUDA version of the plugin that makes jax run on CUDA, "12" or "13"; None without one."""
+    for entry in importlib.metadata.entry_points(group="jax_plugins"):
+        if named := re.search(r"cuda(\d*)", entry.name):
+            return named[1]
+    return None
+
+
+def install_cuda() -> str:
+    """How to get the CUDA kernels that fit this jax."""
+    return f"`pip install 'jaxtv[cuda{jax_cuda() or 13}]'`; or {BUILD}"
+
+
+def cuda_packages() -> list[str]:
+    """The installed packages that have a CUDA module, best first.
+
+    That is jaxtv itself where it was built from source with the kernels, then the plugin wheel for
+    the CUDA version of jax, then any other.
+    """
+    plugins = sorted(PLUGINS, key=lambda package: package != PLUGIN.format(jax_cuda()))
+    return [
+        package
+        for package in ("jaxtv", *plugins)
+        if importlib.util.find_spec(package) and importlib.util.find_spec(f"{package}._cuda")
+    ]
+
+
+def check_version(module: str, built: str, own: str) -> None:
+    """Refuse CUDA kernels of another version: their calls have other operands.
+
+    Raises:
+        ImportError: says what to install.
+    """
+    if built == own:
+        return
+    package = module.split(".")[0]
+    remedy = f"`pip install '{package.replace('_', '-')}=={own}'`" if package in PLUGINS else BUILD
+    raise ImportError(
+        f"{module} was built for jaxtv {built}, but this is jaxtv {own}. Install the same "
+        f"version: {remedy}."
+    )
+
+
+def _load_cuda(cpu: Any) -> Any:
+    """The CUDA module, or None if there is none. One that is there must load, and fit."""
+    packages = cuda_packages()
+    if not packages:
         return None
+    name = f"{packages[0]}._cuda"
     try:
-        from jaxtv import _cuda
+        cuda = importlib.import_module(name)
     except ImportError as error:
         raise ImportError(
-            f"jaxtv's CUDA kernels were built but jaxtv._cuda can not be loaded ({error}). Build "
-            "them again on this machine: `pip install -C cmake.define.JAXTV_CUDA=ON .`; with "
-            "JAXTV_CUDA=OFF instead, jaxtv comes without them."
+            f"jaxtv's CUDA kernels are installed but {name} can not be loaded ({error}). Install "
+            f"them again, with --force-reinstall: {install_cuda()}. With JAXTV_CUDA=OFF instead, "
+            "jaxtv comes without them."
         ) from error
-    return _cuda
-
-
-def has_cuda_plugin() -> bool:
-    """Whether the installed jax has its CUDA plugin."""
-    return any("cuda" in e.name for e in importlib.metadata.entry_points(group="jax_plugins"))
+    check_version(name, cuda.version, cpu.version)
+    check_api_version(name, tuple(cuda.ffi_api_version), runtime_api_version())
+    return cuda
 
 
 def _register(module: Any, platform: str) -> tuple[str, ...]:
@@ -91,9 +138,8 @@ REGISTERED = {"cpu": _register(_cpu, "cpu")}
 # axes, bytes of a sample, number of the 1D method, for each axis whether gw is per edge).
 SCRATCH_BYTES: dict[str, Callable[..., int]] = {}
 
-_cuda = _load_cuda()
+_cuda = _load_cuda(_cpu)
 if _cuda is not None:
-    check_api_version("jaxtv._cuda", tuple(_cuda.ffi_api_version), runtime_api_version())
     REGISTERED["cuda"] = _register(_cuda, "CUDA")
     SCRATCH_BYTES["cuda"] = _cuda.scratch_bytes
 
@@ -113,6 +159,7 @@ def status() -> dict[str, dict[str, Any]]:
     if _cuda is not None:
         out["cuda"] = {
             "kernels": REGISTERED["cuda"],
+            "module": _cuda.__name__,
             "CUDA": ".".join(map(str, _cuda.cuda_version)),
             "architectures": _cuda.architectures,
             "FFI built": ".".join(map(str, _cuda.ffi_api_version)),
@@ -120,3 +167,21 @@ def status() -> dict[str, dict[str, Any]]:
             "forced fallback": FALLBACK,
         }
     return out
+
+
+def cuda_state() -> str:
+    """Which CUDA kernels are loaded, and what is missing (for `jaxtv info`)."""
+    wanted, packages = jax_cuda(), cuda_packages()
+    if not packages and wanted is None:
+        return f"no kernels, and jax has no CUDA plugin; both: {install_cuda()}"
+    if not packages:
+        return f"jax runs on CUDA {wanted}, but there are no kernels: {install_cuda()}"
+    used, *others = packages
+    state = "built from source" if used == "jaxtv" else used
+    if others:
+        state += f" (not used: {', '.join(others)})"
+    if wanted is None:
+        state += "; jax has no CUDA plugin: `pip install 'jax[cuda13]'`"
+    elif used in PLUGINS and used != PLUGIN.format(wanted):
+        state += f"; jax runs on CUDA {wanted}: {install_cuda()}"
+    return state

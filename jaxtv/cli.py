@@ -160,8 +160,9 @@ def info() -> None:
         for fact, value in facts.items():
             shown = "\n".join(value) if isinstance(value, list | tuple) else str(value)
             table.add_row(f"{name} {fact}", shown)
+    table.add_row("cuda", _native.cuda_state())
     table.add_row("devices", "\n".join(f"{d} ({d.device_kind})" for d in jax.devices()))
-    Console().print(table)
+    Console(markup=False).print(table)  # [cuda13] is an extra
 
 
 def _spell_out() -> None:

@@ -32,10 +32,11 @@ from jaxtv import _native
 print(jaxtv.prox_tv1d(jnp.asarray([0.0, 4.0]), 1.0), *_native.status())
 """
 
-NEWER = "ffi_api_version = (99, 0)\n"
+OTHER_VERSION = "version = '0.0.1'\n"
+NEWER = f"version, ffi_api_version = {jaxtv.__version__!r}, (99, 0)\n"
 NO_LIBRARY = "raise ImportError('libcuda.so.1: cannot open shared object file')\n"
 STAND_IN = """
-from jaxtv._cpu import ffi_api_version, targets
+from jaxtv._cpu import ffi_api_version, targets, version
 cuda_version, architectures = (13, 0), "90"
 
 
@@ -45,7 +46,10 @@ def scratch_bytes(*_):  # nothing here lowers for CUDA
 
 
 class Situation(NamedTuple):
-    """What replaces a native module (None: nothing does), and what has to be said."""
+    """What replaces a native module (None: nothing does), and what has to be said.
+
+    The module is one of jaxtv, or of a plugin: "jaxtv_cuda13_plugin._cuda".
+    """
 
     module: str
     text: str | None
@@ -68,6 +72,16 @@ SITUATIONS = {
     "a CUDA module whose libraries are missing": Situation(
         "_cuda", NO_LIBRARY, ".py", FAILS, ("jaxtv._cuda", "libcuda.so.1", "JAXTV_CUDA=OFF")
     ),
+    "a CUDA plugin of another version": Situation(
+        "jaxtv_cuda12_plugin._cuda",
+        OTHER_VERSION,
+        ".py",
+        FAILS,
+        ("built for jaxtv 0.0.1", f"pip install 'jaxtv-cuda12-plugin=={jaxtv.__version__}'"),
+    ),
+    "a CUDA plugin, no driver": Situation(
+        "jaxtv_cuda13_plugin._cuda", STAND_IN, ".py", WORKS, ("[1. 3.]", "cpu", "cuda")
+    ),
     "a CUDA module, no driver": Situation(
         "_cuda", STAND_IN, ".py", WORKS, ("[1. 3.]", "cpu", "cuda")
     ),
@@ -80,12 +94,23 @@ def changed_package(situation: Situation, folder: pathlib.Path) -> None:
     shutil.copytree(pathlib.Path(jaxtv.__file__).parent, copy, dirs_exist_ok=True)
     for module in filter(None, (_native._cpu, _native._cuda)):  # elsewhere in an editable install
         shutil.copy(module.__file__, copy)
-    if situation.text == STAND_IN and _native._cuda is not None:
+    package, _, module = situation.module.rpartition(".")
+    if package:  # alone: kernels that were built from source would come first
+        remove(copy, "_cuda")
+        copy = folder / package
+        copy.mkdir()
+        (copy / "__init__.py").touch()
+    elif situation.text == STAND_IN and _native._cuda is not None:
         return
-    for module in copy.glob(f"{situation.module}.*"):
-        module.unlink()
+    remove(copy, module)
     if situation.text is not None:
-        (copy / f"{situation.module}{situation.suffix}").write_text(situation.text)
+        (copy / f"{module}{situation.suffix}").write_text(situation.text)
+
+
+def remove(package: pathlib.Path, module: str) -> None:
+    """Delete a native module of a package."""
+    for file in package.glob(f"{module}.*"):
+        file.unlink()
 
 
 def wrong(situation: Situation, folder: pathlib.Path) -> str:

@@ -1,8 +1,8 @@
 """What the CUDA path lowers to without a GPU: targets, scratch, sharding, missing kernels."""
 
-import importlib.util
 import os
 import re
+import sys
 import types
 
 import jax
@@ -188,34 +188,62 @@ def test_a_kernel_missing_from_the_build_is_an_error(monkeypatch):
         lowered(lambda x: jaxtv.prox_tv1d(x, 0.1), zeros(3, 5))
 
 
-def test_missing_kernels_are_an_error_only_where_jax_runs_on_cuda(monkeypatch):
-    def plugin(name):
-        """What importlib.metadata.entry_points gives with one jax plugin."""
-        return lambda group: [types.SimpleNamespace(name=name)] if group == "jax_plugins" else []
+def installed(monkeypatch, *packages, jax_plugin=None):
+    """As if these packages had a CUDA module, and jax this plugin."""
+    modules = {*packages, *(f"{package}._cuda" for package in packages), "jaxtv"}
+    plugins = [types.SimpleNamespace(name=jax_plugin)] if jax_plugin else []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name in modules)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: plugins)
 
+
+def test_missing_kernels_are_an_error_only_where_jax_runs_on_cuda(monkeypatch):
     monkeypatch.setattr(_native, "REGISTERED", {"cpu": _native.REGISTERED["cpu"]})
-    monkeypatch.setattr("importlib.metadata.entry_points", plugin("rocm"))
+    installed(monkeypatch, jax_plugin="rocm")
     assert "jaxtv_" not in gradient()
-    monkeypatch.setattr("importlib.metadata.entry_points", plugin("xla_cuda13"))
+    installed(monkeypatch, jax_plugin="xla_cuda13")
     with pytest.raises(RuntimeError, match="JAXTV_CUDA=ON"):
         gradient()
     monkeypatch.setattr(_native, "FALLBACK", True)
     assert "jaxtv_" not in gradient()
 
 
-def test_a_broken_cuda_module_says_how_to_build(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert _native._load_cuda() is None
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
-    monkeypatch.setitem(__import__("sys").modules, "jaxtv._cuda", None)
-    monkeypatch.delattr(jaxtv, "_cuda", raising=False)
-    with pytest.raises(ImportError, match="JAXTV_CUDA=ON"):
-        _native._load_cuda()
+V12, V13 = "jaxtv_cuda12_plugin", "jaxtv_cuda13_plugin"
+
+
+@pytest.mark.parametrize(
+    ("packages", "jax_plugin", "used", "said"),
+    [
+        ((), None, None, ["no kernels", "jax has no CUDA plugin", "jaxtv[cuda13]"]),
+        ((), "xla_cuda12", None, ["jax runs on CUDA 12", "jaxtv[cuda12]"]),
+        ((), "rocm", None, ["jax has no CUDA plugin"]),
+        ((V12,), "xla_cuda12", V12, []),
+        ((V12,), "xla_cuda13", V12, ["jax runs on CUDA 13", "jaxtv[cuda13]"]),
+        ((V12, V13), "xla_cuda12", V12, [f"not used: {V13}"]),
+        ((V12, V13), None, V13, [f"not used: {V12}", "jax has no CUDA plugin"]),
+        (("jaxtv", V13), "xla_cuda13", "jaxtv", ["built from source", f"not used: {V13}"]),
+    ],
+)
+def test_the_module_that_fits_jax_is_used(monkeypatch, packages, jax_plugin, used, said):
+    installed(monkeypatch, *packages, jax_plugin=jax_plugin)
+    assert next(iter(_native.cuda_packages()), None) == used
+    state = _native.cuda_state()
+    for text in said or [used]:
+        assert text in state
+    assert said or state == used
+
+
+def test_a_broken_cuda_module_says_how_to_install(monkeypatch):
+    installed(monkeypatch)
+    assert _native._load_cuda(_native._cpu) is None
+    installed(monkeypatch, V12, jax_plugin="xla_cuda12")
+    monkeypatch.setitem(sys.modules, f"{V12}._cuda", None)
+    with pytest.raises(ImportError, match=r"jaxtv\[cuda12\].*JAXTV_CUDA=ON"):
+        _native._load_cuda(_native._cpu)
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("jaxtv._cuda") is None and not os.environ.get("JAXTV_REQUIRE_CUDA"),
-    reason="built without CUDA kernels",
+    not _native.cuda_packages() and not os.environ.get("JAXTV_REQUIRE_CUDA"),
+    reason="without CUDA kernels",
 )
 def test_the_module_loads_without_a_gpu():
     assert set(_native.REGISTERED["cuda"]) <= set(_native.REGISTERED["cpu"])

@@ -1,0 +1,1 @@
+"""The module `_cuda`: CUDA 13 kernels, which jaxtv loads."""
