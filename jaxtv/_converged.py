@@ -36,14 +36,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxtv import _edge_codes, _outliers, _overflow
+from jaxtv import _accelerated, _edge_codes, _outliers, _overflow
 from jaxtv._elements import choose, flat, unflat
 from jaxtv._fallback import all_zero, sanitise, segment_means
 
@@ -137,27 +136,10 @@ def components_vjp(
 
 # ---------------------------------------------------------------------- solver
 
-# From this tolerance on y need not be constant on all components. Smoothing then takes the weights
-# times `tol` to this power.
-_LOOSE_TOL = 1e-4
+# From this tolerance on smoothing takes the weights times `tol` to this power.
 _SMOOTHING_POWER = 0.7
 
 Pass = tuple[Array, Array]  # the solution along one axis, and its dual
-
-
-class _State(NamedTuple):
-    """`point`, `dual`, `y` and `codes` have the shape of x; the others size 1 along its axes."""
-
-    point: tuple[Array, ...]  # where the gradient is taken: a dual of each axis but the first
-    dual: tuple[Array, ...]
-    t: Array  # FISTA's step counter
-    y: Array
-    codes: tuple[Array, ...]  # of the edges of each pass
-    gap: Array
-    iterations: Array
-    next_test: Array
-    converged: Array
-    active: Array
 
 
 class _Problem(NamedTuple):
@@ -201,16 +183,18 @@ class _Problem(NamedTuple):
             out = out + self.total(w * jump) - self.total(p * (y - z))
         return out
 
-    @property
-    def exact(self) -> bool:
-        """Whether y is to be constant on the components that the passes tell."""
-        return self.tol < _LOOSE_TOL
+    def duals(self, passes: Sequence[Pass]) -> tuple[Array, ...]:
+        return tuple(p for _, p in passes[1:])
 
-    def better(self, y: Array, passes: Sequence[Pass]) -> tuple[Array, Array]:
-        """What polish makes of y, or smoothing if `tol` is loose; and its gap."""
-        new = self.polish(y, passes) if self.exact else self.smooth(y)
-        gap = self.excess(new, passes) + self.total((new - y) ** 2) / 2
-        return new, jnp.maximum(gap, 0)
+    def primal(self, passes: Sequence[Pass]) -> Array:
+        y = self.x
+        for _, p in passes:
+            y = y - p
+        return y
+
+    def better(self, y: Array, passes: Sequence[Pass]) -> Array:
+        """What polish makes of y, or smoothing if `tol` is loose."""
+        return self.smooth(y) if _accelerated.is_loose(self.tol) else self.polish(y, passes)
 
     def polish(self, y: Array, passes: Sequence[Pass]) -> Array:
         """The means of y over components that the passes tell."""
@@ -231,70 +215,6 @@ class _Problem(NamedTuple):
         """Those of every pass, shaped as x."""
         zipped = zip(passes, self.ws, self.axes)
         return tuple(_edge_codes.encode(z, w, axis) for (z, _), w, axis in zipped)
-
-    def optimum(self, y: Array) -> Array:
-        """A lower bound of the optimal value: the dual's value."""
-        return self.total((self.x - y) * (self.x + y)) / 2
-
-
-def _test(problem: _Problem, state: _State, passes: Sequence[Pass], iterations: Array):
-    """(y, gap, done, iteration of the next test).
-
-    y is the iterate of the passes, or the polished or smoothed one if that is better or good
-    enough. The constants are those of cpu/converged.
-    """
-    y = problem.x
-    for _, p in passes:
-        y = y - p
-    gap = jnp.maximum(problem.excess(y, passes), 0)
-    enough = problem.tol * problem.optimum(y)
-    last = iterations == problem.max_iterations
-    ask = state.active & ((iterations >= state.next_test) | last)
-    done = ask & (gap <= enough) & (not problem.exact)
-    count = iterations.astype(y.dtype)
-    reach = 1 + count / 3 if problem.exact else 2.5  # by which these may divide the gap
-    wanted = reach * enough + problem.roundoff
-    near = ask & ~done & ((gap <= wanted) | last)
-    better, better_gap = jax.lax.cond(
-        jnp.any(near), lambda: problem.better(y, passes), lambda: (y, jnp.full_like(gap, jnp.inf))
-    )
-    good = near & (better_gap <= enough)
-    power = (3 if problem.exact else 2) * jnp.where(near, 2, 1)
-    factor = jnp.where(near, better_gap / enough, gap / wanted) ** (1 / power)
-    factor = jnp.fmin(factor, jnp.where((count < 16) & ~near, 2, 1.2))
-    soonest = iterations + 1 + iterations // 16
-    next_test = jnp.maximum(soonest, (count * factor + 0.5).astype(jnp.int32))
-    take = near & (good | (better_gap <= gap))
-    return (
-        *choose(take, (better, better_gap), (y, gap)),
-        done | good,
-        jnp.where(ask, next_test, state.next_test),
-    )
-
-
-def _iterate(problem: _Problem, state: _State) -> _State:
-    passes = problem.passes(state.point)
-    dual = tuple(p for _, p in passes[1:])
-    iterations = state.iterations + 1
-    y, gap, done, next_test = _test(problem, state, passes, iterations)
-
-    uphill = sum(problem.total((v - p) * (p - q)) for v, p, q in zip(state.point, dual, state.dual))
-    t = (1 + jnp.sqrt(1 + 4 * state.t**2)) / 2
-    restart = uphill > 0
-    beta = jnp.where(restart, 0, (state.t - 1) / t)
-    new = _State(
-        point=tuple(p + beta * (p - q) for p, q in zip(dual, state.dual)),
-        dual=dual,
-        t=jnp.where(restart, 1, t),
-        y=y,
-        codes=problem.edge_codes(passes),
-        gap=gap,
-        iterations=iterations,
-        next_test=next_test,
-        converged=done,
-        active=~done & (iterations < problem.max_iterations),
-    )
-    return choose(state.active, new, state)
 
 
 def solve(
@@ -327,10 +247,8 @@ def solve(
     mean = jnp.mean(x, axes, keepdims=True)
 
     problem, start = _centred(x - mean, ws, start, axes, tol, max_iterations, prox1d, means)
-    one, none = jnp.ones_like(mean), jnp.zeros_like(mean, jnp.int32)
     codes = problem.edge_codes([(problem.x, problem.x)] * len(axes))
-    state = _State(start, start, one, problem.x, codes, 0 * one, none, none, none > 0, none == 0)
-    state = jax.lax.while_loop(lambda s: jnp.any(s.active), partial(_iterate, problem), state)
+    state = _accelerated.minimise(problem, start, codes)
 
     y = unscaled(state.y + mean)
     y = _overflow.within_range(jnp.where(shift == 0, y, y + shift))

@@ -18,9 +18,16 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxtv import _arguments, _converged, _edge_codes, _overflow, _primitive
+from jaxtv import (
+    _accelerated,
+    _arguments,
+    _converged,
+    _edge_codes,
+    _outliers,
+    _overflow,
+    _primitive,
+)
 from jaxtv._dtypes import compute_dtype
-from jaxtv._elements import choose
 from jaxtv._fallback import all_zero, sanitise
 from jaxtv._prox import Info, empty_info
 from jaxtv._solvers import AcceleratedDykstra
@@ -217,32 +224,23 @@ def _component_means(v: Array, inside: Array, graph: Graph) -> Array:
 
 # ---------------------------------------------------------------------- solver
 
-_LOOSE_TOL = 1e-4  # From it on, y need not be constant on the components; see `AcceleratedDykstra`.
-
-
-class _State(NamedTuple):
-    """`y` is (..., 1, nodes), `codes` (..., 1, edges); the others have size 1 on both last axes."""
-
-    point: Array  # (..., L - 1, items) where the gradient is taken: duals of all forests but one
-    dual: Array
-    t: Array  # FISTA's step counter
-    y: Array
-    codes: Array
-    gap: Array
-    iterations: Array
-    next_test: Array
-    converged: Array
-    active: Array
-
 
 class _Problem(NamedTuple):
-    """Centred samples of a size about one. A pass is (z, p) of all forests: (..., L, items)."""
+    """Centred samples of a size about one. Passes are (z, p) of all forests: (..., L, items)."""
 
     x: Array  # (..., 1, nodes)
     w: Array  # (..., L, links)
     graph: Graph
-    roundoff: Array  # how large rounding alone may make the gap of an iterate
+    roundoff: Array
     solver: AcceleratedDykstra
+
+    @property
+    def tol(self) -> float:
+        return self.solver.tol
+
+    @property
+    def max_iterations(self) -> int:
+        return self.solver.max_iterations
 
     @property
     def forests(self) -> _Forests:
@@ -262,70 +260,38 @@ class _Problem(NamedTuple):
         w = self.w[..., which, :]
         return _primitive.prox1d(v, w, axis=v.ndim - 1, solver=self.solver.inner) if v.size else v
 
-    def excess(self, y: Array, z: Array, p: Array) -> Array:
-        """Sum over the forests of TV(y) - <p, y>, by terms that vanish where y is the pass's z."""
-        y = self.forests.listed(y)
+    def total(self, v: Array) -> Array:
+        return jnp.sum(v, axis=(-2, -1), keepdims=True)
+
+    def duals(self, passes: tuple[Array, Array]) -> Array:
+        return passes[1][..., 1:, :]
+
+    def primal(self, passes: tuple[Array, Array]) -> Array:
+        return self.x - self.forests.added(passes[1])
+
+    def excess(self, y: Array, passes: tuple[Array, Array]) -> Array:
+        (z, p), y = passes, self.forests.listed(y)
         jump = jnp.abs(jnp.diff(y)) - jnp.abs(jnp.diff(z))
-        return _total(self.w * jump) - _total(p * (y - z))
+        return self.total(self.w * jump) - self.total(p * (y - z))
 
-    def polish(self, y: Array, z: Array, p: Array) -> tuple[Array, Array]:
-        """The means of y over the components that the passes tell, and their gap."""
+    def better(self, y: Array, passes: tuple[Array, Array]) -> Array:
+        """The means of y over the components that the passes tell."""
+        z, _ = passes
         inside = self.forests.of_edges((jnp.diff(z) == 0) & (self.w > 0))
-        means = _component_means(y, inside, self.graph)
-        gap = self.excess(means, z, p) + _total((means - y) ** 2) / 2
-        return means, jnp.maximum(gap, 0)
+        return _component_means(y, inside, self.graph)
 
-    def edge_codes(self, z: Array) -> Array:
+    def edge_codes(self, passes: tuple[Array, Array]) -> Array:
+        z, _ = passes
         codes = _edge_codes.encode(z, self.w, z.ndim - 1)
         return self.forests.of_edges(codes[..., :-1])
 
 
-def _total(v: Array) -> Array:
-    return jnp.sum(v, axis=(-2, -1), keepdims=True)
-
-
-def _test(problem: _Problem, state: _State, y: Array, z: Array, p: Array, iterations: Array):
-    """(y, gap, done, iteration of the next test), y an iterate or what polish makes of it."""
-    gap = jnp.maximum(problem.excess(y, z, p), 0)
-    enough = problem.solver.tol * _total((problem.x - y) * (problem.x + y)) / 2
-    last = iterations == problem.solver.max_iterations
-    ask = state.active & ((iterations >= state.next_test) | last)
-    loose = ask & (gap <= enough) & (problem.solver.tol >= _LOOSE_TOL)
-    reach = 1 + iterations.astype(y.dtype) / 3  # by which polish may divide the gap
-    near = ask & ~loose & ((gap <= reach * enough + problem.roundoff) | last)
-    means, means_gap = jax.lax.cond(
-        jnp.any(near), lambda: problem.polish(y, z, p), lambda: (y, jnp.full_like(gap, jnp.inf))
-    )
-    polished = near & (means_gap <= enough)
-    y, gap = choose(polished | (near & (means_gap <= gap)), (means, means_gap), (y, gap))
-    next_test = jnp.where(ask, iterations + 1 + iterations // 8, state.next_test)
-    return y, gap, loose | polished, next_test
-
-
-def _iterate(problem: _Problem, state: _State) -> _State:
-    z, p = problem.passes(state.point)
-    dual = p[..., 1:, :]
-    iterations = state.iterations + 1
-    y = problem.x - problem.forests.added(p)
-    y, gap, done, next_test = _test(problem, state, y, z, p, iterations)
-
-    uphill = _total((state.point - dual) * (dual - state.dual))
-    t = (1 + jnp.sqrt(1 + 4 * state.t**2)) / 2
-    restart = uphill > 0
-    beta = jnp.where(restart, 0, (state.t - 1) / t)
-    new = _State(
-        point=dual + beta * (dual - state.dual),
-        dual=dual,
-        t=jnp.where(restart, 1, t),
-        y=y,
-        codes=problem.edge_codes(z),
-        gap=gap,
-        iterations=iterations,
-        next_test=next_test,
-        converged=done,
-        active=~done & (iterations < problem.solver.max_iterations),
-    )
-    return choose(state.active, new, state)
+def _crossing_weights(x: Array, lam: Array, graph: Graph, least: Array) -> Array:
+    """The sum of weights at each node, of edges whose half jump is at least `least`."""
+    u, v = (x[..., graph.edges[:, i]] / 2 for i in (0, 1))
+    links = graph._forests.on_links(jnp.where(jnp.abs(v - u) >= least, lam, 0))
+    after, before = (jnp.pad(links, [(0, 0)] * (x.ndim - 1) + [at]) for at in ((0, 1), (1, 0)))
+    return graph._forests.added(after + before)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))
@@ -338,7 +304,9 @@ def _prox_graph_tv(
     """
     axes = (x.ndim - 2, x.ndim - 1)
     original, forests = x, graph._forests
-    x, (w,), bad, scale = sanitise(x, (lam,), axes)
+    crossing = partial(_crossing_weights, x, lam, graph)
+    near, shift = _outliers.brought_near(x, (lam,), axes, crossing)
+    x, (w,), bad, scale = sanitise(near, (lam,), axes)
     exponent = jnp.frexp(jnp.max(jnp.abs(x), axes, keepdims=True))[1]
     x, w = (jnp.ldexp(v, -exponent) for v in (x, w))
     mean = jnp.mean(x, axes, keepdims=True)
@@ -350,24 +318,21 @@ def _prox_graph_tv(
     roundoff = jnp.finfo(x.dtype).eps * bound / graph.num_nodes * edges
     problem = _Problem(x, w, graph, roundoff, solver)
 
-    one, none = jnp.ones_like(mean), jnp.zeros_like(mean, jnp.int32)
-    listed = forests.listed(x)
-    start = jnp.zeros_like(listed[..., 1:, :])
-    codes = problem.edge_codes(listed)
-    state = _State(start, start, one, x, codes, 0 * one, none, none, none > 0, none == 0)
-    state = jax.lax.while_loop(lambda s: jnp.any(s.active), partial(_iterate, problem), state)
+    codes_of = lambda y: problem.edge_codes((forests.listed(y), y))
+    start = jnp.zeros_like(forests.listed(x)[..., 1:, :])
+    state = _accelerated.minimise(problem, start, codes_of(x))
 
     unscaled = lambda v: jnp.ldexp(v * scale, exponent)
     zero = all_zero((lam,), axes)
-    y = _overflow.within_range(unscaled(state.y + mean))
+    y = unscaled(state.y + mean)
+    y = _overflow.within_range(jnp.where(shift == 0, y, y + shift))
     y = jnp.where(bad, jnp.nan, jnp.where(zero, original, y))
     info = Info(
         jnp.where(bad, jnp.nan, unscaled(unscaled(state.gap))),
         jnp.where(bad, 0, state.iterations),
         state.converged & ~bad,
     )
-    of_x = problem.edge_codes(forests.listed(original))
-    return y, info, jnp.where(zero, of_x, state.codes)
+    return y, info, jnp.where(zero, codes_of(original), state.codes)
 
 
 @_prox_graph_tv.defjvp

@@ -6,7 +6,8 @@ keep every bit. Where no element has any, two passes over x find that out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,18 +19,25 @@ _FAR = 1024.0  # times the scale
 _MOST_GAPS = 16  # so many far ones at most
 
 
-def brought_near(x: Array, ws: Sequence[Array], axes: tuple[int, ...]) -> tuple[Array, Array]:
+Crossing = Callable[[Array], Array]
+
+
+def brought_near(
+    x: Array, ws: Sequence[Array], axes: tuple[int, ...], crossing: Crossing | None = None
+) -> tuple[Array, Array]:
     """(near, shift) with prox(x) = prox(near) + shift. `shift` is 0 for all but outliers.
 
     `axes` are the axes of an element, `ws` its weights. An element without a solution may become
-    anything.
+    anything. `crossing` has the sum of the weights at each sample, shaped as x, of edges whose half
+    jump is at least its argument (size 1 along `axes`); by default edges are along `axes`.
     """
     if all(x.shape[a] == 1 for a in axes):
         return x, jnp.zeros_like(x)
     moves = _clustered(x, ws, axes)
+    crossing = crossing or partial(_crossing_weights, x, ws, axes)
     return jax.lax.cond(
         jnp.any(moves),
-        lambda: _moved(x, ws, axes, moves),
+        lambda: _moved(x, crossing, axes, moves),
         lambda: (x, jnp.zeros_like(x)),
     )
 
@@ -52,7 +60,7 @@ def _clustered(x: Array, ws: Sequence[Array], axes: tuple[int, ...]) -> Array:
 
 
 def _moved(
-    x: Array, ws: Sequence[Array], axes: tuple[int, ...], moves: Array
+    x: Array, crossing: Crossing, axes: tuple[int, ...], moves: Array
 ) -> tuple[Array, Array]:
     flat = _elements.flat(x, axes)  # (batch..., N), as all that follows; "half" spares overflow
     samples = jnp.sort(flat, -1)
@@ -65,7 +73,8 @@ def _moved(
     scale = jnp.abs(samples[..., middle, None]) / 2
 
     least, _ = _far_gaps(largest, smaller, scale)
-    scale = scale + 2 * _crossing_weight(x, ws, axes, least)
+    weights = crossing(least.reshape([1 if a in axes else d for a, d in enumerate(x.shape)]))
+    scale = scale + 2 * jnp.max(_elements.flat(weights, axes), -1, keepdims=True)
     least, step = _far_gaps(largest, smaller, scale)
     far = (largest >= least) & _elements.flat(moves, axes)
 
@@ -93,9 +102,8 @@ def _far_gaps(largest: Array, smaller: Array, scale: Array) -> tuple[Array, Arra
     return least, 2 * (2 * smaller + scale)
 
 
-def _crossing_weight(x: Array, ws: Sequence[Array], axes: tuple[int, ...], least: Array) -> Array:
-    """(batch..., 1): at most so large is a sum of weights at one sample across far gaps."""
-    least = least.reshape([1 if a in axes else d for a, d in enumerate(x.shape)])
+def _crossing_weights(x: Array, ws: Sequence[Array], axes: tuple[int, ...], least: Array) -> Array:
+    """At most so large is the sum of weights at each sample across far gaps."""
     total = jnp.zeros_like(x)
     for w, axis in zip(ws, axes, strict=True):
         crossing = jnp.where(jnp.abs(jnp.diff(x / 2, axis=axis)) >= least, w, 0)
@@ -103,4 +111,4 @@ def _crossing_weight(x: Array, ws: Sequence[Array], axes: tuple[int, ...], least
             pad = [(0, 0)] * x.ndim
             pad[axis] = (at, 1 - at)
             total = total + jnp.pad(crossing, pad)
-    return jnp.max(_elements.flat(total, axes), -1, keepdims=True)
+    return total

@@ -199,3 +199,23 @@ def test_only_elements_with_far_outliers_change(plain, dtype):
     assert error.max() <= TOLERANCE[dtype] * 4
     np.testing.assert_allclose(together[3], np.mean(x[3].astype(np.float64)), rtol=1e-6)
     np.testing.assert_array_equal(together[4], x[4])
+
+
+def test_graph():
+    """Nodes of a ring with chords; a node without an edge is an outlier too."""
+    n = 24
+    edges = [(i, (i + step) % n) for step in (1, 5) for i in range(n)]
+    graph = jaxtv.Graph(edges, n + 1)
+    solver = jaxtv.AcceleratedDykstra(tol=1e-12)
+    x = samples("noise", 8, n + 1, 7)
+    large, moderate, at = with_outliers(x, 7)
+    large[:4, n], moderate[:4, n] = 1e20, 1.0
+    lam = rng(8).uniform(0, 0.8, (8, len(edges)))
+    prox = jax.jit(lambda x, lam: jaxtv.prox_graph_tv(x, lam, graph, solver=solver))
+    best = np.stack([oracles.prox_graph_tv(v, w, graph.edges) for v, w in zip(moderate, lam)])
+    best[:4, n] = 1e20
+    assert_others_equal(prox(large, lam), best, at, x, "float64")
+    g = rng(9).normal(size=x.shape)
+    of_lam = jax.grad(lambda lam, x: jnp.sum(g * prox(x, lam)))
+    moderate[:4, n] = large[:4, n]
+    np.testing.assert_allclose(of_lam(lam, large), of_lam(lam, moderate), atol=1e-10)
