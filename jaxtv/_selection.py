@@ -25,6 +25,7 @@ Criterion = Literal["sure", "discrepancy"]
 # neighbours of its best, whose middle it is.
 _GRIDS = (36, 9, 9)
 _AT_ONCE = 9  # λ that one call solves
+_LARGE = 1e6  # times max|x|: noise in which x is nothing
 
 
 def degrees_of_freedom(y: ArrayLike, lam: Lam, *, axes: int | Sequence[int]) -> Array:
@@ -148,8 +149,9 @@ def select_lam(
     Returns:
         λ of size 1 along `axes`: fits `prox_tv(x, lam, axes=axes)` as it is. float32 for half
         types. With two and more axes the prox is solved by `AcceleratedDykstra(tol=1e-6)`, and a λ
-        whose solve does not converge is not chosen; λ is NaN if none does. The λ of "discrepancy"
-        without `lams` has a derivative in x and σ, the others have none.
+        whose solve does not converge is not chosen; λ is NaN if none does, or under `jit` if σ is
+        not positive. Where x has a NaN or an infinity λ is 0, and the prox is NaN as with any λ.
+        The λ of "discrepancy" without `lams` has a derivative in x and σ, the others have none.
 
     Raises:
         TypeError, ValueError: as `prox_tv`; ValueError where `sigma` does not fit or a concrete σ
@@ -176,17 +178,34 @@ def select_lam(
     lams = None if lams is None else _arguments.candidates(lams, "lams", x)
     if x.size == 0:
         return jnp.zeros([1 if a in axes else d for a, d in enumerate(x.shape)], x.dtype)
+    finite = jnp.all(jnp.isfinite(x), axes, keepdims=True)
+    lam = _select(jnp.where(finite, x, 0), sigma, axes, criterion, lams)
+    return jnp.where(finite, lam, 0)
+
+
+def _select(
+    x: Array,
+    sigma: Array | None,
+    axes: tuple[int, ...],
+    criterion: Criterion,
+    lams: Array | None,
+) -> Array:
+    """`select_lam` of a finite x and checked arguments."""
     if sigma is None:
         sigma = jnp.maximum(_noise(x, axes), float(jnp.finfo(x.dtype).tiny))
     solver = fitting_exact(None, len(axes))
     if criterion == "discrepancy" and lams is None:
         return find_lam(Problem(x, sigma, discrepancy, axes, solver), sigma > 0).lam
     x, sigma, lams = jax.lax.stop_gradient((x, jnp.where(sigma > 0, sigma, jnp.nan), lams))
+    # Samples of a size about one, whose squares stay in range; a larger σ does no more.
+    exponent = jnp.frexp(jnp.max(jnp.abs(x), axes, keepdims=True))[1]
+    x, sigma = jnp.ldexp(x, -exponent), jnp.minimum(jnp.ldexp(sigma, -exponent), _LARGE)
     score = partial(_score, criterion, x, sigma, axes, solver)
     if lams is None:
-        return _search(score, sigma / 100, _constant_from(x, axes))
+        return jnp.ldexp(_search(score, sigma / 100, _constant_from(x, axes)), exponent)
     ones = jnp.ones_like(jnp.max(x, axes, keepdims=True))
-    return _best(score, _leading(lams, x) * ones[None])[1]
+    lams = _leading(lams, x) * ones[None]
+    return _best(lambda lam: score(jnp.ldexp(lam, -exponent)), lams)[1]
 
 
 def _score(
