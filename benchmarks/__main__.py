@@ -14,10 +14,10 @@ import json
 import pathlib
 import time
 
-from benchmarks import machine, network, report, sections
+from benchmarks import capabilities, machine, network, report, sections
 from benchmarks.environments import BUILD, ROOT, Environments
 
-CHAPTERS = sections.CHAPTERS | {"network": network.training_step}
+CHAPTERS = sections.CHAPTERS | {"network": network.training_step} | capabilities.CHAPTERS
 
 
 def measure(quick: bool, only: list[str], known: dict, file: pathlib.Path) -> dict:

@@ -21,7 +21,8 @@ from testing import ROOT, peers
 
 BUILD = ROOT / "build" / "benchmarks"
 # Peers that want other versions than jaxtv: each has an environment of its own, made on first use.
-# The first of its packages is the peer, `python` the oldest Python that it takes.
+# The first of its packages is the peer, `python` the oldest Python that it takes, `build` what must
+# be there before it is compiled.
 OWN = json.loads((ROOT / "benchmarks" / "peers.json").read_text())["environments"]
 
 
@@ -62,13 +63,18 @@ def _interpreter(oldest: str) -> str:
 def _own_python(name: str, may_install: bool) -> str:
     """The Python of a peer's own environment."""
     home, packages = BUILD / name, OWN[name]["packages"]
+    before = OWN[name].get("build", [])
     python, ready = home / "bin" / "python", home / "ready"
     if ready.exists() and ready.read_text() == " ".join(packages):
         return str(python)
     if not may_install:
         raise NotInstalledError("only the full run makes its environment")
     _run(_interpreter(OWN[name]["python"]), "-m", "venv", "--clear", str(home))
-    _run(str(python), "-m", "pip", "install", "-q", *packages)
+    install = (str(python), "-m", "pip", "install", "-q")
+    if before:
+        _run(*install, *before)
+        install = (*install, "--no-build-isolation")
+    _run(*install, *packages)
     ready.write_text(" ".join(packages))
     return str(python)
 

@@ -172,22 +172,22 @@ def fastprox_image(x, lam, axes, tol):
     return lambda: fastprox.tv_aniso(x, lam, tol=tol, max_iter=10_000)[0]
 
 
-def fastprox_graph(x, lam, axes):
-    """The exact solution of an image in float64, by maximal flows on its grid."""
+def fastprox_graph(x, lam, axes, diagonals=False, tol=0.0):
+    """An image over its grid by maximal flows, in float64; exact with `tol` 0."""
     import fastprox
 
-    image, index = x.astype(np.float64), np.arange(x.size).reshape(x.shape)
-    pairs = (index[:, :-1], index[:, 1:]), (index[:-1], index[1:])
-    edges = np.concatenate([np.stack([a.ravel(), b.ravel()], 1) for a, b in pairs])
-    return lambda: fastprox.graph_tv(image.ravel(), edges, lam)[0].reshape(x.shape)
+    from benchmarks.problems import grid
+
+    prox, nodes = fastprox.GraphTV(x.size, *grid(x.shape, diagonals)), x.astype(np.float64).ravel()
+    return lambda: prox.solve(nodes, lam, tol=tol)[0].reshape(x.shape)
 
 
-def deepinv_tv(x, lam, axes):
-    """TVDenoiser on the CPU, with its default stop. x is an image, or rows that are images each."""
+def deepinv_tv(x, lam, axes, **options):
+    """TVDenoiser on the CPU, by default with its stop. x is an image, or rows of images."""
     import torch
     from deepinv.models import TVDenoiser
 
-    denoiser, images = TVDenoiser(), torch.from_numpy(x)
+    denoiser, images = TVDenoiser(**options), torch.from_numpy(x)
     images = images[None, None] if len(axes) == 2 else images[:, None, None]
 
     def call():
@@ -206,11 +206,11 @@ def prox_tv_image(x, lam, axes, method, iterations, threads):
     return lambda: module.tv1_2d(image, lam, **options)
 
 
-def skimage_chambolle(x, lam, axes, iterations=200):
+def skimage_chambolle(x, lam, axes, iterations=200, eps=2e-4, dtype="float64"):
     from skimage.restoration import denoise_tv_chambolle
 
-    image = x.astype(np.float64)
-    return lambda: denoise_tv_chambolle(image, weight=lam, max_num_iter=iterations, eps=2e-4)
+    image = x.astype(dtype)
+    return lambda: denoise_tv_chambolle(image, weight=lam, max_num_iter=iterations, eps=eps)
 
 
 def skimage_bregman(x, lam, axes, iterations=100):
@@ -226,3 +226,115 @@ def pyproximal_image(x, lam, axes, iterations=100):
     prox = pyproximal.TV(dims=x.shape, sigma=1.0, niter=iterations, rtol=1e-6)
     image = x.astype(np.float64).ravel()
     return lambda: prox.prox(image, lam).reshape(x.shape)
+
+
+# ---------------------------------------------------------------------------- other problems
+
+
+def jaxtv_isotropic(x, lam, axes, tol):
+    import jax
+
+    import jaxtv
+
+    solver, x = jaxtv.FGP(tol, max_iterations=20_000), jax.numpy.asarray(x)
+    prox = jax.jit(lambda x: jaxtv.prox_tv_isotropic(x, lam, axes=axes, solver=solver))
+    return lambda: prox(x).block_until_ready()
+
+
+def fastprox_isotropic(x, lam, axes, tol):
+    import fastprox
+
+    return lambda: fastprox.tv_iso(x, lam, tol=tol, max_iter=20_000)[0]
+
+
+def jaxtv_graph(x, lam, axes, tol):
+    """An image over its grid with diagonals."""
+    import jax
+
+    import jaxtv
+    from benchmarks.problems import grid
+
+    edges, weights = grid(x.shape, diagonals=True)
+    graph, solver = jaxtv.Graph(edges, x.size), jaxtv.AcceleratedDykstra(tol=tol)
+    nodes, weights = jax.numpy.asarray(x.ravel()), jax.numpy.asarray(lam * weights, x.dtype)
+    prox = jax.jit(lambda x: jaxtv.prox_graph_tv(x, weights, graph, solver=solver))
+    return lambda: prox(nodes).block_until_ready().reshape(x.shape)
+
+
+def jaxtv_trend(x, lam, axes, order, tol=1e-6, dtype="float32"):
+    import jax
+
+    import jaxtv
+
+    x = jax.numpy.asarray(x, dtype)
+    fit = jax.jit(lambda x: jaxtv.trend_filter(x, lam, order=order, tol=tol))
+    return lambda: fit(x).block_until_ready()
+
+
+def cvxpy_trend(x, lam, axes, order, solver, **options):
+    """With a warm start a second solve would be none."""
+    import cvxpy
+    import scipy.sparse
+
+    difference = scipy.sparse.eye(x.size, format="csr")
+    for _ in range(order + 1):
+        difference = difference[1:] - difference[:-1]
+    y = cvxpy.Variable(x.size)
+    objective = cvxpy.sum_squares(y - x[0]) / 2 + lam * cvxpy.norm1(difference @ y)
+    problem = cvxpy.Problem(cvxpy.Minimize(objective))
+
+    def call():
+        problem.solve(solver=solver, warm_start=False, **options)
+        return y.value[None]
+
+    return call
+
+
+def trendfilter_trend(x, lam, axes):
+    """It has no factor ½. Its module for plots needs a file that its wheel lacks."""
+    import sys
+    import types
+
+    sys.modules["trendfilter.bokeh_theme"] = types.ModuleType("trendfilter.bokeh_theme")
+    from trendfilter import trend_filter
+
+    signal, times = x[0].astype(np.float64), np.arange(x.size)
+    return lambda: trend_filter(times, signal, alpha_2=2 * lam, l_norm=1)["y_fit"][None]
+
+
+def cyl1tf_trend(x, lam, axes, tol):
+    import cyl1tf
+
+    signal = x[0].astype(np.float64)
+    return lambda: cyl1tf.calc_fit(signal, scale=lam, toler=tol)[None]
+
+
+# ---------------------------------------------------------------------------- λ by itself
+
+
+def jaxtv_selected(x, lam, axes, sigma=None, criterion="sure"):
+    """The image, denoised with the λ of `select_lam`; the argument `lam` is not used."""
+    import jax
+
+    import jaxtv
+
+    def denoise(x):
+        lam = jaxtv.select_lam(x, sigma, axes=axes, criterion=criterion)
+        solver = jaxtv.AcceleratedDykstra(tol=1e-4)
+        return jaxtv.prox_tv2d(x, lam, axes=axes, solver=solver)
+
+    denoise, x = jax.jit(denoise), jax.numpy.asarray(x)
+    return lambda: denoise(x).block_until_ready()
+
+
+def skimage_calibrated(x, lam, axes, candidates):
+    """denoise_tv_chambolle with the best of so many weights; the argument `lam` is not used."""
+    from skimage.restoration import calibrate_denoiser, denoise_tv_chambolle
+
+    weights = {"weight": np.geomspace(0.02, 0.5, candidates)}
+
+    def call():
+        _, (tried, losses) = calibrate_denoiser(x, denoise_tv_chambolle, weights, extra_output=True)
+        return denoise_tv_chambolle(x, **tried[int(np.argmin(losses))])
+
+    return call

@@ -24,6 +24,7 @@ def draw(chapters: dict[str, list[dict]], folder: pathlib.Path) -> None:
     figures = {
         "kernels": _kernels,
         "accuracy": _accuracy,
+        "isotropic": _accuracy,
         "images": _images,
         "scaling_n": lambda r: _scaling(r, "samples of the one signal", 1),
         "scaling_batch": lambda r: _scaling(r, "signals of 32 samples", 32),

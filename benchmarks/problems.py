@@ -46,3 +46,24 @@ def image_rows(rows: int, n: int) -> np.ndarray:
     """Pieces of the rows of the photo."""
     pixels = np.resize(photo(512).ravel(), rows * n)
     return pixels.reshape(rows, n)
+
+
+def trend(n: int) -> np.ndarray:
+    """One long signal: lines between random values, 1000 samples long or so, and noise of 0.3."""
+    random = np.random.default_rng(4)
+    knots = np.flatnonzero(random.random(n) < 1e-3)
+    knots = np.unique([0, *knots, n - 1])
+    signal = np.interp(np.arange(n), knots, random.standard_normal(len(knots)))
+    return (signal + 0.3 * random.standard_normal(n)).astype(np.float32)[None]
+
+
+def grid(shape: tuple[int, int], diagonals: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Edges between the pixels of an image and their neighbours, and weights, 1 over the length."""
+    index = np.arange(shape[0] * shape[1]).reshape(shape)
+    pairs = [(index[:, :-1], index[:, 1:]), (index[:-1], index[1:])]
+    if diagonals:
+        pairs += [(index[:-1, :-1], index[1:, 1:]), (index[:-1, 1:], index[1:, :-1])]
+    edges = [np.stack([a.ravel(), b.ravel()], 1) for a, b in pairs]
+    lengths = [1, 1, 2**0.5, 2**0.5]
+    weights = [np.full(len(e), 1 / length) for e, length in zip(edges, lengths)]
+    return np.concatenate(edges), np.concatenate(weights)

@@ -37,6 +37,10 @@ def judge(chapters: dict[str, list[dict]]) -> list[Target]:
         "single_signal": _single_signal,
         "scaling_n": _slope,
         "network": _network,
+        "isotropic": _isotropic,
+        "graph_tv": _graph_tv,
+        "trend_filter": _trend_filter,
+        "selection": _selection,
     }
     return [t for name, judge in judges.items() if name in chapters for t in judge(chapters[name])]
 
@@ -126,15 +130,23 @@ def _image(problem, records):
     return found
 
 
+def fastest_to(records: Iterable[dict], level: float, *packages: str) -> dict | None:
+    """The fastest record of these packages with at most this relative error."""
+    fit = [r for r in records if r.get("relative_error", np.inf) <= level and not r["note"]]
+    own = [r for r in fit if r["method"].startswith(packages)]
+    return min(own, key=lambda r: r["ratio"], default=None)
+
+
+def packages(records: Iterable[dict]) -> list[str]:
+    """The first words of all methods, ours first."""
+    return list(dict.fromkeys(r["method"].split()[0].strip(",") for r in records))
+
+
 def times_to(records: Iterable[dict], level: float) -> tuple[dict, dict] | None:
     """Our fastest record of a problem with at most this relative error, and the best peer's."""
-    fit = [r for r in records if r.get("relative_error", np.inf) <= level and not r["note"]]
-    ours = [r for r in fit if r["method"].startswith("jaxtv")]
-    theirs = [r for r in fit if r not in ours]
-    if not ours or not theirs:
-        return None
-    best = lambda group: min(group, key=lambda r: r["ratio"])
-    return best(ours), best(theirs)
+    ours = fastest_to(records, level, "jaxtv")
+    theirs = fastest_to(records, level, *(p for p in packages(records) if p != "jaxtv"))
+    return (ours, theirs) if ours and theirs else None
 
 
 def _accuracy(records):
@@ -179,3 +191,46 @@ def _network(records):
         extra = max(r["ratio"] for r in own) - 1
         found.append(Target(f"TV layers on top of {problem}, share", extra, bound, False))
     return found
+
+
+def _isotropic(records):
+    return _against_each("Isotropic TV", records, 1e-3, 3)
+
+
+def _graph_tv(records):
+    return _against_each("Graph", records, 1e-3, 1)
+
+
+def _trend_filter(records):
+    return _against_each("Trend", records, 1e-2, 1)
+
+
+def _against_each(chapter, records, level, bound):
+    """Against every other package that reaches this error."""
+    found = []
+    for problem in dict.fromkeys(r["problem"] for r in records):
+        own = [r for r in records if r["problem"] == problem]
+        ours = fastest_to(own, level, "jaxtv")
+        for package in packages(own)[1:]:
+            theirs = fastest_to(own, level, package)
+            if ours and theirs:
+                ratio = theirs["ratio"] / ours["ratio"]
+                what = f"{chapter}, {problem}, relative error {level:g}, against {package}"
+                found.append(Target(what, ratio, bound, True, theirs["method"]))
+    return found
+
+
+def _selection(records):
+    """No worse a picture than the best of scikit-image, and sooner."""
+    ours = timed(records, "jaxtv select_lam, SURE")[0]
+    peers = [r for r in records if r["method"].startswith("scikit-image") and r["status"] == "ok"]
+    if not peers:
+        return []
+    best = min(peers, key=lambda r: r["mse"])
+    return [
+        Target(f"select_lam, {what}", ratio, 1, True, best["method"])
+        for what, ratio in (
+            ("error of the picture, scikit-image over ours", best["mse"] / ours["mse"]),
+            ("time, scikit-image over ours", best["ratio"] / ours["ratio"]),
+        )
+    ]

@@ -22,6 +22,7 @@ def quick(tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmarks")
     command = [sys.executable, "-m", "benchmarks", "--quick", "--output", str(folder)]
     chapters = ["table1", "kernels", "accuracy", "images", "scaling_n", "scaling_lam", "threads"]
+    chapters += ["isotropic", "graph_tv", "trend_filter", "selection"]
     done = subprocess.run(
         [*command, "--only", *chapters], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -115,6 +116,16 @@ def test_methods_solve_the_problem(quick):
     assert images["jaxtv AcceleratedDykstra(0.0001)"]["relative_gap"] < 1e-4
 
 
+def test_certified_problems_are_the_same_for_all(quick):
+    chapters = quick[0]["chapters"]
+    for name in ("isotropic", "graph_tv", "trend_filter"):
+        for record in (r for r in chapters[name] if r["status"] == "ok"):
+            assert record["optimum_error"] < 1e-4, (name, record)
+            assert record["relative_error"] < 0.3, (name, record)
+            if record["method"].startswith("jaxtv"):
+                assert record["relative_error"] < 0.05, (name, record)
+
+
 def test_page(quick):
     results, page, folder = quick
     assert "A quick run" in page
@@ -128,7 +139,10 @@ def test_page(quick):
     figures = {p.name for p in (folder / "images").iterdir()}
     mentioned = {
         f"bench_{name}.png"
-        for name in ("kernels", "accuracy", "images", "scaling_n", "scaling_lam", "threads")
+        for name in (
+            *("kernels", "accuracy", "images", "isotropic"),
+            *("scaling_n", "scaling_lam", "threads"),
+        )
     }
     assert figures == mentioned
     assert all(f"images/{name}" in page for name in mentioned)
