@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import gpu, instructions, problems, report, scalar, targets
+from benchmarks import gpu, history, instructions, problems, report, scalar, targets
 from benchmarks.environments import Environments, NotInstalledError
 from benchmarks.measure import Effort, Method, Problem, interleave, race
 from testing import ROOT, long_double, oracles
@@ -209,3 +209,24 @@ def test_no_gpu_is_said_at_once():
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "no gpu: JAX runs on cpu" in done.stderr
+
+
+def test_the_history_is_every_committed_version(tmp_path):
+    def git(*arguments):
+        names = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        subprocess.run(["git", *names, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "benchmarks").mkdir()
+    for instructions_, name in ((200, "masks, a"), (201, "edge codes, a"), (100, "edge codes, a")):
+        case = {"instructions": instructions_, "samples": 10}
+        text = json.dumps({"cases": {name: case, "same": {"instructions": 7, "samples": 1}}})
+        (tmp_path / "benchmarks/instructions.json").write_text(text)
+        git("add", ".")
+        git("commit", "-m", f"{instructions_} instructions")
+    found = history.versions(tmp_path, "cpu")
+    assert [v.counts["edge codes, a"] for v in found] == [20, 20.1, 10]
+    rows = history.table(found).splitlines()[2:]
+    assert len(rows) == 1  # one change is below the noise
+    assert "100 instructions" in rows[0]
+    assert "edge codes, a 20.1 → 10 |" in rows[0]
