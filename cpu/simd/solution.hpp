@@ -17,7 +17,7 @@ template <bool kExtremes, class T, int kVectors, bool kPerEdge>
 void segment_values(VectorSignals<T, kVectors, kPerEdge>& s) {
   using V = typename Vectors<T>::V;
   constexpr int kParts = kLanes<T> / kDoubleLanes;
-  constexpr std::int64_t kStride = s.kStride;
+  constexpr std::int64_t kStride = VectorSignals<T, kVectors, kPerEdge>::kStride;
   const V zero = {}, one = zero + T(1);
   Double sum[kParts] = {}, ref[kParts] = {}, right[kParts] = {}, next[kParts] = {};
   V count = zero, narrow_ref = zero, after = zero;
