@@ -45,7 +45,7 @@ def repository(root: pathlib.Path = ROOT) -> str:
 
 def texts(root: pathlib.Path) -> dict[str, str]:
     """The tracked files that may name the address."""
-    kinds = ("*.md", "*.toml", "*.yml", "*.yaml", "*.cff", "*.ipynb", "*.py")
+    kinds = ("*.md", "*.toml", "*.yml", "*.yaml", "*.cff", "*.ipynb", "*.py", ":!tests")
     command = ["git", "-C", str(root), "ls-files", "-z", *kinds]
     names = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return {name: (root / name).read_text() for name in names.split("\0")[:-1]}
