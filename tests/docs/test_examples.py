@@ -49,6 +49,15 @@ def test_deblurring():
         assert result.sweeps < 0.6 * result.cold_sweeps
 
 
+def test_proximal_gradient():
+    """TV gains some dB on a picture that λ was not learned on; `grad` is the slope of the loss."""
+    results = run("proximal_gradient")
+    assert len(results) == 4
+    for result in results.values():
+        assert result.after > result.before + 5
+        assert result.by_grad == pytest.approx(result.by_differences, rel=0.02)
+
+
 def test_pretrained_wsol():
     """A cat, of ImageNet's class 285; the layer changes the map, not what is seen."""
     without, with_tv = run("pretrained_wsol")["chelsea"]

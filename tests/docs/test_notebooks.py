@@ -28,7 +28,7 @@ def execute(monkeypatch):
 
 
 def test_there_are_notebooks():
-    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02}" for number in range(10)]
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02}" for number in range(11)]
 
 
 def test_the_first_notebook_runs(execute):

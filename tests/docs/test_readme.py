@@ -14,6 +14,7 @@ def blocks(page):
 
 README = blocks(ROOT / "README.md")
 PROOFS = ["concepts", "derivatives", "nd-and-weights"]  # of formulas, in float64 too
+NIGHTLY = ["inverse-problems"]
 GUIDES = ["beyond", "choosing", "flax", "getting-started", "migrating", "performance", "scaling"]
 
 
@@ -25,7 +26,7 @@ def run(page, code, namespace):
 def test_there_are_examples():
     assert len(README) == 1
     pages = {page.stem for page in (ROOT / "docs").glob("*.md") if blocks(page)}
-    assert pages == {*PROOFS, *GUIDES}
+    assert pages == {*PROOFS, *GUIDES, *NIGHTLY}
 
 
 FOLDERS = (
@@ -72,4 +73,10 @@ def test_page_of_proofs(name):
 @pytest.mark.float32
 @pytest.mark.parametrize("name", GUIDES)
 def test_guide(name):
+    run_page(ROOT / f"docs/{name}.md")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", NIGHTLY)
+def test_page_of_an_example(name):
     run_page(ROOT / f"docs/{name}.md")
