@@ -1,5 +1,6 @@
 // XLA FFI handlers of the 1D prox and its derivatives.
 #include "checks.hpp"
+#include "data_weight.hpp"
 #include "operands.hpp"
 #include "prox1d.hpp"
 #include "targets.hpp"
@@ -44,6 +45,21 @@ ffi::Error prox1d_info_impl(ffi::ThreadPool pool, Buffer x, Buffer w, Result y, 
     s.iterations = out<std::int32_t>(iterations);
     s.converged = out<bool>(converged);
     prox1d(pool_of(pool), s, solver_of(method, tol, max_iterations, line_search));
+  });
+}
+
+ffi::Error prox1d_data_weight_impl(ffi::ThreadPool pool, Buffer x, Buffer mass, Buffer w, Result y,
+                                   std::int64_t axis) {
+  return with_type(x.element_type(), [&](auto t) {
+    using T = decltype(t);
+    const Shape shape = shape_of(x, axis);
+    check_same(mass, x);
+    check_same(*y, x);
+    prox1d_data_weight<T>(pool_of(pool), {.shape = shape,
+                                          .x = in<T>(x),
+                                          .mass = in<T>(mass),
+                                          .w = weights_of<T>(w, x, axis),
+                                          .y = out<T>(y)});
   });
 }
 
@@ -102,6 +118,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxtv_prox1d_info, prox1d_info_impl,
                                                         .Ret<Buffer>()
                                                         .Ret<Buffer>()
                                                         .Ret<Buffer>())));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    jaxtv_prox1d_data_weight, prox1d_data_weight_impl,
+    with_axis(bind().Arg<Buffer>().Arg<Buffer>().Arg<Buffer>().Ret<Buffer>()));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     jaxtv_segment_jvp, segment_jvp_impl,
     with_axis(bind().Arg<Buffer>().Arg<Buffer>().Arg<Buffer>().Arg<Buffer>().Ret<Buffer>()));

@@ -23,6 +23,11 @@ std::int64_t prox1d_scratch(const Shape& shape, Method method) {
   return signals * (10 * n + grid_tiles(n) * kTileSummaryBytes + kSignalProgressBytes);
 }
 
+// A double and a cut per sample.
+std::int64_t prox1d_data_weight_scratch(const Shape& shape) {
+  return shape.signals() * 9 * shape.n;
+}
+
 template <class T>
 std::int64_t segment_scratch(const Shape& shape) {
   if (shape.signals() == 0 || shape.n == 0) return 0;
@@ -111,6 +116,8 @@ std::int64_t bytes_of(const ScratchRequest& r) {
   const std::string_view target = r.target;
   if (target == "jaxtv_prox1d" || target == "jaxtv_prox1d_info")
     return prox1d_scratch(shape_along(r.shape, r.axes[0]), r.method);
+  if (target == "jaxtv_prox1d_data_weight")
+    return prox1d_data_weight_scratch(shape_along(r.shape, r.axes[0]));
   if (target == "jaxtv_segment_jvp" || target == "jaxtv_segment_vjp")
     return segment_scratch<Compute<Sample>>(shape_along(r.shape, r.axes[0]));
   if (target == "jaxtv_components_jvp") return components_scratch(problem_of<Grid>(r), nullptr);

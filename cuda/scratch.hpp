@@ -16,6 +16,7 @@
 namespace jaxtv::cuda {
 
 std::int64_t prox1d_scratch(const Shape& shape, Method method);
+std::int64_t prox1d_data_weight_scratch(const Shape& shape);
 
 // T: what is computed in, as in the next two; 0 for signals that fit in one tile.
 template <class T>

@@ -7,6 +7,7 @@
 #define JAXTV_HANDLERS(X)     \
   X(jaxtv_prox1d)             \
   X(jaxtv_prox1d_info)        \
+  X(jaxtv_prox1d_data_weight) \
   X(jaxtv_segment_jvp)        \
   X(jaxtv_segment_vjp)        \
   X(jaxtv_dykstra)            \

@@ -67,7 +67,7 @@ def _plain(x: Any, name: str) -> Any:
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(
             f"`{name}` must be an array without a mask, got a masked array. Use "
-            f"{name}.filled(value), or split the signal at its masked samples by weights of 0."
+            f"{name}.filled(value), or in the functions that have it `data_weight=~{name}.mask`."
         )
     if isinstance(x, np.ndarray | np.generic) and not x.dtype.isnative:
         return x.astype(x.dtype.newbyteorder("="))
@@ -335,6 +335,41 @@ def _template(x: Array, axis: int, size: int) -> Array:
     if x.size == 0:
         return jnp.empty([size if a == axis else d for a, d in enumerate(x.shape)], x.dtype)
     return jax.lax.slice_in_dim(x, 0, size, axis=axis)
+
+
+# ---------------------------------------------------------------------------- data weights
+
+
+def data_weight(value: Any, x: Array, axes: Sequence[int], none_missing: bool) -> Array:
+    """The weight >= 0 of each sample, shaped as x, in the dtype that x is computed in.
+
+    An array of bools is a mask: True for samples that are known. `none_missing`: 0 is an error.
+    """
+    if getattr(value, "dtype", None) == np.bool_:
+        value = any_array(value, "data_weight").astype(compute_dtype(x.dtype))
+    check = _positive_for_dykstra if none_missing else _finite_not_negative
+    value = _as_float(value, "data_weight", x, check)
+    try:
+        fits = np.broadcast_shapes(value.shape, x.shape) == x.shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"`data_weight` of shape {value.shape} does not fit x of shape {x.shape}: it must "
+            f"broadcast against x.{_reshape_hint('data_weight', value.shape, x.shape, axes)}"
+        )
+    value = jnp.reshape(value, (1,) * (x.ndim - value.ndim) + value.shape)
+    _unsharded(axes, value, "data_weight")
+    return value + jnp.zeros_like(x, value.dtype)
+
+
+def _finite_not_negative(value: Any, name: str) -> None:
+    _check_values(value, name, lambda v: (v >= 0) & (v < math.inf), ">= 0 and finite")
+
+
+def _positive_for_dykstra(value: Any, name: str) -> None:
+    accepted = "> 0 for Dykstra, which divides by it (AcceleratedDykstra takes 0), finite"
+    _check_values(value, name, lambda v: (v > 0) & (v < math.inf), accepted)
 
 
 # ---------------------------------------------------------------------------- numbers per element

@@ -28,6 +28,9 @@ dy = P(dx - sum_a D_a^T(s_a dw_a)), P the mean over components, s the sign of ea
 from the last passes, whether y is polished or not: inner edges of a pass are joined, the others
 have the sign of their jump in it.
 
+**Data weights** a > 0 change the metric: all of this holds with <p, y> = sum a p y, norms to match,
+and the weighted 1D prox and means of the caller. A pass leaves p with a p a dual.
+
 Arrays keep the layout of x; `axes` are in sweep order. Sums over a component run in the fixed
 order of a sort by label: no atomics, the same bits every time.
 """
@@ -153,9 +156,13 @@ class _Problem(NamedTuple):
     max_iterations: int
     prox1d: Callable[[Array, Array, int], Array]  # of (samples, weights, axis)
     means: Callable[[Array, Sequence[Array]], Array]  # P, of (array, edges inside components)
+    mass: Array | None  # the data weights, if any
 
     def total(self, v: Array) -> Array:
-        """The sum over each element."""
+        """The sum over each element, of a product of samples or duals, in the metric."""
+        return self._sum(v if self.mass is None else self.mass * v)
+
+    def _sum(self, v: Array) -> Array:
         return jnp.sum(v, self.axes, keepdims=True)
 
     def passes(self, point: Sequence[Array]) -> list[Pass]:
@@ -180,7 +187,7 @@ class _Problem(NamedTuple):
         out = jnp.zeros_like(self.total(y))
         for (z, p), w, axis in zip(passes, self.ws, self.axes):
             jump = jnp.abs(jnp.diff(y, axis=axis)) - jnp.abs(jnp.diff(z, axis=axis))
-            out = out + self.total(w * jump) - self.total(p * (y - z))
+            out = out + self._sum(w * jump) - self.total(p * (y - z))
         return out
 
     def duals(self, passes: Sequence[Pass]) -> tuple[Array, ...]:
@@ -225,18 +232,20 @@ def solve(
     axes: tuple[int, ...],
     tol: float,
     max_iterations: int,
+    mass: Array | None = None,
 ) -> tuple[Array, ...]:
     """`jaxtv_converged`: (y, gap, iterations, converged, *duals, edge codes of the last passes).
 
     `operands` are the starting duals of all axes but the first (any values: they are projected),
-    then one weight array per axis; `means` is P, given the inner edges. An element is done when
-    its y has a gap of at most `tol` times the optimal value. A finished element is frozen. An
-    element that is not done after `max_iterations` returns the better of its iterate and the
-    polished one, with `converged` False.
+    then one weight array per axis; `means` is P, given the inner edges; `mass` are data weights > 0
+    of a size about one, with which `prox1d` and `means` work. An element is done when its y has a
+    gap of at most `tol` times the optimal value. A finished element is frozen. An element that is
+    not done after `max_iterations` returns the better of its iterate and the polished one, with
+    `converged` False.
     """
     others = len(axes) - 1
     original, weights = x, operands[others:]
-    near, shift = _outliers.brought_near(x, weights, axes)
+    near, shift = _outliers.brought_near(x, weights, axes) if mass is None else (x, 0 * x)
     x, ws, bad, scale = sanitise(near, weights, axes)
     # Scale x to about one, by a power of two: the gap's squares and its tolerance do not underflow.
     exponent = jnp.frexp(jnp.max(jnp.abs(x), axes, keepdims=True))[1]
@@ -246,7 +255,7 @@ def solve(
     unscaled = lambda v: jnp.ldexp(v * scale, exponent)  # scale * 2^exponent may overflow
     mean = jnp.mean(x, axes, keepdims=True)
 
-    problem, start = _centred(x - mean, ws, start, axes, tol, max_iterations, prox1d, means)
+    problem, start = _centred(x - mean, ws, start, axes, tol, max_iterations, prox1d, means, mass)
     codes = problem.edge_codes([(problem.x, problem.x)] * len(axes))
     state = _accelerated.minimise(problem, start, codes)
 
@@ -267,11 +276,11 @@ def solve(
 
 
 def _centred(
-    x, ws, start, axes, tol, max_iterations, prox1d, means
+    x, ws, start, axes, tol, max_iterations, prox1d, means, mass
 ) -> tuple[_Problem, tuple[Array, ...]]:
     """The problem of a centred x, and the starting duals. Limits weights and duals to bounds."""
     # No dual exceeds the sum of |x - mean|. With weights limited to it, λ = inf has a finite gap.
-    bound = jnp.sum(jnp.abs(x), axes, keepdims=True)
+    bound = jnp.sum(jnp.abs(x if mass is None else mass * x), axes, keepdims=True)
     # Where that is 0 they still tell which edges join.
     ws = [jnp.minimum(w, jnp.where(bound > 0, bound, 1)) for w in ws]
     # A state is the difference of two duals, so it does not exceed twice that.
@@ -282,4 +291,4 @@ def _centred(
     )
     # Measured: rounding leaves jumps inside segments that add up to at most half of this.
     roundoff = jnp.finfo(x.dtype).eps * bound / math.prod(x.shape[a] for a in axes) * edges
-    return _Problem(x, ws, axes, roundoff, tol, max_iterations, prox1d, means), start
+    return _Problem(x, ws, axes, roundoff, tol, max_iterations, prox1d, means, mass), start

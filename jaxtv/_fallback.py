@@ -112,9 +112,11 @@ class _Regions(NamedTuple):
 
 
 def _region_values(
-    x: Array, reference: Array, cut: Array, cut_dual: Array
+    x: Array, reference: Array, cut: Array, cut_dual: Array, mass: Array | None = None
 ) -> tuple[Array, Array, Array, Array]:
     """Mean of each region, adjusted by the duals of the two cuts that bound it.
+
+    With `mass`, the data weights of the samples, means and excess are weighted by it.
 
     The sum is over differences to `reference` at the region's head: with the value of an earlier
     pass there, this is a step of iterative refinement. Returns at each sample (value, excess,
@@ -124,12 +126,16 @@ def _region_values(
     """
     head, tail = _pad_left(cut, True), _pad_right(cut, True)
     head_dual, ref = _fill((_pad_left(cut_dual), reference), head)
-    total, count = _region_sums((x - ref, jnp.ones_like(x, jnp.int32)), head)
+    if mass is None:
+        total, count = _region_sums((x - ref, jnp.ones_like(x, jnp.int32)), head)
+    else:
+        total, count = _region_sums((mass * (x - ref), mass), head)
     offset = (total + (_pad_right(cut_dual) - head_dual)) / count.astype(x.dtype)
     (offset,) = _fill((offset,), tail, reverse=True)
     value = jnp.clip(ref + offset, x.min(-1, keepdims=True), x.max(-1, keepdims=True))
     rough = (jnp.abs(offset) > _ROUGH * jnp.abs(value)) & (value != ref)
-    return value, (ref - x) + offset, head_dual, rough
+    excess = (ref - x) + offset
+    return value, excess if mass is None else mass * excess, head_dual, rough
 
 
 def _binary_labels(excess: Array, head_dual: Array, w: Array, cut: Array, cut_dual: Array) -> Array:
@@ -150,7 +156,7 @@ def _binary_labels(excess: Array, head_dual: Array, w: Array, cut: Array, cut_du
     return _fill((one,), decided, reverse=True)[0]
 
 
-def _decompose(x: Array, w: Array) -> _Regions:
+def _decompose(x: Array, w: Array, mass: Array | None) -> _Regions:
     """Split regions at their own adjusted mean until no label changes.
 
     Every pass but the last cuts an edge, or refines rough values. There are at least two passes:
@@ -159,7 +165,7 @@ def _decompose(x: Array, w: Array) -> _Regions:
 
     def one_pass(state):
         value, cut, cut_dual, passes, active = state
-        new_value, excess, head_dual, rough = _region_values(x, value, cut, cut_dual)
+        new_value, excess, head_dual, rough = _region_values(x, value, cut, cut_dual, mass)
         z = _binary_labels(excess, head_dual, w, cut, cut_dual)
         z0, z1 = z[..., :-1], z[..., 1:]
         new = (z0 != z1) & ~cut & ~rough[..., 1:] & active
@@ -176,7 +182,7 @@ def _decompose(x: Array, w: Array) -> _Regions:
     return _Regions(value, cut, cut_dual)
 
 
-def _pool_ties(regions: _Regions) -> _Regions:
+def _pool_ties(regions: _Regions, mass: Array | None) -> _Regions:
     """Fuse neighbouring regions whose values rounding has made equal or put in the wrong order.
 
     The dual of the cut between them counts in both values with opposite signs, so the value of the
@@ -192,7 +198,7 @@ def _pool_ties(regions: _Regions) -> _Regions:
     def fuse(state):
         value, cut, cut_dual, wrong = state
         cut, cut_dual = cut & ~wrong, jnp.where(wrong, 0, cut_dual)
-        value, *_ = _region_values(value, value, cut, jnp.zeros_like(cut_dual))
+        value, *_ = _region_values(value, value, cut, jnp.zeros_like(cut_dual), mass)
         return value, cut, cut_dual, violated(value, cut, cut_dual)
 
     value, cut, cut_dual = regions
@@ -201,16 +207,19 @@ def _pool_ties(regions: _Regions) -> _Regions:
     return _Regions(value, cut, cut_dual)
 
 
-def _solve(x: Array, w: Array) -> tuple[_Regions, Array]:
+def _solve(x: Array, w: Array, mass: Array | None = None) -> tuple[_Regions, Array]:
     """Exact prox of finite signals `x` (last axis); `w` has 1 or n - 1 entries there.
+
+    `mass` are the data weights, if any, as `prox1d_data_weight` has them.
 
     Returns the regions, and the weights per edge, limited to a bound that no dual can reach
     (|u_e| <= n * range / 2): infinite weights are finite from here on.
     """
     n = x.shape[-1]
-    bound = n * (x.max(-1, keepdims=True) - x.min(-1, keepdims=True))
+    total = n if mass is None else jnp.sum(mass, -1, keepdims=True)
+    bound = total * (x.max(-1, keepdims=True) - x.min(-1, keepdims=True))
     w = jnp.minimum(jnp.broadcast_to(w, (*x.shape[:-1], n - 1)), bound)
-    return _pool_ties(_decompose(x, w)), w
+    return _pool_ties(_decompose(x, w, mass), mass), w
 
 
 # -------------------------------------------------------------------------- 1D primitives
@@ -245,7 +254,7 @@ def _unjoined(w: Array, n: int) -> Array:
     return _pad_left(zero, True) & _pad_right(zero, True)
 
 
-def _gap(x: Array, w: Array, regions: _Regions) -> Array:
+def _gap(x: Array, w: Array, regions: _Regions, mass: Array | None = None) -> Array:
     """Duality gap (..., 1) of the regions' values with the dual they define.
 
     With yhat = x - D^T u the primal point of the dual u, the gap is
@@ -255,12 +264,16 @@ def _gap(x: Array, w: Array, regions: _Regions) -> Array:
     y, cut, cut_dual = regions
     head = _pad_left(cut, True)
     (head_dual,) = _fill((_pad_left(cut_dual),), head)
-    (change,) = _region_sums((y - x,), head)
+    miss = y - x if mass is None else mass * (y - x)
+    (change,) = _region_sums((miss,), head)
     u = jnp.where(cut, cut_dual, jnp.clip((head_dual + change)[..., :-1], -w, w))
     jump = y[..., 1:] - y[..., :-1]
-    residual = (y - x) + (_pad_left(u) - _pad_right(u))
+    residual = miss + (_pad_left(u) - _pad_right(u))
     slack = jnp.sum((w - u * jnp.sign(jump)) * jnp.abs(jump), -1, keepdims=True)
-    return slack + jnp.sum(residual * residual, -1, keepdims=True) / 2
+    square = residual * residual
+    if mass is not None:  # a missing sample has no residual
+        square = jnp.where(mass > 0, square / jnp.where(mass > 0, mass, 1), 0)
+    return slack + jnp.sum(square, -1, keepdims=True) / 2
 
 
 def prox1d_info(x: Array, w: Array, *, axis: int, solver) -> tuple[Array, Array, Array, Array]:
@@ -284,6 +297,32 @@ def prox1d_info(x: Array, w: Array, *, axis: int, solver) -> tuple[Array, Array,
 def prox1d(x: Array, w: Array, *, axis: int, solver) -> Array:
     """`jaxtv_prox1d`: the exact prox for every solver object (see `prox1d_info`)."""
     return prox1d_info(x, w, axis=axis, solver=solver)[0]
+
+
+def prox1d_data_weight(x: Array, mass: Array, w: Array, *, axis: int) -> Array:
+    """`jaxtv_prox1d_data_weight`: the exact prox with data weights.
+
+    It minimises 1/2 sum mass (y - x)^2 + sum w |Dy|. Where a mass is 0, infinite weights must join
+    the sample to one with a mass. NaN where a mass is negative or not finite, or as `prox1d`.
+    """
+    original, mass, weights = (jnp.moveaxis(v, axis, -1) for v in (x, mass, w))
+    wrong = jnp.any(~((mass >= 0) & jnp.isfinite(mass)), -1, keepdims=True)
+    mass = jnp.where(wrong, 1, mass)
+    x, (w,), bad, scale = sanitise(original, (weights,), (original.ndim - 1,))
+    regions, _ = _solve(x, w, mass)
+    y = jnp.where(_unjoined(weights, x.shape[-1]), original, regions.value * scale)
+    return jnp.moveaxis(jnp.where(bad | wrong, jnp.nan, y), -1, axis)
+
+
+def data_weight_gap(x: Array, y: Array, mass: Array, w: Array) -> Array:
+    """Duality gap (..., 1) of a solution y of that problem (last axis), with the dual it defines.
+
+    1/2 sum mass (y - y*)^2 is at most that.
+    """
+    bound = jnp.sum(mass, -1, keepdims=True) * (x.max(-1, keepdims=True) - x.min(-1, keepdims=True))
+    w = jnp.minimum(jnp.broadcast_to(w, (*x.shape[:-1], x.shape[-1] - 1)), bound)
+    inside, sign = _segments(y, w)
+    return _gap(x, w, _Regions(y, ~inside, sign * w), mass)
 
 
 def segment_means(v: Array, inside: Array) -> Array:

@@ -284,6 +284,34 @@ def prox1d_info(x, w, *, axis: int, solver: Solver1D):
     return tuple(_bind(_prox1d_info_p, x, w, axis=axis, solver=solver))
 
 
+_prox1d_data_weight_p = _make("prox1d_data_weight", lambda x, mass, w, **_: [_like(x)])
+
+
+def _prox1d_data_weight_jvp(primals, tangents, *, axis):
+    """Eq. 8 of the paper with weighted means: the derivative of sum_C mass (y_C - x) = duals."""
+    x, mass, w = primals
+    (y,) = _bind(_prox1d_data_weight_p, x, mass, w, axis=axis)
+    if all(map(_is_zero, tangents)):
+        return [y], [_zero_of(y)]
+    tx, tmass, tw = (_dense(t, p) for t, p in zip(tangents, primals))
+    change = mass * tx + tmass * (x - y)
+    (change,) = _bind(_segment_jvp_p, y, w, change, tw, axis=axis)
+    (mean_mass,) = _bind(_segment_jvp_p, y, w, mass, jnp.zeros_like(w), axis=axis)
+    return [y], [change / mean_mass]
+
+
+ad.primitive_jvps[_prox1d_data_weight_p] = _prox1d_data_weight_jvp
+
+
+def prox1d_data_weight(x, mass, w, *, axis: int):
+    """As `prox1d`, with data weights >= 0 shaped as x; x is not of a half type.
+
+    Where a mass is 0, infinite weights must join the sample to one with a mass
+    (`_data_weight.py`).
+    """
+    return _bind(_prox1d_data_weight_p, x, mass, w, axis=axis)[0]
+
+
 # ---------------------------------------------------------------------------- Dykstra
 
 
@@ -398,6 +426,11 @@ _components_vjp_p = _make(
     attributes=_components_attributes,
 )
 _def_linear_pair(_components_jvp_p, _components_vjp_p, 1, _with_edge)
+
+
+def components_jvp(edge_codes, tx, tws, *, axes: tuple[int, ...]):
+    """P(tx - sum_a D_a^T(s_a tw_a)): P, the means over components, and s from packed codes."""
+    return _bind(_components_jvp_p, edge_codes, tx, *tws, axes=axes)[0]
 
 
 def _converged_jvp(primals, tangents, **params):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxtv import _arguments, _overflow, _primitive
+from jaxtv import _arguments, _data_weight, _data_weight_nd, _overflow, _primitive
 from jaxtv._arguments import Lam
 from jaxtv._dtypes import compute_dtype
 from jaxtv._solvers import (
@@ -20,6 +20,7 @@ from jaxtv._solvers import (
     Solver1D,
     SolverND,
     fitting_1d,
+    fitting_data_weight,
     fitting_solver,
 )
 
@@ -30,8 +31,9 @@ class Info(NamedTuple):
     """What a solver says about its result, one entry per batch element (x without the prox axes).
 
     Attributes:
-        gap: duality gap g, a certificate: ‖y − y*‖² ≤ 2g, in the units of x squared. Its dtype is
-            the one that was computed in: x's, float32 for half types.
+        gap: duality gap g, a certificate: ‖y − y*‖² ≤ 2g, in the units of x squared. With a
+            `data_weight` a, Σ aᵢ(yᵢ − y*ᵢ)² ≤ 2g. Its dtype is the one that was computed in: x's,
+            float32 for half types.
         iterations: int32. Newton steps of `ProjectedNewton`, sweeps of `Dykstra` and
             `AcceleratedDykstra`, 1 for `Direct`, 0 where the signal is not finite. Steps of the
             search for λ in `project_tv_ball` and `denoise_discrepancy`.
@@ -62,6 +64,7 @@ def prox_tv1d(
     *,
     axis: int = -1,
     solver: Solver1D = ...,
+    data_weight: ArrayLike | None = None,
     return_info: Literal[False] = False,
 ) -> Array: ...
 @overload
@@ -71,6 +74,7 @@ def prox_tv1d(
     *,
     axis: int = -1,
     solver: Solver1D = ...,
+    data_weight: ArrayLike | None = None,
     return_info: Literal[True],
 ) -> tuple[Array, Info]: ...
 @overload
@@ -80,6 +84,7 @@ def prox_tv1d(
     *,
     axis: int = -1,
     solver: Solver1D = ...,
+    data_weight: ArrayLike | None = None,
     return_info: bool,
 ) -> Array | tuple[Array, Info]: ...
 def prox_tv1d(
@@ -88,6 +93,7 @@ def prox_tv1d(
     *,
     axis: int = -1,
     solver: Solver1D = Direct(),  # noqa: B008 (frozen)
+    data_weight: ArrayLike | None = None,
     return_info: bool = False,
 ) -> Array | tuple[Array, Info]:
     r"""Prox of 1D total variation along one axis (paper, Eq. 1).
@@ -104,14 +110,21 @@ def prox_tv1d(
             `jit` a negative or NaN λ makes its signals NaN.
         axis: the axis of the signals.
         solver: `Direct()` or `ProjectedNewton()`.
+        data_weight: a ≥ 0, the weight of each sample: minimises $\tfrac12\sum_i a_i(y_i-x_i)^2$
+            plus total variation, and is differentiable in a too. A float array that broadcasts
+            against x, or a mask of bools, True where the sample is known. Where a = 0 the sample
+            is missing: x there plays no part, and may be NaN. docs/nd-and-weights.md says what y
+            is there. `solver` must be `Direct()`.
         return_info: also return an `Info`.
 
     Returns:
         y, shaped and typed as x; with `return_info` the pair (y, Info).
 
     Raises:
-        TypeError: x or `lam` is not a float array, or `solver` is not a 1D solver.
-        ValueError: `axis` is out of range, `lam` does not fit, or a concrete λ is negative or NaN.
+        TypeError: x, `lam` or `data_weight` is not a float array, `solver` is not a 1D solver, or
+            does not go with `data_weight`.
+        ValueError: `axis` is out of range, `lam` or `data_weight` does not fit, a concrete λ is
+            negative or NaN, or a concrete `data_weight` is negative, infinite or NaN.
 
     Examples:
         >>> import jax
@@ -124,9 +137,12 @@ def prox_tv1d(
         Array([ 0.5,  0.5, -0.5, -0.5], dtype=float32, weak_type=True)
         >>> jaxtv.prox_tv1d(x, jnp.array([1.0, 0.0, 1.0]))  # one weight per edge
         Array([0., 0., 4., 4.], dtype=float32)
+        >>> known = jnp.array([True, False, True, True])
+        >>> jaxtv.prox_tv1d(x, 1.0, data_weight=known)  # 1, -, 4 - 1/2, 4 - 1/2
+        Array([1. , 3.5, 3.5, 3.5], dtype=float32)
     """
     axes = (_arguments.integer(axis, "axis"),)
-    return _prox(x, lam, axes, "axis", fitting_1d(solver), return_info)
+    return _prox(x, lam, axes, "axis", fitting_1d(solver), return_info, data_weight)
 
 
 @overload
@@ -136,6 +152,7 @@ def prox_tv2d(
     *,
     axes: Sequence[int] | None = None,
     solver: SolverND = ...,
+    data_weight: ArrayLike | None = None,
     return_info: Literal[False] = False,
 ) -> Array: ...
 @overload
@@ -145,6 +162,7 @@ def prox_tv2d(
     *,
     axes: Sequence[int] | None = None,
     solver: SolverND = ...,
+    data_weight: ArrayLike | None = None,
     return_info: Literal[True],
 ) -> tuple[Array, Info]: ...
 @overload
@@ -154,6 +172,7 @@ def prox_tv2d(
     *,
     axes: Sequence[int] | None = None,
     solver: SolverND = ...,
+    data_weight: ArrayLike | None = None,
     return_info: bool,
 ) -> Array | tuple[Array, Info]: ...
 def prox_tv2d(
@@ -162,6 +181,7 @@ def prox_tv2d(
     *,
     axes: Sequence[int] | None = None,
     solver: SolverND = Dykstra(iterations=4),  # noqa: B008 (frozen)
+    data_weight: ArrayLike | None = None,
     return_info: bool = False,
 ) -> Array | tuple[Array, Info]:
     r"""Prox of anisotropic 2D total variation over two axes (paper, Eq. 2 and Algorithm 1).
@@ -181,15 +201,16 @@ def prox_tv2d(
         axes: the two axes. None is for a matrix; an X of more dimensions must name them.
         solver: `Dykstra(iterations=K, inner=...)`, or `AcceleratedDykstra(tol=...)` for the
             solution itself, with its implicit derivative.
+        data_weight: as for `prox_tv`.
         return_info: also return an `Info`.
 
     Returns:
         Y, shaped and typed as X; with `return_info` the pair (Y, Info).
 
     Raises:
-        TypeError: X or `lam` is not a float array, or `solver` is a 1D solver.
-        ValueError: X has more than two dimensions and `axes` is None; `axes` or `lam` do not fit
-            X; a concrete λ is negative or NaN.
+        TypeError: X, `lam` or `data_weight` is not a float array, or `solver` is a 1D solver.
+        ValueError: X has more than two dimensions and `axes` is None; `axes`, `lam` or
+            `data_weight` do not fit X; a concrete λ or `data_weight` is negative or NaN.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -204,7 +225,9 @@ def prox_tv2d(
     """
     X = _arguments.float_array(X, "X")
     axes = _arguments.image_axes(axes, X)
-    return prox_tv(X, lam, axes=axes, solver=solver, return_info=return_info)
+    return prox_tv(
+        X, lam, axes=axes, solver=solver, data_weight=data_weight, return_info=return_info
+    )
 
 
 @overload
@@ -214,6 +237,7 @@ def prox_tv(
     *,
     axes: int | Sequence[int],
     solver: Solver1D | SolverND | None = None,
+    data_weight: ArrayLike | None = None,
     return_info: Literal[False] = False,
     init_dual: Sequence[ArrayLike] | None = None,
     return_dual: Literal[False] = False,
@@ -225,6 +249,7 @@ def prox_tv(
     *,
     axes: int | Sequence[int],
     solver: Solver1D | SolverND | None = None,
+    data_weight: ArrayLike | None = None,
     return_info: Literal[True],
     init_dual: Sequence[ArrayLike] | None = None,
     return_dual: Literal[False] = False,
@@ -236,6 +261,7 @@ def prox_tv(
     *,
     axes: int | Sequence[int],
     solver: Solver1D | SolverND | None = None,
+    data_weight: ArrayLike | None = None,
     return_info: Literal[False] = False,
     init_dual: Sequence[ArrayLike] | None = None,
     return_dual: Literal[True],
@@ -247,6 +273,7 @@ def prox_tv(
     *,
     axes: int | Sequence[int],
     solver: Solver1D | SolverND | None = None,
+    data_weight: ArrayLike | None = None,
     return_info: Literal[True],
     init_dual: Sequence[ArrayLike] | None = None,
     return_dual: Literal[True],
@@ -258,6 +285,7 @@ def prox_tv(
     *,
     axes: int | Sequence[int],
     solver: Solver1D | SolverND | None = None,
+    data_weight: ArrayLike | None = None,
     return_info: bool,
     init_dual: Sequence[ArrayLike] | None = None,
     return_dual: Literal[False] = False,
@@ -269,6 +297,7 @@ def prox_tv(
     *,
     axes: int | Sequence[int],
     solver: Solver1D | SolverND | None = None,
+    data_weight: ArrayLike | None = None,
     return_info: bool = False,
     init_dual: Sequence[ArrayLike] | None = None,
     return_dual: bool = False,
@@ -279,6 +308,7 @@ def prox_tv(
     *,
     axes: int | Sequence[int],
     solver: Solver1D | SolverND | None = None,
+    data_weight: ArrayLike | None = None,
     return_info: bool = False,
     init_dual: Sequence[ArrayLike] | None = None,
     return_dual: bool = False,
@@ -296,6 +326,10 @@ def prox_tv(
         axes: one axis or several distinct ones.
         solver: a 1D solver for one axis (default `Direct()`), `Dykstra` or `AcceleratedDykstra`
             for more (default `Dykstra(iterations=4)`).
+        data_weight: a ≥ 0, the weight of each sample, as for `prox_tv1d`. Over several axes
+            `Dykstra` needs a > 0, as it divides by it, and its derivative stores the result of
+            every pass. `AcceleratedDykstra` takes a = 0 too. It then iterates by alternating
+            directions, with the same certificate and tolerance.
         return_info: also return an `Info`.
         init_dual: for `AcceleratedDykstra`, where to start: the dual of a solve with the same
             `axes`, one array shaped as x for each of them but the last. Any values will do (a
@@ -308,9 +342,11 @@ def prox_tv(
         (y, dual), with both (y, Info, dual).
 
     Raises:
-        TypeError: x or `lam` is not a float array, `solver` does not fit the number of axes, or a
-            dual was given to, or asked of, a solver without one.
-        ValueError: `axes`, `lam` or `init_dual` do not fit x, or a concrete λ is negative or NaN.
+        TypeError: x, `lam` or `data_weight` is not a float array, `solver` does not fit the number
+            of axes or `data_weight`, or a dual was given to, or asked of, a solver without one.
+        ValueError: `axes`, `lam`, `data_weight` or `init_dual` do not fit x, a concrete λ is
+            negative or NaN, or so is a concrete `data_weight`, or it is infinite, or 0 for
+            `Dykstra`.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -327,6 +363,10 @@ def prox_tv(
     """
     axes = _arguments.named_axes(axes)
     solver = fitting_solver(solver, len(axes))
+    if isinstance(solver, AcceleratedDykstra) and data_weight is not None:
+        if init_dual is not None or return_dual:
+            raise TypeError("`init_dual` and `return_dual` do not go with `data_weight`.")
+        return _converged_weighted(x, lam, axes, solver, data_weight, return_info)
     if isinstance(solver, AcceleratedDykstra):
         y, info, dual = _converged(x, lam, axes, solver, init_dual)
         if return_dual:
@@ -337,7 +377,7 @@ def prox_tv(
             f"`init_dual` and `return_dual` need `solver=AcceleratedDykstra(...)` and two axes or "
             f"more, got solver={solver!r} and axes={axes!r}."
         )
-    return _prox(x, lam, axes, "axes", solver, return_info)
+    return _prox(x, lam, axes, "axes", solver, return_info, data_weight)
 
 
 def _prox(
@@ -347,14 +387,18 @@ def _prox(
     axes_name: str,
     solver: Solver1D | Dykstra,
     return_info: bool,
+    data_weight: ArrayLike | None,
 ) -> Array | tuple[Array, Info]:
     x = _arguments.float_array(x, "x")
     axes = _arguments.resolve_axes(axes, x, axes_name)
     ws = _arguments.weights(lam, x, axes)
     # Info certifies the result before it is rounded to a half type.
-    work = x.astype(compute_dtype(x.dtype)) if return_info else x
+    work = x.astype(compute_dtype(x.dtype)) if return_info or data_weight is not None else x
     if work.size == 0:
         y, info = work, empty_info(work, axes)
+    elif data_weight is not None:
+        a = _arguments.data_weight(data_weight, x, axes, isinstance(solver, Dykstra))
+        y, info = _weighted(work, ws, a, axes, fitting_data_weight(solver), return_info)
     elif isinstance(solver, Dykstra):
         y, info = _dykstra(work, ws, axes, solver, return_info)
     elif return_info:
@@ -366,6 +410,24 @@ def _prox(
     return y if info is None or not return_info else (y, info)
 
 
+def _weighted(
+    x: Array,
+    ws: tuple[Array, ...],
+    a: Array,
+    axes: tuple[int, ...],
+    solver: Solver1D | Dykstra,
+    return_info: bool,
+) -> tuple[Array, Info | None]:
+    if isinstance(solver, Dykstra):
+        y = _data_weight.dykstra(x, a, ws[::-1], axes=axes[::-1], iterations=solver.iterations)
+        return y, _dykstra_info(x, y, ws, axes, solver, a) if return_info else None
+    if not return_info:
+        return _data_weight.prox1d(x, a, ws[0], axis=axes[0]), None
+    y, gap = _data_weight.prox1d_info(x, a, ws[0], axis=axes[0])
+    solved = jnp.all(jnp.isfinite(y), axis=axes)
+    return y, Info(jnp.where(solved, gap, jnp.nan), solved.astype(jnp.int32), solved)
+
+
 def _dykstra(
     x: Array, ws: tuple[Array, ...], axes: tuple[int, ...], solver: Dykstra, return_info: bool
 ) -> tuple[Array, Info | None]:
@@ -373,15 +435,24 @@ def _dykstra(
     y = _primitive.dykstra(
         x, ws[::-1], axes=order, iterations=solver.iterations, inner=solver.inner
     )
-    if not return_info:
-        return y, None
-    # x - y is dual feasible by construction, and so this is a certificate (see duality_gap).
+    return y, _dykstra_info(x, y, ws, axes, solver) if return_info else None
+
+
+def _dykstra_info(
+    x: Array,
+    y: Array,
+    ws: tuple[Array, ...],
+    axes: tuple[int, ...],
+    solver: Dykstra,
+    a: ArrayLike = 1.0,
+) -> Info:
+    # a (x - y) is dual feasible by construction, and so this is a certificate (see duality_gap).
     factor, (small_x, small_y, *small_ws) = _overflow.scaled_for_squares(axes, x, y, *ws)
-    gap, objective = _feasible_gap(small_x, small_y, small_ws, axes)
+    gap, objective = _feasible_gap(small_x, small_y, small_ws, axes, a)
     finite = jnp.all(jnp.isfinite(y), axis=axes)
     iterations = jnp.where(finite, jnp.int32(solver.iterations), jnp.int32(0))
     converged = finite & (gap <= 1e-5 * objective)
-    return y, Info(_overflow.unscaled_square(gap, factor), iterations, converged)
+    return Info(_overflow.unscaled_square(gap, factor), iterations, converged)
 
 
 def _converged(
@@ -405,20 +476,47 @@ def _converged(
     return y.astype(x.dtype), info, tuple(dual)
 
 
-def bounded_weights(x: Array, ws: Sequence[Array], axes: tuple[int, ...]) -> list[Array]:
-    """Weights cut down to a bound that no dual exceeds, Σ|x − mean|: λ = inf has a finite gap."""
-    bound = jnp.sum(jnp.abs(x - jnp.mean(x, axis=axes, keepdims=True)), axis=axes, keepdims=True)
+def _converged_weighted(
+    x: ArrayLike,
+    lam: Lam,
+    axes: tuple[int, ...],
+    solver: AcceleratedDykstra,
+    data_weight: ArrayLike,
+    return_info: bool,
+) -> Array | tuple[Array, Info]:
+    fitting_data_weight(solver)
+    x = _arguments.float_array(x, "x")
+    axes = _arguments.resolve_axes(axes, x)
+    ws = _arguments.weights(lam, x, axes)
+    a = _arguments.data_weight(data_weight, x, axes, none_missing=False)
+    work = x.astype(compute_dtype(x.dtype))
+    if work.size == 0:
+        return (x, empty_info(work, axes)) if return_info else x
+    y, info = _data_weight_nd.converged(work, a, ws[::-1], axes[::-1], solver)
+    y = y.astype(x.dtype)
+    return (y, Info(*(jnp.squeeze(v, axes) for v in info))) if return_info else y
+
+
+def bounded_weights(
+    x: Array, ws: Sequence[Array], axes: tuple[int, ...], a: ArrayLike = 1.0
+) -> list[Array]:
+    """Weights cut down to a bound that no dual exceeds: λ = inf has a finite gap.
+
+    The bound is Σ a|x − c| for any c between the least and the largest sample.
+    """
+    away = a * jnp.abs(x - jnp.mean(x, axis=axes, keepdims=True))
+    bound = jnp.sum(away, axis=axes, keepdims=True)
     return [jnp.minimum(w, bound) for w in ws]
 
 
 def _feasible_gap(
-    x: Array, y: Array, ws: Sequence[Array], axes: tuple[int, ...]
+    x: Array, y: Array, ws: Sequence[Array], axes: tuple[int, ...], a: ArrayLike
 ) -> tuple[Array, Array]:
-    """Duality gap Σ w|Dy| − ⟨x − y, y⟩ of a y with x − y dual feasible, and the objective there."""
-    tv = weighted_variation(y, bounded_weights(x, ws, axes), axes)
+    """Duality gap Σ w|Dy| − ⟨a(x − y), y⟩ where a(x − y) is dual feasible, and the objective."""
+    tv = weighted_variation(y, bounded_weights(x, ws, axes, a), axes)
     centred = y - jnp.mean(y, axis=axes, keepdims=True)
-    gap = tv - jnp.sum((x - y) * centred, axis=axes)
-    return jnp.maximum(gap, 0), tv + 0.5 * jnp.sum((x - y) ** 2, axis=axes)
+    gap = tv - jnp.sum(a * (x - y) * centred, axis=axes)
+    return jnp.maximum(gap, 0), tv + 0.5 * jnp.sum(a * (x - y) ** 2, axis=axes)
 
 
 def weighted_variation(x: Array, ws: Sequence[Array], axes: tuple[int, ...]) -> Array:

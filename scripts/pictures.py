@@ -125,6 +125,38 @@ def tv_ball() -> Figure:
     return figure
 
 
+def data_weight() -> Figure:
+    """A signal with a noisy and a missing part; a picture of which most pixels are missing."""
+    r = np.random.default_rng(0)
+    sigma = np.where((np.arange(400) >= 220) & (np.arange(400) < 300), 1.5, 0.15)
+    known = (np.arange(400) < 90) | (np.arange(400) >= 150)
+    clean, _ = noisy_steps(0.0)
+    x = jnp.asarray(np.where(known, clean + sigma * r.normal(size=400), np.nan), jnp.float32)
+    a = jnp.asarray(known * (0.15 / sigma) ** 2, jnp.float32)
+    figure, axes = panels(3)
+    axes[0].plot(x, ".", color="0.7", markersize=3)
+    axes[0].plot(clean, color="0.4", linewidth=1, linestyle="--", label="clean")
+    for label, weight in (("only a mask", known), ("weights 1/σ²", a)):
+        y = jaxtv.prox_tv1d(x, 0.7, data_weight=weight)
+        axes[0].step(np.arange(400), y, where="mid", label=label)
+    axes[0].set(title="prox_tv1d", xlabel="sample", ylim=(-2, 4))
+    axes[0].legend(fontsize="small")
+
+    rows, columns = np.mgrid[:96, :96]
+    image = 0.4 * (rows > 60) + 0.6 * (np.hypot(rows - 36, columns - 40) < 24)
+    noisy, known = image + 0.1 * r.normal(size=image.shape), r.random(image.shape) < 0.3
+    options = {"solver": jaxtv.AcceleratedDykstra(tol=1e-4), "data_weight": known}
+    filled = jaxtv.prox_tv2d(np.where(known, noisy, np.nan), 0.12, **options)
+    for ax, title, shown in (
+        (axes[1], "30 % of the pixels", np.where(known, noisy, np.nan)),
+        (axes[2], "prox_tv2d", filled),
+    ):
+        ax.imshow(shown, cmap="gray", vmin=-0.1, vmax=1.1)
+        ax.set(title=title, xticks=[], yticks=[])
+        ax.grid(False)
+    return figure
+
+
 def trend_filter() -> Figure:
     """Two lines and an arc: fits of order 0, 1 and 2."""
     t = np.linspace(0, 1, 240)
@@ -181,7 +213,8 @@ def graph_tv() -> Figure:
 
 
 PICTURES = {
-    f.__name__: f for f in (fused_lasso, isotropic, select_lam, tv_ball, trend_filter, graph_tv)
+    f.__name__: f
+    for f in (fused_lasso, isotropic, select_lam, tv_ball, data_weight, trend_filter, graph_tv)
 }
 
 

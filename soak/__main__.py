@@ -48,6 +48,7 @@ CHECKS = {
     "selection": (features.selection, 2000),
     "trend_filter": (trends_and_graphs.trend_filter, 500),
     "graph_tv": (trends_and_graphs.graph_tv, 500),
+    "data_weight": (trends_and_graphs.data_weight, 1000),
     "fuzz": (fuzz.check, None),
     "sanitizers": (sanitizers.sanitizers, 20_000),
 }

@@ -43,6 +43,7 @@ def good_calls() -> list[dict]:
         lambda x, lam: jaxtv.prox_tv_isotropic(x, lam, axes=(1, 2)),
         lambda x, lam: jaxtv.prox_tv1d(x, lam, axis=1),
         lambda x, lam: jaxtv.prox_tv1d(x, lam, return_info=True)[0],
+        lambda x, lam: jaxtv.prox_tv1d(x, lam, axis=1, data_weight=jnp.abs(x)),
         lambda x, lam: jaxtv.prox_tv2d(x, lam, axes=(1, 2)),
         lambda x, lam: jaxtv.prox_tv2d(x, lam, axes=(1, 2), solver=jaxtv.AcceleratedDykstra()),
     ]
@@ -171,6 +172,7 @@ def rules(call: dict, x: Array, axes: Sequence[int]) -> tuple[list[Rule], list[R
     return {
         "jaxtv_prox1d": ([like, *weights], [like]),
         "jaxtv_prox1d_info": ([like, *weights], [like, *info]),
+        "jaxtv_prox1d_data_weight": ([like, like, *weights], [like]),
         "jaxtv_segment_jvp": ([like, *weights, like, twice], [like]),
         "jaxtv_segment_vjp": ([like, *weights, like], [like, twice]),
         "jaxtv_dykstra": ([like, *weights], [like]),

@@ -1,4 +1,4 @@
-"""trend_filter and prox_graph_tv against exact float64 solvers, on random small problems."""
+"""Trends, graphs and data weights against exact float64 solvers, on random small problems."""
 
 from __future__ import annotations
 
@@ -67,6 +67,27 @@ def graphs(seed: int, rows: int = ROWS) -> Solved:
     return Solved(repr(graph), x, np.asarray(y), info, np.array(exact))
 
 
+def weighted(seed: int, rows: int = ROWS) -> Solved:
+    """Random signals and images of up to 30 samples, of which up to half are missing.
+
+    What is compared are the known samples, times the square roots of their data weights.
+    """
+    r = np.random.default_rng(seed)
+    shape = tuple(r.integers(2, 7, 2)) if seed % 2 else (int(r.integers(2, 31)),)
+    axes = tuple(range(1, len(shape) + 1))
+    x, a = r.normal(size=(rows, *shape)), 10 ** r.uniform(-2, 1, (rows, *shape))
+    a *= r.random(a.shape) > r.choice([0, 0.2, 0.5])
+    a.reshape(rows, -1)[:, 0] = 1  # something is known
+    ws = [10 ** r.uniform(-1.5, 0.5, np.diff(x, axis=axis).shape) for axis in axes]
+    solver = jaxtv.AcceleratedDykstra(tol=TOL, max_iterations=10_000) if seed % 2 else None
+    y, info = jaxtv.prox_tv(
+        jnp.asarray(x), ws, axes=axes, solver=solver, data_weight=a, return_info=True
+    )
+    exact = [oracles.prox_nd(v, w, range(len(shape)), mass).y for v, mass, *w in zip(x, a, *ws)]
+    x, y, exact = ((np.sqrt(a) * v).reshape(rows, -1) for v in (x, y, np.array(exact)))
+    return Solved(f"{shape}", x, y, info, exact)
+
+
 def compared(batches: Iterable[Solved]) -> tuple[int, float, list[str]]:
     """(rows, largest error of those that are right, failures)."""
     rows, worst, failures = 0, 0.0, []
@@ -92,6 +113,12 @@ def trend_filter(cases: int) -> Result:
     return _result(
         "trend_filter, orders 1 and 2, compared with an active-set solver", cases, trends
     )
+
+
+def data_weight(cases: int) -> Result:
+    """Each `ROWS` rows have a shape of their own."""
+    what = "data_weight of signals and images with missing samples, compared with cuts"
+    return _result(what, cases, weighted)
 
 
 def graph_tv(cases: int) -> Result:

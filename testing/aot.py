@@ -86,6 +86,11 @@ def prox2d(solver: Any = DYKSTRA) -> Callable:
     return lambda x: jaxtv.prox_tv2d(x, 0.5, axes=(-2, -1), solver=solver)
 
 
+def weighted() -> Callable:
+    """`prox_tv1d` with data weights that depend on x, some of them 0."""
+    return lambda x: jaxtv.prox_tv1d(x, 0.5, data_weight=jax.nn.relu(x))
+
+
 def grad(f: Callable) -> Callable:
     """The gradient of a function of its result."""
     return jax.grad(lambda x: jnp.sum(f(x) ** 2))
@@ -133,6 +138,13 @@ CASES: dict[str, Case] = {
         hvp(prox1d()), (64, 64), {"prox1d": 1, "segment_jvp": 1, "segment_vjp": 1}, 3
     ),
     "1D vmap": Case(jax.vmap(prox1d()), (7, 33), {"prox1d": 1}, 1),
+    "1D data weights": Case(weighted(), (64, 200), {"prox1d_data_weight": 1}, 5),
+    "1D data weights, gradient": Case(
+        grad(weighted()),
+        (64, 200),
+        {"prox1d_data_weight": 1, "segment_jvp": 1, "segment_vjp": 1},
+        9,
+    ),
     "2D images": Case(prox2d(), (8, 64, 64), {"dykstra": 1}, 0.1),
     "2D passes": Case(prox2d(), (1, 600, 600), {"dykstra": 1}, 3.1),
     "2D half": Case(prox2d(), (8, 64, 64), {"dykstra": 1}, 0.1, "float16"),

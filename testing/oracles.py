@@ -293,9 +293,9 @@ class SolutionND(NamedTuple):
         return gx, [-np.sign(np.diff(self.y, axis=a)) * np.diff(gx, axis=a) for a in axes]
 
 
-def prox_nd(x, ws, axes):
+def prox_nd(x, ws, axes, mass=None):
     """Exact prox of one small array, all of whose axes are prox axes: threshold decomposition
-    (Hochbaum 2001) with a linear program for every cut.
+    (Hochbaum 2001) with a linear program for every cut. `mass`: data weights, 0 for a missing x.
 
     A region R has the value t = mean of x over it, adjusted by the known jumps that leave it. If
     some set z in R has sum_z (t - x) + w(boundary of z in R) < 0, the solution is above t on z and
@@ -308,27 +308,34 @@ def prox_nd(x, ws, axes):
         low, high = (np.delete(index, end, axis).ravel() for end in (-1, 0))
         ends.append(np.stack([low, high], 1))
         weights.append(full_weights(x, w, axis).ravel())
-    y, component = _prox_on_edges(x.ravel(), np.concatenate(ends), np.concatenate(weights))
+    mass = np.ones(x.shape) if mass is None else mass
+    y, component = _prox_on_edges(
+        x.ravel(), np.concatenate(ends), np.concatenate(weights), mass.ravel()
+    )
     return SolutionND(y.reshape(x.shape), component.reshape(x.shape))
 
 
 def prox_graph_tv(x, lam, edges):
     """`prox_nd` of the samples x at the nodes of a graph; lam is one number, or one per edge."""
     weights = np.broadcast_to(np.asarray(lam, np.float64), len(edges))
-    return _prox_on_edges(np.asarray(x, np.float64), edges, weights)[0]
+    return _prox_on_edges(np.asarray(x, np.float64), edges, weights, np.ones(len(x)))[0]
 
 
-def _prox_on_edges(x, ends, weights):
+def _prox_on_edges(x, ends, weights, mass):
     """(y, component of each sample)."""
-    weights = np.minimum(weights, x.size * np.ptp(x))
-    adjusted, y = x.copy(), np.empty(x.size)
+    weights = np.minimum(weights, mass.sum() * np.ptp(x))
+    adjusted, y = mass * x, np.empty(x.size)
     component = np.empty(x.size, int)
     regions, final = [np.arange(x.size)], 0
     while regions:
         region = regions.pop()
         inside = np.isin(ends, region).all(1) & (weights > 0)
-        t = math.fsum(adjusted[region]) / len(region)
-        z = _cut(t - adjusted[region], np.searchsorted(region, ends[inside]), weights[inside])
+        t = math.fsum(adjusted[region]) / math.fsum(mass[region])
+        z = _cut(
+            mass[region] * t - adjusted[region],
+            np.searchsorted(region, ends[inside]),
+            weights[inside],
+        )
         if z is None:
             y[region], component[region], final = t, final, final + 1
             continue

@@ -262,7 +262,7 @@ class TautStringSolver {
       }
       next = value;
     };
-    for_sums(end - begin, x_ + begin, OneWeight{lam_}, sign_ + begin, segment);
+    for_sums(end - begin, x_ + begin, UnitMass{}, OneWeight{lam_}, sign_ + begin, segment);
     part.first = next;
   }
 

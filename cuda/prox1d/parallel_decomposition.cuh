@@ -11,12 +11,21 @@
 // until nothing was cut. The scans run over a warp, a block, or the tiles of a grid.
 #pragma once
 
+#include <type_traits>
+
 #include "block/scan.cuh"
 #include "jaxtv/cuts.hpp"
 #include "jaxtv/decomposition.hpp"
 #include "jaxtv/overflow.hpp"
+#include "tuning.hpp"
 
 namespace jaxtv::cuda {
+
+// The samples of a thread.
+template <class Index>
+struct SampleRange {
+  Index begin, end;
+};
 
 // A signal and the state of its decomposition, in shared or in global memory. Samples may be of a
 // half type; they are read as float.
@@ -36,13 +45,48 @@ struct SignalState {
   JAXTV_DEVICE bool starts(Index i) const { return i == 0 || cut(i - 1) != 0; }
 };
 
-// Its samples and weights as the accessors that the serial functions take.
+// The same with data weights (jaxtv/data_weight.hpp).
+template <class Index, class Samples, class Weights, class Cuts, class Values>
+struct WeightedSignalState : SignalState<Index, Samples, Weights, Cuts, Values> {
+  Samples masses;
+  JAXTV_DEVICE double mass(Index i) const { return double(masses[i * this->stride]); }
+};
+
+// The mass of a sample: 1, a whole number, in signals without data weights.
+template <class Signal>
+constexpr bool kHasMasses = requires(Signal signal) { signal.masses; };
+template <class Signal, class Index>
+JAXTV_DEVICE auto mass_of(const Signal& signal, Index i) {
+  if constexpr (kHasMasses<Signal>)
+    return signal.mass(i);
+  else
+    return 1ll;
+}
+template <class Signal>
+using Mass = std::conditional_t<kHasMasses<Signal>, double, long long>;
+template <class Signal, class Index>
+JAXTV_DEVICE Mass<Signal> total_mass(const Signal& signal, SampleRange<Index> range) {
+  if constexpr (!kHasMasses<Signal>) return range.end - range.begin;
+  Mass<Signal> total = 0;
+  for (Index i = range.begin; i < range.end; ++i) total += mass_of(signal, i);
+  return total;
+}
+
+// Its samples, masses and weights as the accessors that the serial functions take.
 template <class Signal>
 struct SampleAccessor {
   const Signal& signal;
   template <class Index>
   JAXTV_DEVICE double operator[](Index i) const {
     return signal.x(i);
+  }
+};
+template <class Signal>
+struct MassAccessor {
+  const Signal& signal;
+  template <class Index>
+  JAXTV_DEVICE double operator[](Index i) const {
+    return double(mass_of(signal, i));
   }
 };
 template <class Signal>
@@ -54,29 +98,37 @@ struct WeightAccessor {
   }
 };
 
-// The samples of a thread.
-template <class Index>
-struct SampleRange {
-  Index begin, end;
-};
-
 // ---- what is scanned (block/scan.cuh) ----
 
-// The samples from some place up to the end of its region.
-struct RegionSum {
+// The samples from some place up to the end of its region. Count: a whole number, or a double for
+// signals with data weights.
+template <class Count>
+struct RegionSumOf {
   double sum = 0;        // of x - reference
   double reference = 0;  // the last x: differences of neighbours are small
   double end_dual = 0;   // the dual at the end of the region
-  long long count = 0;
+  Count count = 0;
   int complete = 0;  // the end of the region was met
   template <class F>
-  JAXTV_DEVICE RegionSum each(F f) const {
+  JAXTV_DEVICE RegionSumOf each(F f) const {
     return {f(sum), f(reference), f(end_dual), f(count), f(complete)};
   }
+  // Samples without a mass add nothing to what they are joined to.
+  JAXTV_DEVICE bool empty() const {
+    if constexpr (std::is_same_v<Count, double>)
+      return count == 0 && !complete;
+    else
+      return count == 0;
+  }
 };
-JAXTV_DEVICE RegionSum join(const RegionSum& far, const RegionSum& near) {
-  if (near.complete || far.count == 0) return near;
-  if (near.count == 0) return far;
+using RegionSum = RegionSumOf<long long>;
+template <class Signal>
+using RegionSumFor = RegionSumOf<Mass<Signal>>;
+template <class Count>
+JAXTV_DEVICE RegionSumOf<Count> join(const RegionSumOf<Count>& far,
+                                     const RegionSumOf<Count>& near) {
+  if (near.complete || far.empty()) return near;
+  if (near.empty()) return far;
   return {near.sum + far.sum + double(near.count) * (near.reference - far.reference), far.reference,
           far.end_dual, near.count + far.count, far.complete};
 }
@@ -153,6 +205,8 @@ JAXTV_DEVICE SampleBounds bounds_of(const Signal& signal, SampleRange<Index> ran
     probe += v - v;  // NaN as soon as one is not finite
     b.low = min_of(b.low, double(v));
     b.high = max_of(b.high, double(v));
+    if constexpr (kHasMasses<Signal>)
+      b.invalid |= !(signal.mass(i) >= 0 && is_finite(signal.mass(i)));
     if (i + 1 < signal.n || i == 0)
       b.invalid |= !(T(signal.weights[i * signal.weight_stride]) >= T(0));
   }
@@ -168,24 +222,25 @@ JAXTV_DEVICE int cut_after(const Signal& signal, Index i) {
 
 // The sum of no samples at the end of a range.
 template <class Index, class Signal>
-JAXTV_DEVICE RegionSum empty_region_sum(const Signal& signal, SampleRange<Index> range) {
+JAXTV_DEVICE RegionSumFor<Signal> empty_region_sum(const Signal& signal, SampleRange<Index> range) {
   return {0, range.begin < range.end ? signal.x(range.end - 1) : 0.0, 0, 0, 0};
 }
 
 // Extends a sum to the left by sample i, with `cut` after it.
 template <class Index, class Signal>
-JAXTV_DEVICE void extend(const Signal& signal, Index i, int cut, RegionSum& region) {
+JAXTV_DEVICE void extend(const Signal& signal, Index i, int cut, RegionSumFor<Signal>& region) {
   const double x = signal.x(i);
+  const auto mass = mass_of(signal, i);
   if (i + 1 == signal.n || cut != 0)
-    region = {0, x, cut != 0 ? double(cut) * signal.w(i) : 0.0, 1, 1};
+    region = {0, x, cut != 0 ? double(cut) * signal.w(i) : 0.0, mass, 1};
   else
-    region.sum += x - region.reference, ++region.count;
+    region.sum += double(mass) * (x - region.reference), region.count += mass;
 }
 
 // Of the samples from the first of the range on.
 template <class Index, class Signal>
-JAXTV_DEVICE RegionSum region_sum_of(const Signal& signal, SampleRange<Index> range) {
-  RegionSum region = empty_region_sum(signal, range);
+JAXTV_DEVICE RegionSumFor<Signal> region_sum_of(const Signal& signal, SampleRange<Index> range) {
+  RegionSumFor<Signal> region = empty_region_sum(signal, range);
   for (Index i = range.end - 1; i >= range.begin; --i)
     extend(signal, i, cut_after(signal, i), region);
   return region;
@@ -204,6 +259,7 @@ JAXTV_DEVICE double dual_before(const Signal& signal, Index i) {
 template <class Value, class Index, class Signal>
 class RegionMeans {
  public:
+  using Sum = RegionSumFor<Signal>;
   JAXTV_DEVICE RegionMeans(const Signal& signal, SampleRange<Index> range)
       : signal_(signal), range_(range), region_(empty_region_sum(signal, range)) {}
   JAXTV_DEVICE void add(Index i, int cut) {
@@ -215,17 +271,17 @@ class RegionMeans {
     for (Index i = range_.end - 1; i >= range_.begin; --i) add(i, cut_after(signal_, i));
   }
   // The sum from the first sample on.
-  JAXTV_DEVICE RegionSum begin() {
+  JAXTV_DEVICE Sum begin() {
     if (range_.begin < range_.end && signal_.starts(range_.begin))
       start(range_.begin, dual_before(signal_, range_.begin));
     return region_;
   }
   // The last region that starts here.
-  JAXTV_DEVICE LastRegion end(const RegionSum& right) {
+  JAXTV_DEVICE LastRegion end(const Sum& right) {
     if (last_ < 0) return {};
     if (last_is_open_) {
-      const RegionSum in_range{signal_.region_values[last_], signal_.x(range_.end - 1), 0,
-                               range_.end - last_, 0};
+      const Sum in_range{signal_.region_values[last_], signal_.x(range_.end - 1), 0,
+                         total_mass(signal_, SampleRange<Index>{last_, range_.end}), 0};
       signal_.region_values[last_] = value(join(right, in_range), dual_before(signal_, last_));
     }
     return {signal_.region_values[last_], 1};
@@ -239,13 +295,13 @@ class RegionMeans {
     }
     signal_.region_values[i] = region_.complete ? value(region_, left_dual) : region_.sum;
   }
-  JAXTV_DEVICE static double value(const RegionSum& region, double left_dual) {
+  JAXTV_DEVICE static double value(const Sum& region, double left_dual) {
     return segment_value<Value>(region.reference, region.sum + (region.end_dual - left_dual),
                                 double(region.count));
   }
   const Signal& signal_;
   SampleRange<Index> range_;
-  RegionSum region_;
+  Sum region_;
   Index last_ = -1;            // first sample of the last region that starts here
   bool last_is_open_ = false;  // it ends after the range: at its first sample is its sum so far
 };
@@ -260,9 +316,10 @@ JAXTV_DEVICE Clamp compose_messages(const Signal& signal, SampleRange<Index> ran
     const double bound = i > 0 ? signal.w(i - 1) : 0.0;
     if (i == 0 || left != 0) {
       value = signal.region_values[i];
-      message.low = message.high = (left != 0 ? double(left) * bound : 0.0) + (value - signal.x(i));
+      message.low = message.high = (left != 0 ? double(left) * bound : 0.0) +
+                                   double(mass_of(signal, i)) * (value - signal.x(i));
     } else {
-      const double by = value - signal.x(i);
+      const double by = double(mass_of(signal, i)) * (value - signal.x(i));
       message.shift += by;
       message.low = max_of(-bound, min_of(bound, message.low)) + by;
       message.high = max_of(-bound, min_of(bound, message.high)) + by;
@@ -288,12 +345,13 @@ JAXTV_DEVICE Label label_samples(const Signal& signal, SampleRange<Index> range,
     } else {
       message = max_of(-before, min_of(before, message));
     }
-    message += value - signal.x(i);
+    message += double(mass_of(signal, i)) * (value - signal.x(i));
     int code;
     if (i + 1 == signal.n || cut != 0) {
       code = message - (cut != 0 ? double(cut) * bound : 0.0) < 0 ? kLabel1 : kLabel0;
     } else {
-      const double slack = decomposition_detail::round_off(bound, value, signal.x(i));
+      const double slack =
+          decomposition_detail::round_off(bound, value, signal.x(i), double(mass_of(signal, i)));
       code = message > bound + slack ? kLabel0 : (message < -bound - slack ? kLabel1 : kCopyRight);
     }
     signal.cuts[i] = static_cast<signed char>(cut + 4 * code);
@@ -378,7 +436,7 @@ JAXTV_DEVICE void write_solution(const Signal& signal, SampleRange<Index> range,
 // left.
 template <class Group, class Value, class Index, class Signal>
 JAXTV_DEVICE double finish_means(RegionMeans<Value, Index, Signal>& means) {
-  const RegionSum right = Group::template scan<true>(Arena{}, means.begin());
+  const auto right = Group::template scan<true>(Arena{}, means.begin());
   const double value = Group::template scan<false>(Arena{}, means.end(right)).value;
   Group::sync();
   return value;
@@ -420,6 +478,45 @@ JAXTV_DEVICE bool join_ties(const Signal& signal, SampleRange<Index> range, doub
   const bool joined = Group::any(join_ties_in_range(signal, range, value, starts, scale));
   Group::sync();
   return joined;
+}
+
+// The cuts of the solution, from scratch.
+template <class Group, class Index, class Signal>
+JAXTV_DEVICE void find_cuts(const Signal& signal, SampleRange<Index> range, double scale) {
+  constexpr int kMostPasses = tuning::GroupPerSignal::kMostPasses;
+  initialise_cuts(signal, range);
+  Group::sync();
+  double value = update_means<double, Group>(signal, range);
+  int pass = 0;
+#pragma unroll 1
+  while (pass < kMostPasses && decomposition_pass<Group>(signal, range, value)) ++pass;
+  if (pass == kMostPasses) {
+    if (Group::thread() == 0)
+      refine(Index(0), signal.n, signal.n, SampleAccessor{signal}, MassAccessor{signal},
+             WeightAccessor{signal}, signal.cuts);
+    Group::sync();
+    value = update_means<double, Group>(signal, range);
+  }
+#pragma unroll 1
+  while (join_ties<Group>(signal, range, value, scale))
+    value = update_means<double, Group>(signal, range);
+}
+
+// y = prox(x) by a group.
+template <class T, class Group, class Index, class Signal, class Output>
+JAXTV_DEVICE void solve(Signal signal, Output y) {
+  const Index each = ((signal.n + Group::kThreads - 1) / Group::kThreads) | 1;  // odd: banks differ
+  const Index begin = min_of(Index(Group::thread()) * each, signal.n);
+  const SampleRange<Index> range{begin, min_of(begin + each, signal.n)};
+  SampleBounds bounds;
+  Group::template scan<false>(Arena{}, bounds_of<T>(signal, range), bounds);
+  if (bounds.invalid) {
+    for (Index i = range.begin; i < range.end; ++i) y[i * signal.stride] = kNaN<T>;
+    return;
+  }
+  if (sizeof(T) == 8 && bounds.scale() >= kSolverLimit) signal.factor = kSolverScale;
+  find_cuts<Group>(signal, range, bounds.scale() * signal.factor);
+  write_solution<T>(signal, range, update_means<T, Group>(signal, range), y);
 }
 
 }  // namespace jaxtv::cuda

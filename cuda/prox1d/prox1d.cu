@@ -106,44 +106,6 @@ __global__ void __launch_bounds__(kSerialThreads,
 
 // ---- a warp or a block per signal ----
 
-// The cuts of the solution, from scratch.
-template <class Group, class Index, class Signal>
-JAXTV_DEVICE void find_cuts(const Signal& signal, SampleRange<Index> range, double scale) {
-  constexpr int kMostPasses = tuning::GroupPerSignal::kMostPasses;
-  initialise_cuts(signal, range);
-  Group::sync();
-  double value = update_means<double, Group>(signal, range);
-  int pass = 0;
-#pragma unroll 1
-  while (pass < kMostPasses && decomposition_pass<Group>(signal, range, value)) ++pass;
-  if (pass == kMostPasses) {
-    if (Group::thread() == 0)
-      refine(Index(0), signal.n, signal.n, SampleAccessor{signal}, WeightAccessor{signal},
-             signal.cuts);
-    Group::sync();
-    value = update_means<double, Group>(signal, range);
-  }
-#pragma unroll 1
-  while (join_ties<Group>(signal, range, value, scale))
-    value = update_means<double, Group>(signal, range);
-}
-
-template <class T, class Group, class Index, class Signal, class Output>
-JAXTV_DEVICE void solve(Signal signal, Output y) {
-  const Index each = ((signal.n + Group::kThreads - 1) / Group::kThreads) | 1;  // odd: banks differ
-  const Index begin = min_of(Index(Group::thread()) * each, signal.n);
-  const SampleRange<Index> range{begin, min_of(begin + each, signal.n)};
-  SampleBounds bounds;
-  Group::template scan<false>(Arena{}, bounds_of<T>(signal, range), bounds);
-  if (bounds.invalid) {
-    for (Index i = range.begin; i < range.end; ++i) y[i * signal.stride] = kNaN<T>;
-    return;
-  }
-  if (sizeof(T) == 8 && bounds.scale() >= kSolverLimit) signal.factor = kSolverScale;
-  find_cuts<Group>(signal, range, bounds.scale() * signal.factor);
-  write_solution<T>(signal, range, update_means<T, Group>(signal, range), y);
-}
-
 // Shared memory of the groups of a block and their signals.
 template <class T, int kWarps, int kSignals = kGroupSignals<kWarps>>
 struct GroupMemory {

@@ -28,4 +28,17 @@ template <class Sample>
 Status prox1d(cudaStream_t stream, const Shape& shape, const Prox<Sample>& op, const Solver& solver,
               void* scratch);
 
+// The same with data weights (jaxtv/data_weight.hpp).
+template <class T>
+struct DataWeightProx {
+  const T *x, *mass, *w;
+  bool per_edge;
+  T* y;
+};
+
+// Scratch: prox1d_data_weight_scratch.
+template <class T>
+Status prox1d_data_weight(cudaStream_t stream, const Shape& shape, const DataWeightProx<T>& op,
+                          void* scratch);
+
 }  // namespace jaxtv::cuda

@@ -51,6 +51,23 @@ ffi::Error prox_info(cudaStream_t stream, Buffer x, Buffer w, Result y, Result g
   });
 }
 
+ffi::Error prox_data_weight(cudaStream_t stream, Buffer x, Buffer mass, Buffer w, Result y,
+                            Result scratch, std::int64_t axis) {
+  return with_type(x.element_type(), [&](auto number) {
+    using T = decltype(number);
+    const Shape shape = shape_of(x, axis);
+    check_same(mass, x);
+    check_same(*y, x);
+    const DataWeightProx<T> op{.x = in<T>(x),
+                               .mass = in<T>(mass),
+                               .w = in<T>(w),
+                               .per_edge = check_weights(w, x, axis),
+                               .y = out<T>(y)};
+    void* memory = checked_scratch(scratch, prox1d_data_weight_scratch(shape));
+    check(prox1d_data_weight(stream, shape, op, memory));
+  });
+}
+
 }  // namespace
 
 JAXTV_HANDLER(
@@ -65,5 +82,8 @@ JAXTV_HANDLER(jaxtv_prox1d_info, prox_info,
                                         .Ret<Buffer>()
                                         .Ret<Buffer>()
                                         .Ret<Buffer>())));
+JAXTV_HANDLER(
+    jaxtv_prox1d_data_weight, prox_data_weight,
+    with_axis(bind().Arg<Buffer>().Arg<Buffer>().Arg<Buffer>().Ret<Buffer>().Ret<Buffer>()));
 
 }  // namespace jaxtv::cuda

@@ -4,20 +4,21 @@
 
 #include "jaxtv/common.hpp"
 #include "jaxtv/cuts.hpp"
+#include "jaxtv/data_weight.hpp"
 
 namespace jaxtv {
 
 // Whether the cuts solve the problem: the dual stays inside its bounds within segments and every
 // cut is a jump of its sign, each up to round-off of its segment and the next one. `y` holds the
 // values of the cuts in double.
-template <class X, class W, class S, class Y>
-JAXTV_HD bool certify(std::ptrdiff_t n, X x, W w, S sign, Y y) {
+template <class X, class M, class W, class S, class Y>
+JAXTV_HD bool certify(std::ptrdiff_t n, X x, M mass, W w, S sign, Y y) {
   double before = 0;  // max |sample| of the segment before, and its value
   for (std::ptrdiff_t begin = 0, end; begin < n; begin = end) {
     double largest = abs_of(double(y[begin]));
     for (end = begin; end == begin || (end < n && sign[end - 1] == 0); ++end)
       largest = max_of(largest, abs_of(double(x[end])));
-    double u = 0;
+    double u = 0, length = mass[begin];
     if (begin > 0) {
       const std::ptrdiff_t e = begin - 1;
       const double jump = (double(y[begin]) - double(y[e])) * double(sign[e]);
@@ -25,13 +26,20 @@ JAXTV_HD bool certify(std::ptrdiff_t n, X x, W w, S sign, Y y) {
       u = double(sign[e]) * double(w[e]);
     }
     for (std::ptrdiff_t e = begin; e + 1 < end; ++e) {
-      const double bound = w[e], length = double(e + 2 - begin);
-      u += double(y[e]) - double(x[e]);
-      if (abs_of(u) > bound + 8 * kEps * length * (largest + bound)) return false;
+      const double bound = w[e], count = double(e + 2 - begin);
+      length += double(mass[e + 1]);
+      const double size = std::is_same_v<M, UnitMass> ? count * (largest + bound)
+                                                      : length * largest + count * bound;
+      u += double(mass[e]) * (double(y[e]) - double(x[e]));
+      if (abs_of(u) > bound + 8 * kEps * size) return false;
     }
     before = largest;
   }
   return true;
+}
+template <class X, class W, class S, class Y>
+JAXTV_HD bool certify(std::ptrdiff_t n, X x, W w, S sign, Y y) {
+  return certify(n, x, UnitMass{}, w, sign, y);
 }
 
 // ---- float32 ----

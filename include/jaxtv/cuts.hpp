@@ -2,9 +2,11 @@
 // sits at its bound, 0 where the edge is inside a segment. Values follow from the cuts by the KKT
 // conditions:
 //   |C| y_C = sum_C x + w_b s_b - w_{a-1} s_{a-1}      for a segment C = [a..b].
+// With data weights the sum is of mass x, and |C| the sum of mass (data_weight.hpp).
 #pragma once
 
 #include "jaxtv/common.hpp"
+#include "jaxtv/data_weight.hpp"
 
 namespace jaxtv {
 
@@ -20,17 +22,17 @@ JAXTV_HD R segment_value(double ref, double sum, double count) {
 
 // Calls segment(a, b, ref, rest, count), value = ref + rest / count, for the segments that belong
 // to the cuts, from the last to the first, with sums in double.
-template <class I, class X, class W, class S, class F>
-JAXTV_HD void for_sums(I n, X x, W w, S sign, F segment) {
+template <class I, class X, class M, class W, class S, class F>
+JAXTV_HD void for_sums(I n, X x, M mass, W w, S sign, F segment) {
   double right = 0;  // w_b s_b at the right end of the current segment
   for (I b = n - 1; b >= 0;) {
     const double ref = x[b];
-    double sum = 0, count = 1;
+    double sum = 0, count = mass[b];
     I a = b;
     while (a > 0 && sign[a - 1] == 0) {
       --a;
-      sum += double(x[a]) - ref;
-      count += 1;
+      sum += double(mass[a]) * (double(x[a]) - ref);
+      count += double(mass[a]);
     }
     const double left = a > 0 ? double(sign[a - 1]) * double(w[a - 1]) : 0.0;
     segment(a, b, ref, sum + (right - left), count);
@@ -41,11 +43,15 @@ JAXTV_HD void for_sums(I n, X x, W w, S sign, F segment) {
 
 // Calls segment(a, b, value) for these segments. Every path (serial, lanes) sums in this order and
 // in double and rounds the quotient to R, so that all of them give the same bits.
-template <class R, class I, class X, class W, class S, class F>
-JAXTV_HD void for_segments(I n, X x, W w, S sign, F segment) {
-  for_sums(n, x, w, sign, [&](I a, I b, double ref, double rest, double count) {
+template <class R, class I, class X, class M, class W, class S, class F>
+JAXTV_HD void for_segments(I n, X x, M mass, W w, S sign, F segment) {
+  for_sums(n, x, mass, w, sign, [&](I a, I b, double ref, double rest, double count) {
     segment(a, b, segment_value<R>(ref, rest, count));
   });
+}
+template <class R, class I, class X, class W, class S, class F>
+JAXTV_HD void for_segments(I n, X x, W w, S sign, F segment) {
+  for_segments<R>(n, x, UnitMass{}, w, sign, segment);
 }
 
 // An edge of weight 0 joins nothing: it is a cut, also where it has no jump or a jump of round-off.

@@ -217,6 +217,13 @@ void prox1d(Drawing& d, bool info) {
   d.like();
   if (info) d.info();
 }
+void prox1d_data_weight(Drawing& d) {
+  d.one_axis();
+  d.samples();
+  d.samples();
+  d.weights(d.weight_shape(d.axes[0]));
+  d.like();
+}
 void segments(Drawing& d, bool forward) {
   d.one_axis();
   const std::vector<std::int64_t> w = d.weight_shape(d.axes[0]);
@@ -295,6 +302,7 @@ struct Target {
 const Target kTargets[] = {
     JAXTV_TARGET(jaxtv_prox1d, prox1d(d, false)),
     JAXTV_TARGET(jaxtv_prox1d_info, prox1d(d, true)),
+    JAXTV_TARGET(jaxtv_prox1d_data_weight, prox1d_data_weight(d)),
     JAXTV_TARGET(jaxtv_segment_jvp, segments(d, true)),
     JAXTV_TARGET(jaxtv_segment_vjp, segments(d, false)),
     JAXTV_TARGET(jaxtv_dykstra, dykstra(d, false)),

@@ -21,7 +21,16 @@ from testing import ROOT, callframe, ptx
 
 KERNEL_TESTS = [
     f"tests/kernels/test_{name}.py"
-    for name in ("ptx", "prox1d", "segments", "dykstra", "components", "launches", "through_xla")
+    for name in (
+        "ptx",
+        "prox1d",
+        "data_weight",
+        "segments",
+        "dykstra",
+        "components",
+        "launches",
+        "through_xla",
+    )
 ]
 
 # The files of the kernels that most depend on the order of threads; each order once.

@@ -49,6 +49,13 @@ def prox1d(solver=EXACT["direct"], axis=1, prepare=lambda x: x):
     return run
 
 
+def data_weight(x, platform="cuda", device=0):
+    """The prox with data weights."""
+    w, mass = np.full((x.shape[0], 1), 0.5, x.dtype), 1 / (1 + x**2)
+    on = {"axis": 1, "platform": platform, "device": device}
+    return bind("prox1d_data_weight", x, mass, w, **on)
+
+
 def dykstra(axes, prepare=lambda x: x):
     """Four sweeps, with and without edge codes, and both of their derivatives."""
 
@@ -81,6 +88,7 @@ PLANS = {  # shape, what runs
     "grid": ((1, 33_000), prox1d()),
     "Newton": ((5, 90), prox1d(NEWTON["backtracking"])),
     "serial": ((1500, 9), prox1d(EXACT["taut string"], axis=0)),
+    "data weights": ((2, 300), data_weight),
     "image": ((2, 9, 8), dykstra((2, 1))),
     "sweeps": ((2, 5, 160, 3), dykstra((3, 2, 1))),
     "components": ((2, 15, 14), components),

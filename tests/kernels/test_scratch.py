@@ -10,6 +10,7 @@ pytestmark = pytest.mark.cpu_only
 TARGETS = [
     "prox1d",
     "prox1d_info",
+    "prox1d_data_weight",
     "segment_jvp",
     "segment_vjp",
     "dykstra",

@@ -46,6 +46,7 @@ def every_primitive():
     return {
         "prox1d": (exact, (x, w)),
         "prox1d_info": (exact, (x, w)),
+        "prox1d_data_weight": ({"axis": 1}, (x, x, w)),
         "segment_jvp": ({"axis": 1}, (x, w, x, w)),
         "segment_vjp": ({"axis": 1}, (x, w, x)),
         "dykstra": (dykstra, (images, *ws)),

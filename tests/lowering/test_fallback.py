@@ -61,6 +61,14 @@ def test_prox1d_and_its_derivatives(axis, per_edge):
     check(with_derivatives(partial(jaxtv.prox_tv1d, axis=axis)), x, lam, data(seed=2))
 
 
+def test_data_weight_and_its_derivatives():
+    """Weights that depend on x, so that all three are differentiated; some samples are missing."""
+    lam = jnp.abs(data((11, 1), 1))
+    f = lambda x, lam: jaxtv.prox_tv1d(x, lam, axis=1, data_weight=jnp.maximum(x + 0.5, 0))
+    loss = lambda *args: jnp.sum(f(*args) ** 2)
+    check(lambda *args: (f(*args), jax.grad(loss, argnums=(0, 1))(*args)), data(), lam)
+
+
 def test_info():
     check(lambda x: jaxtv.prox_tv1d(x, 0.3, axis=1, return_info=True), data())
 
