@@ -25,12 +25,13 @@ from jax import Array
 
 import jaxtv
 
-TOL = 1e-8  # of the prox and of the fixed point: derivatives need more than pictures do
+PROX_TOL = 1e-9  # relative gap: a derivative needs more than a picture does
+STEP_TOL = 1e-7  # relative change by a step of FISTA
 
 PROXES = {
-    "prox_tv2d": functools.partial(jaxtv.prox_tv2d, solver=jaxtv.AcceleratedDykstra(TOL)),
+    "prox_tv2d": functools.partial(jaxtv.prox_tv2d, solver=jaxtv.AcceleratedDykstra(PROX_TOL)),
     "prox_tv_isotropic": functools.partial(
-        jaxtv.prox_tv_isotropic, axes=(0, 1), solver=jaxtv.FGP(TOL)
+        jaxtv.prox_tv_isotropic, axes=(0, 1), solver=jaxtv.FGP(PROX_TOL)
     ),
 }
 
@@ -75,7 +76,7 @@ class State(NamedTuple):
     steps: Array
 
 
-def fista(step: Callable[[Array], Array], start: Array, max_steps: int = 2000) -> Array:
+def fista(step: Callable[[Array], Array], start: Array, max_steps: int = 5000) -> Array:
     """The fixed point of a proximal gradient step. Momentum restarts when it points uphill."""
 
     def accelerated(s: State) -> State:
@@ -87,7 +88,7 @@ def fista(step: Callable[[Array], Array], start: Array, max_steps: int = 2000) -
         return State(y, z, t, change, s.steps + 1)
 
     one = jnp.ones((), start.dtype)
-    unfinished = lambda s: (s.change > TOL) & (s.steps < max_steps)
+    unfinished = lambda s: (s.change > STEP_TOL) & (s.steps < max_steps)
     first = State(start, start, one, one, jnp.int32(0))
     return jax.lax.while_loop(unfinished, accelerated, first).y
 
@@ -102,7 +103,7 @@ def minimiser(operator: Operator, prox: Callable, b: Array, log_lam: Array) -> A
     found = fista(lambda y: step(y, jax.lax.stop_gradient(log_lam)), tau * adjoint(b))
     return optimistix.fixed_point(
         step,
-        optimistix.FixedPointIteration(rtol=10 * TOL, atol=10 * TOL),
+        optimistix.FixedPointIteration(rtol=100 * STEP_TOL, atol=100 * STEP_TOL),
         found,  # so it ends after a step
         log_lam,
         adjoint=optimistix.ImplicitAdjoint(lineax.BiCGStab(rtol=1e-4, atol=1e-9, max_steps=20_000)),
@@ -120,7 +121,7 @@ def learn(problem: Problem, prox: Callable, start: float, updates: int) -> Resul
     differences = (loss(log_lam + h) - loss(log_lam - h)) / (2 * h)
     derivatives = float(slope(log_lam)), float(differences)
 
-    optimizer = optax.adam(0.15)
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.2, updates))
     state = optimizer.init(log_lam)
     for _ in range(updates):
         change, state = optimizer.update(slope(log_lam), state)

@@ -25,8 +25,8 @@ def total_variation(x: ArrayLike, lam: Lam = 1.0, *, axes: int | Sequence[int]) 
         axes: the axes whose neighbours are compared.
 
     Returns:
-        Array shaped as x without `axes`, in the units of x times those of λ; half types are summed,
-        and returned, in float32.
+        Array shaped as x without `axes`, in the units of λ x. Half types are summed, and returned,
+        in float32.
 
     Raises:
         TypeError, ValueError: as `prox_tv`.

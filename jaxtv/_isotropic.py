@@ -87,12 +87,12 @@ def prox_tv_isotropic(
     init_dual: Sequence[ArrayLike] | None = None,
     return_dual: bool = False,
 ) -> Array | tuple[Array, Info] | tuple[Array, Dual] | tuple[Array, Info, Dual]:
-    r"""Prox of isotropic total variation over one axis or several, and of coupled channels.
+    r"""Prox of isotropic total variation along any axes, with channels coupled if you want.
 
     Computes $\arg\min_y\,\tfrac12\|y-x\|^2 + \sum_p \lambda_p \|(Dy)_p\|_2$, where $(Dy)_p$ has the
     forward differences of pixel p along every one of `axes`. A difference that would leave the
-    array is 0, as in scikit-image. With `channel_axis` it has those of every channel: vectorial TV
-    (Bresson & Chan 2008), in which channels share their edges. A complex x is two such channels.
+    array is 0, as in scikit-image. With `channel_axis` the norm covers all channels, which then
+    share their edges (vectorial TV, Bresson & Chan 2008). A complex x is two such channels.
 
     Differentiable in x and λ, in forward and reverse mode: the implicit derivative of the solution,
     by conjugate gradients on the components of constant value.
@@ -102,7 +102,7 @@ def prox_tv_isotropic(
             complex64 or complex128. An element of the batch with a NaN or an infinity becomes NaN.
         lam: λ ≥ 0, a number or an array that broadcasts against x, of size 1 along `channel_axis`.
             Along `axes` it has size 1 (one λ per image, or per channel if they are not coupled) or
-            that of x (one λ per pixel). λ = 0 gives x bit for bit, λ = inf the mean.
+            the size of x (one λ per pixel). λ = 0 gives x bit for bit, λ = inf the mean.
         axes: the axes whose differences are taken together.
         channel_axis: the axis of the channels to couple, or None. All other axes are batch.
         solver: `FGP(tol=..., max_iterations=...)`.

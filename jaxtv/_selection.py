@@ -77,8 +77,8 @@ def sure(
     r"""Stein's unbiased estimate of the squared error of y = `prox_tv(x, lam, axes=axes)`.
 
     $\|y-x\|^2-N\sigma^2+2\sigma^2\,\mathrm{df}$ for x = clean + white Gaussian noise of standard
-    deviation σ. Its mean over the noise is that of ‖y − clean‖² (Stein 1981), without knowing the
-    clean signal. N counts the samples of a batch element, df is `degrees_of_freedom`.
+    deviation σ. Over the noise, its mean equals the mean of ‖y − clean‖² (Stein 1981). No clean
+    signal is needed. N counts the samples of a batch element, df is `degrees_of_freedom`.
 
     Args:
         x: input of the prox, float32, float64, bfloat16 or float16.
@@ -89,8 +89,8 @@ def sure(
         axes: the axes of the prox.
 
     Returns:
-        Array shaped as x without `axes`, in the units of x squared (half types: float32). Its
-        derivative is that of the formula with df held constant.
+        Array shaped as x without `axes`, in the units of x squared (half types: float32). The
+        derivative holds df constant.
 
     Raises:
         TypeError, ValueError: as `prox_tv`; ValueError where y is not shaped as x, `sigma` does not

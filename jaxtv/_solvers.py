@@ -174,9 +174,9 @@ class FGP:
     """Fast gradient projection for isotropic TV, to convergence (Beck & Teboulle 2009).
 
     Projected gradient on the dual with Nesterov's extrapolation, restarted where it points uphill
-    (O'Donoghue & Candès 2015). Every batch element stops by itself, at its duality gap. The
-    derivative is the implicit one of the solution. Like that of `AcceleratedDykstra`, it needs a
-    smaller `tol` than a good y does, because it asks which pixels have a gradient of 0.
+    (O'Donoghue & Candès 2015). Every batch element stops at its own duality gap. The
+    derivative is the implicit one of the solution. It depends on which pixels have a gradient of
+    0, so it needs a smaller `tol` than y does, as with `AcceleratedDykstra`.
 
     Attributes:
         tol: stop when the duality gap is at most `tol` times the objective.

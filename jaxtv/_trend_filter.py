@@ -282,15 +282,15 @@ def trend_filter(
 
     Computes $\arg\min_y\,\tfrac12\|y-x\|^2 + \lambda\|D^{(k+1)}y\|_1$ for every signal, where k is
     the order (Kim, Koh, Boyd & Gorinevsky 2009; Tibshirani 2014). The knots, at which the slope
-    (k = 1) or the curvature (k = 2) jumps, follow from the data and λ. Solved by ADMM (Ramdas &
-    Tibshirani 2016) to a duality gap. The result is then the least-squares fit with the knots
-    found. The derivatives in x and λ are those of that fit, in forward and reverse mode, at any
-    order. They are exact once the knots are.
+    (k = 1) or the curvature (k = 2) jumps, follow from the data and λ. ADMM (Ramdas & Tibshirani
+    2016) finds the knots, up to a duality gap. The result is the least-squares fit with these
+    knots. It is differentiable in x and λ, in forward and reverse mode, at any order. The
+    derivatives are exact as soon as the knots are.
 
     Args:
         x: array (..., n, ...) of float32, float64, bfloat16 or float16, n ≥ order + 2. Half types
             are computed in float32. A signal with a NaN or an infinity becomes NaN.
-        lam: λ ≥ 0, in the units of x times those of `spacing` to the power of `order`. A number, or
+        lam: λ ≥ 0, in the units of x times `spacing` to the power of `order`. A number, or
             an array that broadcasts against x with size 1 along `axis`: one λ per signal. λ = 0
             gives x, λ = inf the polynomial of degree `order` that is nearest to x. Under `jit` a
             negative or NaN λ makes its signals NaN.
@@ -299,14 +299,15 @@ def trend_filter(
         spacing: the distances of neighbouring samples, a number or n - 1 numbers, the same for all
             signals; None is 1. For samples at times t it is `jnp.diff(t)`. The penalty is then λ
             times the total variation of the divided differences of that order. It has no
-            derivative. Under `jit` a bad one makes all signals NaN. Distances of a ratio of 1000
-            may be too much for float32, above all of order 2: such a signal has not converged.
+            derivative. Under `jit` a bad one makes all signals NaN. If the longest distance is 1000
+            times the shortest, float32 may be too coarse, most of all for order 2. `Info` then
+            says that the signal has not converged.
         tol: a signal is solved when its duality gap is at most `tol` times its objective, plus
             n λ eps max|x|, which rounding y to its type may add to the objective: in float32 that
             is often more.
         max_iterations: the most iterations; a signal that needs more is reported by
             `Info.converged`.
-        return_info: also return an `Info`, whose `iterations` are those of ADMM.
+        return_info: also return an `Info`; its `iterations` count the steps of ADMM.
 
     Returns:
         y, shaped and typed as x; with `return_info` the pair (y, Info), one entry per signal.

@@ -216,8 +216,8 @@ def prox_tv2d(
 ) -> Array:
     """Algorithm 1 of the paper: K sweeps of Dykstra's method over rows, then columns.
 
-    A row runs along the second of `axes` and is swept first, as in the paper. The derivative is
-    that of the unrolled iteration.
+    A row runs along the second of `axes` and is swept first, as in the paper. It differentiates
+    the unrolled iteration.
 
     Args:
         X: float32 or float64 array.

@@ -22,7 +22,7 @@ DATA_VARIABLE = "JAXTV_DATA"
 
 @dataclasses.dataclass(frozen=True)
 class Overrides:
-    """Values that replace those of the preset; see `jaxtv.vision.task.Settings`.
+    """Values to use in place of the preset's; see `jaxtv.vision.task.Settings`.
 
     Attributes:
         epochs: passes over the training data.
@@ -129,7 +129,7 @@ def reproduce(
     seeds: int = 3,
     overrides: Annotated[Overrides, tyro.conf.OmitArgPrefixes] = NoOverrides,
 ) -> None:
-    """Train every variant and seed of a table of the paper, print it beside the paper's numbers.
+    """Train every variant and seed of a table of the paper, print it next to the paper's numbers.
 
     What was done before is not done again. A table writes OUTPUT/WHAT-PRESET.json and .md and the
     figures of its task, a figure its own: OUTPUT/FIGURE.png and .pdf.

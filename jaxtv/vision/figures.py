@@ -156,7 +156,7 @@ def framed(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def figure5(baseline: Any, tv: Any, annotated: Sequence[Annotated]) -> Figure:
-    """Detected edges without and with TV layers, dark on white, beside the truth (Fig. 5)."""
+    """Detected edges without and with TV layers, dark on white, next to the truth (Fig. 5)."""
     gray = lambda share: np.repeat((255 * (1 - share)).astype(np.uint8)[..., None], 3, axis=-1)
     return pictures(
         [

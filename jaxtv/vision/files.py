@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; the file takes the name `path` once it is whole."""
+    """A path next to `path` to write to; the file takes the name `path` once it is whole."""
     part = path.with_name(f".{secrets.token_hex(8)}.part")  # short: names end at 255 bytes
     try:
         yield part

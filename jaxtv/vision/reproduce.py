@@ -1,4 +1,4 @@
-"""`jaxtv reproduce`: all variants and seeds of a table, beside the paper's numbers."""
+"""`jaxtv reproduce`: all variants and seeds of a table, next to the paper's numbers."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def load(folder: Path) -> tuple[Task, Run, Any]:
     """Task, run and trained model of a folder, ready for evaluation.
 
     Raises:
-        FileNotFoundError: the folder is not that of a run, or has no checkpoint yet.
+        FileNotFoundError: the folder belongs to no run, or has no checkpoint yet.
     """
     from jaxtv.vision.task import get_task
 
@@ -172,7 +172,7 @@ def create(task: Task, run: Run, steps: int) -> tuple[Any, nnx.Optimizer]:
 
 @functools.cache
 def transformation(task: Task, settings: Settings, steps: int) -> optax.GradientTransformation:
-    """The same object for the same run but for its seed: `step` is then compiled once."""
+    """One object for all seeds of a run, so that `step` is compiled once."""
     return task.optimizer(settings, settings.epochs * steps)
 
 

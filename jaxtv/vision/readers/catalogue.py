@@ -50,7 +50,7 @@ CATALOGUE: dict[str, Source] = {
     "cifar-10-c": Source(
         "classification",
         "https://zenodo.org/records/2535967",
-        "CIFAR-10-C/<corruption>.npy and labels.npy, beside CIFAR-10",
+        "CIFAR-10-C/<corruption>.npy and labels.npy, next to CIFAR-10",
         "https://zenodo.org/records/2535967/files/CIFAR-10-C.tar",
         "md5:56bf5dcef84df0e2308c6dcbcbbd8499",
     ),

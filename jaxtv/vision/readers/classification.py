@@ -24,7 +24,7 @@ def read(path: Path) -> Labelled:
       `cifar-10-batches-py` or `cifar-10-batches-bin`;
     * `train/<class>/*`, `test/<class>/*`: pictures, all of one size.
 
-    `CIFAR-10-C` beside CIFAR-10 is used for the corrupted test images.
+    `CIFAR-10-C` next to CIFAR-10 is used for the corrupted test images.
 
     Raises:
         DataError: none of these.

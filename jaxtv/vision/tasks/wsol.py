@@ -67,7 +67,7 @@ class Wsol(Task):
     def load(self, data: Path | None, settings: Settings) -> LocatedPictures:
         """A folder of one of the layouts; without data: shapes on photos of scikit-image.
 
-        wsolevaluation's, Pascal VOC's, or Fashion-MNIST (`fashion_mnist_small/`) beside photos
+        wsolevaluation's, Pascal VOC's, or Fashion-MNIST (`fashion_mnist_small/`) next to photos
         (`photos_cc0/`), from which pictures with exact boxes and masks are composed.
 
         Raises:
