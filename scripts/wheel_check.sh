@@ -19,6 +19,7 @@ done
 here=$(mktemp -d)
 trap 'rm -rf "$here"' EXIT
 
+du -h --apparent-size "$package"
 "${PYTHON:-python3}" -m venv "$here/venv"
 python="$here/venv/bin/python"
 "$python" -m pip install -q "$package[test]" "${requirements[@]}"
