@@ -49,7 +49,7 @@ extern "C" __attribute__((noinline)) void counted_vjp(const SegmentVjp<float>& o
 extern "C" __attribute__((noinline)) void counted_dykstra(const Iteration& it, const float* x,
                                                           const std::vector<Weights<float>>& w,
                                                           float* y, std::uint8_t* codes) {
-  dykstra_in_range<float>(kAlone, it, kDirect, x, w, y, codes);
+  dykstra<float>(kAlone, it, kDirect, x, w, y, codes);
 }
 extern "C" __attribute__((noinline)) void counted_dykstra_vjp(const Iteration& it,
                                                               const std::uint8_t* codes,
@@ -66,7 +66,7 @@ void run_dykstra(const Iteration& it, const float* x, float* y, bool with_codes,
   const std::vector<Weights<float>> w(2, {lam.data(), false});
   std::vector<std::uint8_t> codes(it.code_arrays() * size);
   if (!vjp) return counted_dykstra(it, x, w, y, with_codes ? codes.data() : nullptr);
-  dykstra_in_range<float>(kAlone, it, kDirect, x, w, y, codes.data());
+  dykstra<float>(kAlone, it, kDirect, x, w, y, codes.data());
   std::vector<float> gw(2 * size);
   counted_dykstra_vjp(it, codes.data(), x, y, {gw.data(), gw.data() + size});
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "jaxtv/overflow.hpp"
 #include "prox1d.hpp"
@@ -57,91 +58,99 @@ Segments<T> segments_of(const Iteration& it, const std::uint8_t* codes, std::int
   return segments;
 }
 
-// Which elements have samples beyond kDykstraLimit.
+// Whether any of the samples is beyond kDykstraLimit.
 template <class T>
-std::vector<char> beyond_limit(const Pool& pool, std::int64_t batch, std::int64_t size,
-                               const T* x) {
+bool beyond_limit(const Pool& pool, std::int64_t size, const T* x) {
+  using Mask = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;  // vectorises
   constexpr std::int64_t kBlock = 1 << 16;
   const std::int64_t blocks = (size + kBlock - 1) / kBlock;
-  std::vector<char> block_beyond(batch * blocks), beyond(batch);
-  parallel_for(part_of(pool, batch * size, kBlock), batch * blocks, [&](std::int64_t k) {
-    const std::int64_t begin = k % blocks * kBlock, end = std::min(size, begin + kBlock);
-    const T* samples = x + k / blocks * size;
-    bool any = false;
-    for (std::int64_t i = begin; i < end; ++i) any |= std::abs(samples[i]) > kDykstraLimit<T>;
-    block_beyond[k] = any;
+  std::vector<char> beyond(blocks);
+  parallel_for(part_of(pool, size, kBlock), blocks, [&](std::int64_t block) {
+    const std::int64_t end = std::min(size, (block + 1) * kBlock);
+    Mask any = 0;
+    for (std::int64_t i = block * kBlock; i < end; ++i) any |= std::abs(x[i]) > kDykstraLimit<T>;
+    beyond[block] = any != 0;
   });
-  for (std::size_t k = 0; k < block_beyond.size(); ++k) beyond[k / blocks] |= block_beyond[k];
-  return beyond;
+  return std::any_of(beyond.begin(), beyond.end(), [](char v) { return v; });
+}
+
+// All sweeps of one element, with its weights. A NaN spreads by itself: one sweep takes it to all
+// samples that its axes connect, and no others.
+template <class T>
+void solve_element(const Pool& pool, const Iteration& it, const Solver& inner, const T* x,
+                   const std::vector<Weights<T>>& w, T* y, std::uint8_t* codes) {
+  const std::int64_t size = it.size();
+  const int d = int(it.axes.size());
+  std::vector<Pass<T>> passes(d);  // along each axis
+  std::vector<std::int64_t> duals_lengths(d);
+  std::size_t bytes = std::size_t(d) * Arena::bytes<T>(size);
+  for (int a = 0; a < d; ++a) {
+    passes[a].shape = it.shape(a);
+    passes[a].x = x;
+    passes[a].w = w[a];
+    duals_lengths[a] = it.sweeps > 1 ? kept_duals_length(pool, passes[a], inner) : 0;
+    bytes += Arena::bytes<T>(duals_lengths[a]);
+  }
+  const OperationScratch scratch(bytes);
+  Arena arena(scratch.as<char>());
+  std::vector<T*> states(d);  // p_i of each axis: A_i - prox(A_i); 0 in its first sweep
+  for (int a = 0; a < d; ++a) {
+    states[a] = arena.take<T>(size);
+    if (duals_lengths[a]) passes[a].kept_duals = arena.take<T>(duals_lengths[a]);
+  }
+  if (codes) std::memset(codes, 0, it.code_arrays() * size);
+  for (std::int64_t pass = 0; pass < it.passes(); ++pass) {
+    const int axis = int(pass % d);
+    Pass<T>& p = passes[axis];
+    p.num_minus = 0;
+    for (int j = 0; j < d; ++j)
+      if (j != axis && (pass >= d || j < axis)) p.minus[p.num_minus++] = states[j];
+    const bool last = pass + 1 == it.passes();
+    p.y = last ? y : nullptr;
+    p.residual = last ? nullptr : states[axis];
+    p.codes = codes ? codes + code_byte(pass) * size : nullptr;
+    p.code_shift = code_shift(pass);
+    p.repair = pass >= d && p.kept_duals;
+    prox1d(pool, p, inner);
+  }
+}
+
+// The same for an element with samples beyond kDykstraLimit.
+template <class T>
+void solve_scaled_element(const Pool& pool, const Iteration& it, const Solver& inner, const T* x,
+                          const std::vector<Weights<T>>& w, T* y, std::uint8_t* codes) {
+  const std::int64_t size = it.size();
+  const DykstraScaling<T> scaling(true);
+  std::vector<std::vector<T>> copies(w.size());
+  std::vector<Weights<T>> scaled_weights(w);
+  for (std::size_t a = 0; a < w.size(); ++a) {
+    const std::int64_t n = it.shape(a).n, length = size / n * w[a].length(n);
+    copies[a].assign(w[a].data, w[a].data + length);
+    for (T& weight : copies[a]) weight = scaling.weight(weight);
+    scaled_weights[a].data = copies[a].data();
+  }
+  std::vector<T> samples(x, x + size);
+  for (T& sample : samples) sample = scaling.sample(sample);
+  solve_element(pool, it, inner, samples.data(), scaled_weights, y, codes);
+  for (std::int64_t i = 0; i < size; ++i) y[i] = scaling.result(y[i], x[i]);
 }
 
 }  // namespace
 
 template <class T>
 void dykstra(const Pool& pool, const Iteration& it, const Solver& inner, const T* x,
-             std::vector<Weights<T>> w, T* y, std::uint8_t* codes) {
+             const std::vector<Weights<T>>& w, T* y, std::uint8_t* codes) {
   const std::int64_t size = it.size();
-  if (it.batch * size == 0) return;
-  const std::vector<char> beyond = beyond_limit(pool, it.batch, size, x);
-  if (std::none_of(beyond.begin(), beyond.end(), [](char v) { return v; }))
-    return dykstra_in_range(pool, it, inner, x, w, y, codes);
-  std::vector<std::vector<T>> scaled_weights;
-  for (std::size_t a = 0; a < w.size(); ++a) {
-    const std::int64_t length = size / it.shape(a).n * w[a].length(it.shape(a).n);
-    std::vector<T>& copy = scaled_weights.emplace_back(w[a].data, w[a].data + it.batch * length);
-    for (std::int64_t i = 0; i < it.batch * length; ++i)
-      copy[i] = DykstraScaling<T>(beyond[i / length]).weight(copy[i]);
-    w[a].data = copy.data();
-  }
-  std::vector<T> samples(x, x + it.batch * size);
-  for (std::int64_t i = 0; i < it.batch * size; ++i)
-    samples[i] = DykstraScaling<T>(beyond[i / size]).sample(samples[i]);
-  dykstra_in_range(pool, it, inner, samples.data(), w, y, codes);
-  for (std::int64_t i = 0; i < it.batch * size; ++i)
-    y[i] = DykstraScaling<T>(beyond[i / size]).result(y[i], x[i]);
-}
-
-// A NaN spreads by itself: one sweep takes it to all samples that its axes connect, and no others.
-template <class T>
-void dykstra_in_range(const Pool& pool, const Iteration& it, const Solver& inner, const T* x,
-                      const std::vector<Weights<T>>& w, T* y, std::uint8_t* codes) {
-  const std::int64_t size = it.size();
-  const int d = int(it.axes.size());
   if (size == 0) return;
   for_batch(pool, it, [=, &it, &inner, &w](std::int64_t b, const Pool& inside) {
-    std::vector<Pass<T>> passes(d);  // along each axis
-    std::vector<std::int64_t> duals_lengths(d);
-    std::size_t bytes = std::size_t(d) * Arena::bytes<T>(size);
-    for (int a = 0; a < d; ++a) {
-      passes[a].shape = it.shape(a);
-      passes[a].x = x + b * size;
-      passes[a].w = at_element(w[a], passes[a].shape, b);
-      duals_lengths[a] = it.sweeps > 1 ? kept_duals_length(inside, passes[a], inner) : 0;
-      bytes += Arena::bytes<T>(duals_lengths[a]);
-    }
-    const OperationScratch scratch(bytes);
-    Arena arena(scratch.as<char>());
-    std::vector<T*> states(d);  // p_i of each axis: A_i - prox(A_i); 0 in its first sweep
-    for (int a = 0; a < d; ++a) {
-      states[a] = arena.take<T>(size);
-      if (duals_lengths[a]) passes[a].kept_duals = arena.take<T>(duals_lengths[a]);
-    }
+    std::vector<Weights<T>> of_element;
+    for (std::size_t a = 0; a < w.size(); ++a)
+      of_element.push_back(at_element(w[a], it.shape(a), b));
+    const T* samples = x + b * size;
     std::uint8_t* element_codes = codes ? codes + b * it.code_arrays() * size : nullptr;
-    if (codes) std::memset(element_codes, 0, it.code_arrays() * size);
-    for (std::int64_t pass = 0; pass < it.passes(); ++pass) {
-      const int axis = int(pass % d);
-      Pass<T>& p = passes[axis];
-      p.num_minus = 0;
-      for (int j = 0; j < d; ++j)
-        if (j != axis && (pass >= d || j < axis)) p.minus[p.num_minus++] = states[j];
-      const bool last = pass + 1 == it.passes();
-      p.y = last ? y + b * size : nullptr;
-      p.residual = last ? nullptr : states[axis];
-      p.codes = codes ? element_codes + code_byte(pass) * size : nullptr;
-      p.code_shift = code_shift(pass);
-      p.repair = pass >= d && p.kept_duals;
-      prox1d(inside, p, inner);
-    }
+    const auto solve =
+        beyond_limit(inside, size, samples) ? solve_scaled_element<T> : solve_element<T>;
+    solve(inside, it, inner, samples, of_element, y + b * size, element_codes);
   });
 }
 
@@ -205,9 +214,7 @@ void dykstra_vjp(const Pool& pool, const Iteration& it, const std::uint8_t* code
 
 #define JAXTV_INSTANTIATE(T)                                                                  \
   template void dykstra(const Pool&, const Iteration&, const Solver&, const T*,               \
-                        std::vector<Weights<T>>, T*, std::uint8_t*);                          \
-  template void dykstra_in_range(const Pool&, const Iteration&, const Solver&, const T*,      \
-                                 const std::vector<Weights<T>>&, T*, std::uint8_t*);          \
+                        const std::vector<Weights<T>>&, T*, std::uint8_t*);                   \
   template void dykstra_jvp(const Pool&, const Iteration&, const std::uint8_t*, const T*,     \
                             const std::vector<Weights<T>>&, T*);                              \
   template void dykstra_vjp(const Pool&, const Iteration&, const std::uint8_t*, const T*, T*, \

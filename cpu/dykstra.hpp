@@ -29,11 +29,7 @@ struct Iteration {
 // One weight array per axis, each for the whole batch. `codes` of all passes, unless null.
 template <class T>
 void dykstra(const Pool& pool, const Iteration& it, const Solver& inner, const T* x,
-             std::vector<Weights<T>> w, T* y, std::uint8_t* codes);
-// The same for samples and weights up to kDykstraLimit (jaxtv/overflow.hpp).
-template <class T>
-void dykstra_in_range(const Pool& pool, const Iteration& it, const Solver& inner, const T* x,
-                      const std::vector<Weights<T>>& w, T* y, std::uint8_t* codes);
+             const std::vector<Weights<T>>& w, T* y, std::uint8_t* codes);
 
 // The derivatives read the codes only. tw and gw: one array per axis.
 template <class T>

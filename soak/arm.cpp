@@ -89,7 +89,7 @@ void two_axes(Random& random, Hash& hash) {
   const std::vector<Weights<T>> w{{w0.data(), false}, {w1.data(), false}};
   std::vector<T> y(x.size()), gx(x.size()), g0(w0.size()), g1(w1.size());
   std::vector<std::uint8_t> codes(batch * it.code_arrays() * it.size());
-  dykstra_in_range<T>(kAlone, it, kDirect, x.data(), w, y.data(), codes.data());
+  dykstra<T>(kAlone, it, kDirect, x.data(), w, y.data(), codes.data());
   dykstra_vjp<T>(kAlone, it, codes.data(), g.data(), gx.data(), {g0.data(), g1.data()},
                  {false, false});
   hash.add(y), hash.add(codes), hash.add(gx), hash.add(g0), hash.add(g1);
