@@ -79,11 +79,13 @@ void codes_of(const Bundle<T, kVectors>& bundle, std::int64_t s, int code_shift,
             inside = M{} + ((kSeparate ^ kInside) << code_shift),
             up = M{} + ((kSeparate ^ kJumpUp) << code_shift),
             down = M{} + ((kSeparate ^ kJumpDown) << code_shift);
+    const M joined = kPerEdge ? M{} : (signals.weight(0) > V{}) & inside;
     V here = signals.row(signals.y, 0);
     for (std::int64_t k = 0; k + 1 < signals.n; ++k, row += kStride) {
       const V next = signals.row(signals.y, k + 1);
-      const M code = separate ^ ((here == next) & (signals.weight(k) > V{}) & inside) ^
-                     ((next > here) & up) ^ ((next < here) & down);
+      const M mask = kPerEdge ? (signals.weight(k) > V{}) & inside : joined;
+      const M code =
+          separate ^ ((here == next) & mask) ^ ((next > here) & up) ^ ((next < here) & down);
       const auto bytes = low_bytes(code, std::make_index_sequence<kLanes<T>>());
       std::memcpy(row, &bytes, sizeof bytes);
       here = next;
