@@ -97,6 +97,12 @@ struct GroupPerSignal {
   static constexpr int kMostPasses = 64;
 };
 
+// prox_data_weight.
+struct DataWeightPerSignal {
+  // Without it ptxas takes few registers for float, and spills.
+  static constexpr int kBlocksPerMultiprocessor = 1;
+};
+
 // newton_group and newton_wide.
 struct NewtonPerSignal {
   // Warps of a block for long signals. More would have too few registers each.

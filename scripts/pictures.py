@@ -128,7 +128,7 @@ def tv_ball() -> Figure:
 def data_weight() -> Figure:
     """A signal with a noisy and a missing part; a picture of which most pixels are missing."""
     r = np.random.default_rng(0)
-    sigma = np.where((np.arange(400) >= 220) & (np.arange(400) < 300), 1.5, 0.15)
+    sigma = np.where((np.arange(400) >= 220) & (np.arange(400) < 300), 0.6, 0.15)
     known = (np.arange(400) < 90) | (np.arange(400) >= 150)
     clean, _ = noisy_steps(0.0)
     x = jnp.asarray(np.where(known, clean + sigma * r.normal(size=400), np.nan), jnp.float32)
@@ -139,7 +139,7 @@ def data_weight() -> Figure:
     for label, weight in (("only a mask", known), ("weights 1/σ²", a)):
         y = jaxtv.prox_tv1d(x, 0.7, data_weight=weight)
         axes[0].step(np.arange(400), y, where="mid", label=label)
-    axes[0].set(title="prox_tv1d", xlabel="sample", ylim=(-2, 4))
+    axes[0].set(title="prox_tv1d", xlabel="sample")
     axes[0].legend(fontsize="small")
 
     rows, columns = np.mgrid[:96, :96]

@@ -12,7 +12,8 @@ namespace {
 // Reads samples, masses and weights in global memory, in every pass.
 // Writes y; region_values (8 n bytes) and cuts (n bytes) of each signal are scratch.
 template <class T, int kWarps>
-__global__ void __launch_bounds__(kGroupThreads<kWarps>)
+__global__ void __launch_bounds__(kGroupThreads<kWarps>,
+                                  tuning::DataWeightPerSignal::kBlocksPerMultiprocessor)
     prox_data_weight(Shape shape, DataWeightProx<T> op, double* region_values, signed char* cuts) {
   using Index = std::int64_t;
   using State = WeightedSignalState<Index, const T*, const T*, signed char*, double*>;
