@@ -206,7 +206,7 @@ def main(argv: list[str] | None = None) -> dict[tuple[str, str], Result]:
     small = parser.parse_args(argv).small
     side, updates, results = (32, 3, {}) if small else (48, 12, {})
     with jax.enable_x64(True):
-        for make, start in ((deconvolution, 0.03), (tomography, 0.5)):
+        for make, start in ((deconvolution, 0.03), (tomography, 3.0)):
             problem = make(side, np.random.default_rng(0))
             for name, prox in PROXES.items():
                 r = results[make.__name__, name] = learn(problem, prox, start, updates)
