@@ -15,7 +15,9 @@ each = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem
 
 
 def test_there_are_scripts():
-    assert {"denoising", "figure1", "inpainting", "tomography"} < {script.stem for script in SCRIPTS}
+    assert {"denoising", "figure1", "inpainting", "tomography"} < {
+        script.stem for script in SCRIPTS
+    }
     assert {picture.stem for picture in PICTURES.iterdir()} == {s.stem for s in SCRIPTS}
 
 
