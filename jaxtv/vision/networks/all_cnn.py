@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtv._solvers import Dykstra
 from jaxtv.nnx import TVLayer
 from jaxtv.vision.networks.blocks import HE
+from jaxtv.vision.networks.convolution import Conv
 from jaxtv.vision.task import Settings
 
 TV_BLOCKS = 3  # the first blocks get a TV layer before their batch norm
@@ -39,7 +40,7 @@ class AllCNN(nnx.Module):
         self.input_dropout = nnx.Dropout(0.2, rngs=rngs)
         self.dropout = nnx.Dropout(0.5, rngs=rngs)
         self.blocks = nnx.List(blocks)
-        self.classify = nnx.Conv(channels, settings.classes, (1, 1), dtype=dtype, rngs=rngs)
+        self.classify = Conv(channels, settings.classes, (1, 1), dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Logits, float32."""
@@ -67,7 +68,7 @@ class Block(nnx.Module):
     ):
         dtype = settings.dtype
         strides = (stride, stride)
-        self.conv = nnx.Conv(
+        self.conv = Conv(
             channels, features, (kernel, kernel), strides, dtype=dtype, kernel_init=HE, rngs=rngs
         )
         tv = {"init_lam": settings.init_lam or 0.05, "solver": Dykstra(settings.sweeps)}

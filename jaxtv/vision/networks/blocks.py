@@ -7,6 +7,8 @@ from typing import Any
 import jax
 from flax import nnx
 
+from jaxtv.vision.networks.convolution import Conv
+
 # One object: two builds of a network are then the same program, and compile once.
 HE = nnx.initializers.he_normal()
 
@@ -40,7 +42,7 @@ class ConvNorm(nnx.Module):
         kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
         options = {"use_bias": False, "kernel_init": HE} | options
         strides = (stride, stride)
-        self.conv = nnx.Conv(i, o, kernel, strides, dtype=dtype, rngs=rngs, **options)
+        self.conv = Conv(i, o, kernel, strides, dtype=dtype, rngs=rngs, **options)
         self.norm = nnx.BatchNorm(o, momentum=0.9, dtype=dtype, rngs=rngs)
         self.relu = relu
 

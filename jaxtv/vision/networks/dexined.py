@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtv._solvers import Dykstra
 from jaxtv.nnx import TVLayer
 from jaxtv.vision.networks.blocks import ConvNorm
+from jaxtv.vision.networks.convolution import Conv
 from jaxtv.vision.task import Settings
 
 XAVIER, MEAN = nnx.initializers.xavier_normal(), nnx.initializers.constant(1 / 6)
@@ -45,7 +46,7 @@ class UpBlock(nnx.Module):
     def __init__(self, i: int, scale: int, dtype: Any, *, rngs: nnx.Rngs):
         widths = [16] * (scale - 1) + [1]
         kernel, steps = 2**scale, list(zip([i, *widths], widths))
-        self.mix = nnx.List([nnx.Conv(a, b, (1, 1), dtype=dtype, rngs=rngs) for a, b in steps])
+        self.mix = nnx.List([Conv(a, b, (1, 1), dtype=dtype, rngs=rngs) for a, b in steps])
         self.up = nnx.List(
             [
                 nnx.ConvTranspose(b, b, (kernel, kernel), (2, 2), dtype=dtype, rngs=rngs)
@@ -89,7 +90,7 @@ class DexiNed(nnx.Module):
         self.skip6 = conv(16 * c, 8 * c, 1)
         scales = ((2, 1), (4, 1), (8, 2), (16, 3), (16, 4), (8, 4))
         self.up = nnx.List([UpBlock(k * c, scale, dtype, rngs=rngs) for k, scale in scales])
-        self.fuse = nnx.Conv(6, 1, (1, 1), kernel_init=MEAN, rngs=rngs)
+        self.fuse = Conv(6, 1, (1, 1), kernel_init=MEAN, rngs=rngs)
         layer = {"init_lam": settings.init_lam or 0.05, "solver": Dykstra(settings.sweeps)}
         self.sharp = nnx.List([TVLayer(mode="sharp", **layer) for _ in SHARP_OUTPUTS] if tv else [])
         self.smooth = TVLayer(**layer) if tv else None

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtv._solvers import Dykstra
 from jaxtv.nnx import TVLayer
 from jaxtv.vision.networks.blocks import HE
+from jaxtv.vision.networks.convolution import Conv
 from jaxtv.vision.task import Settings
 
 
@@ -25,13 +26,13 @@ class DnCNN(nnx.Module):
 
     def __init__(self, tv: bool, settings: Settings, *, rngs: nnx.Rngs):
         w, dtype = settings.width, settings.dtype
-        conv = lambda i, o: nnx.Conv(i, o, (3, 3), dtype=dtype, kernel_init=HE, rngs=rngs)
+        conv = lambda i, o: Conv(i, o, (3, 3), dtype=dtype, kernel_init=HE, rngs=rngs)
         norm = lambda: nnx.BatchNorm(w, momentum=0.95, dtype=dtype, rngs=rngs)
         self.first = conv(3, w)
         self.hidden = nnx.List([conv(w, w) for _ in range(settings.depth - 2)])
         self.norms = nnx.List([norm() for _ in range(settings.depth - 2)])
         # Zero: training starts from the identity.
-        self.last = nnx.Conv(w, 3, (3, 3), kernel_init=nnx.initializers.zeros, rngs=rngs)
+        self.last = Conv(w, 3, (3, 3), kernel_init=nnx.initializers.zeros, rngs=rngs)
         layer = {"init_lam": settings.init_lam or 0.01, "solver": Dykstra(settings.sweeps)}
         self.tv_in = TVLayer(**layer) if tv else None
         self.tv_out = TVLayer(**layer) if tv else None

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtv._solvers import Dykstra
 from jaxtv.nnx import TVLayer
 from jaxtv.vision.networks.blocks import HE
+from jaxtv.vision.networks.convolution import Conv
 from jaxtv.vision.task import Settings
 
 
@@ -27,9 +28,7 @@ class ResNet(nnx.Module):
 
     def __init__(self, tv: bool, settings: Settings, *, rngs: nnx.Rngs):
         w, depth, dtype = settings.width, settings.depth, settings.dtype
-        conv = lambda i, o, init=HE: nnx.Conv(
-            i, o, (3, 3), dtype=dtype, kernel_init=init, rngs=rngs
-        )
+        conv = lambda i, o, init=HE: Conv(i, o, (3, 3), dtype=dtype, kernel_init=init, rngs=rngs)
         self.first = conv(3, w)
         every = max(1, depth // 4)  # four blocks, evenly spread
         axes = {i: (-2 if i // every % 2 == 0 else -3) for i in range(every - 1, depth, every)[:4]}
@@ -60,9 +59,7 @@ class ResidualBlock(nnx.Module):
     """x + conv(relu(conv(x))), and a 1D TV-sharp layer on what is added if `axis` is given."""
 
     def __init__(self, width: int, axis: int | None, settings: Settings, *, rngs: nnx.Rngs):
-        conv = lambda: nnx.Conv(
-            width, width, (3, 3), dtype=settings.dtype, kernel_init=HE, rngs=rngs
-        )
+        conv = lambda: Conv(width, width, (3, 3), dtype=settings.dtype, kernel_init=HE, rngs=rngs)
         self.first, self.second = conv(), conv()
         # Batch statistics hurt the colours of a picture: a learned scale keeps 16 blocks stable.
         self.scale = nnx.Param(jnp.full((), 0.1, jnp.float32))

@@ -1,0 +1,72 @@
+"""Convolutions that train fast on a CPU too."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+_POSITIONS = 8192  # of an output, at most, in one part of a batch: its patches stay in the cache
+_Pads = tuple[tuple[int, int], tuple[int, int]]
+
+
+def convolve(
+    x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **options: Any
+) -> jax.Array:
+    """`jax.lax.conv_general_dilated` for `nnx.Conv`, with a faster gradient on one CPU.
+
+    On a CPU, XLA's weight gradient of a large batch takes up to four times as long as the sum of
+    the gradients of its parts. Elsewhere, and for dilated, grouped or other than 2D convolutions,
+    this is XLA's own.
+
+    Args:
+        x: (N, H, W, i).
+        kernel: (h, w, i, o).
+        strides: of both axes.
+        padding: "SAME", "VALID" or pairs.
+        options: the others of `jax.lax.conv_general_dilated`.
+
+    Returns:
+        (N, H', W', o).
+    """
+    dilated = {*options.get("lhs_dilation", ()), *options.get("rhs_dilation", ())} - {1}
+    plain = x.ndim == 4 and not dilated and options.get("feature_group_count", 1) == 1
+    # Parts of a batch that is spread over devices would have to be gathered.
+    if not plain or jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    return _convolve(x, kernel, tuple(strides), tuple(tuple(pair) for pair in padding))
+
+
+Conv = functools.partial(nnx.Conv, conv_general_dilated=convolve)
+
+
+def _plain(x: jax.Array, kernel: jax.Array, strides: tuple[int, int], pads: _Pads) -> jax.Array:
+    return jax.lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=_DIMENSIONS)
+
+
+_convolve = jax.custom_vjp(_plain, nondiff_argnums=(2, 3))
+
+
+def _forward(x, kernel, strides, pads):
+    return _plain(x, kernel, strides, pads), (x, kernel)
+
+
+def _backward(strides, pads, saved, g):
+    x, kernel = saved
+    plain = functools.partial(_plain, strides=strides, pads=pads)
+    part = max(1, _POSITIONS // (g.shape[1] * g.shape[2]))
+    total = jnp.zeros(kernel.shape, jnp.promote_types(kernel.dtype, jnp.float32))
+    for i in range(0, len(x), part):
+        _, to_kernel = jax.vjp(lambda k, i=i: plain(x[i : i + part], k), kernel)
+        total += to_kernel(g[i : i + part])[0]
+    _, to_x = jax.vjp(lambda x: plain(x, kernel), x)
+    return *to_x(g), total.astype(kernel.dtype)
+
+
+_convolve.defvjp(_forward, _backward)
