@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Column
 from rich.table import Table as RichTable
 
-from jaxtv.vision import figures, files, training
+from jaxtv.vision import figures, files, processes, training
 from jaxtv.vision.task import Preset, Settings, Table, Task, get_task, settings_of, task_names
 
 WIDE = 4  # metrics: a table of more has a row for each of them
@@ -67,18 +67,43 @@ def run_all(
     Returns:
         `data`, `preset`, and `runs`: group -> variant -> a result per seed.
     """
-    runs: dict[str, Any] = {}
-    description = ""
-    for group, chosen in settings.items():
-        dataset = task.load(data, chosen)
-        description = dataset.description
-        runs[group] = {variant: [] for variant in task.variants}
-        for seed in range(seeds):
-            for variant in task.variants:
-                run = training.Run(task.name, variant, chosen, seed, description)
-                folder = folder_of(output, task, preset, group, variant, seed)
-                runs[group][variant].append(result_of(task, run, dataset, folder, console))
+    data_of = {group: task.load(data, chosen) for group, chosen in settings.items()}
+    planned = [
+        (group, training.Run(task.name, variant, chosen, seed, data_of[group].description))
+        for group, chosen in settings.items()
+        for seed in range(seeds)
+        for variant in task.variants
+    ]
+    places = [folder_of(output, task, preset, g, run.variant, run.seed) for g, run in planned]
+    missing = [
+        (run, data, folder)
+        for (_, run), folder in zip(planned, places)
+        if not (folder / "result.json").exists()
+    ]
+    train_at_once(missing, console)
+    runs = {group: {variant: [] for variant in task.variants} for group in settings}
+    for (group, run), folder in zip(planned, places):
+        result = result_of(task, run, data_of[group], folder, console)
+        runs[group][run.variant].append(result)
+    description = [*data_of.values()][-1].description
     return {"data": description, "preset": preset, "runs": runs}
+
+
+def train_at_once(
+    missing: Sequence[tuple[training.Run, Path | None, Path]], console: Console
+) -> None:
+    """Trains runs in pinned processes, where there are several runs and several cores for them.
+
+    Args:
+        missing: run, data and folder of each.
+        console: where it says what is done.
+    """
+    pins = processes.cores()[: len(missing)]
+    if len(pins) < 2:
+        return
+    console.print(f"training {len(missing)} runs, {len(pins)} at once, each on one core")
+    for i, _ in processes.each_on_a_core(processes.train, missing, pins):
+        console.print(f"{missing[i][2]}: trained")
 
 
 def folder_of(output: Path, task: Task, preset: str, group: str, variant: str, seed: int) -> Path:
@@ -166,7 +191,12 @@ def sideways(header: list[str], rows: list[list[str]]) -> list[list[str]]:
 
 def markdown(table: Table, results: Mapping[str, Any]) -> str:
     """The table for docs/results.md."""
-    header, *rows = lines_of(table, results)
+    return markdown_of(lines_of(table, results))
+
+
+def markdown_of(lines: list[list[str]]) -> str:
+    """A table in Markdown; the first line is its header."""
+    header, *rows = lines
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

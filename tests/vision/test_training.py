@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from jaxtv.vision import commands, reproduce, tasks, training
+from jaxtv.vision import commands, processes, reproduce, tasks, training
 from jaxtv.vision.task import Column, Table, get_task, settings_of
 
 WITH_SIXTH = [*tasks.__path__, str(Path(__file__).parent / "sixth_task")]
@@ -22,6 +23,8 @@ with pytest.MonkeyPatch.context() as patch:
 
 pytestmark = pytest.mark.float32
 QUIET = Console(quiet=True)
+CORES = sorted(getattr(os, "sched_getaffinity", lambda _: ())(0))
+pins_cores = pytest.mark.skipif(not CORES, reason="the system can not pin processes")
 
 
 @pytest.fixture(autouse=True)
@@ -149,6 +152,75 @@ def test_reproduce_runs_what_is_missing_and_prints_the_papers_numbers(tmp_path, 
     assert [line[3] for line in lines[2:]] == ["1", "0"]
     each = [r["metrics"]["mse"] for r in first["runs"][""]["tv"]]
     assert lines[3][2] == f"{np.mean(each):.3f} ± {np.std(each, ddof=1):.3f}"
+
+
+def test_reproduce_trains_several_runs_at_once(tmp_path, monkeypatch):
+    """Here in this process: a run that is done is left alone, the others become what they were."""
+    task, _ = reproduce.find("table9")
+    arguments = (task, "smoke", {"": settings_of(task, "smoke")}, None)
+    one_by_one = reproduce.run_all(*arguments, tmp_path / "a", 2, QUIET)
+    first = reproduce.folder_of(tmp_path / "b", task, "smoke", "", "baseline", 0)
+    shutil.copytree(reproduce.folder_of(tmp_path / "a", task, "smoke", "", "baseline", 0), first)
+    done = []
+
+    def in_this_process(function, calls, pins):
+        assert pins == [4, 6]
+        for i, call in enumerate(calls):
+            yield i, function(*call)
+            done.append(call[-1])
+
+    monkeypatch.setattr(processes, "cores", lambda: [4, 6])
+    monkeypatch.setattr(processes, "each_on_a_core", in_this_process)
+    at_once = reproduce.run_all(*arguments, tmp_path / "b", 2, QUIET)
+    assert len(done) == 3
+    assert first not in done
+    for variant, results in one_by_one["runs"][""].items():
+        assert [r["metrics"] for r in at_once["runs"][""][variant]] == [
+            r["metrics"] for r in results
+        ]
+
+
+@pins_cores
+def test_calls_run_on_one_core_each_and_their_errors_come_back():
+    pins = CORES[:2]
+    found = dict(processes.each_on_a_core(os.sched_getaffinity, [(0,)] * 4, pins))
+    assert sorted(found) == [0, 1, 2, 3]
+    assert all(len(core) == 1 and core <= set(pins) for core in found.values())
+    with pytest.raises(ValueError, match="invalid literal"):
+        list(processes.each_on_a_core(int, [("1",), ("x",)], pins))
+    assert sorted(os.sched_getaffinity(0)) == CORES
+
+
+@pins_cores
+def test_runs_share_cores_on_one_cpu_alone(monkeypatch):
+    assert processes.cores() == []  # eight devices here
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    assert processes.cores() == CORES
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(len(CORES) < 2, reason="needs two cores to pin processes to")
+def test_runs_in_processes_have_the_numbers_of_one_process(tmp_path):
+    def results(name, pins):
+        less = ("--seeds", "1", "--limit", "2", "--width", "4", "--depth", "3")
+        command = [sys.executable, "-m", "jaxtv.cli", "reproduce", "table6"]
+        done = subprocess.run(
+            [*command, "--preset", "smoke", *less, "--output", str(tmp_path / name)],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"XLA_FLAGS": ""},
+            preexec_fn=lambda: os.sched_setaffinity(0, pins),
+        )
+        found = json.loads((tmp_path / name / "table6-smoke.json").read_text())
+        runs = [r for group in found["runs"].values() for v in group.values() for r in v]
+        return done.stdout, [(r["metrics"], r["lambdas"]) for r in runs]
+
+    printed, at_once = results("two", set(CORES[:2]))
+    assert "2 at once, each on one core" in printed
+    printed, one_by_one = results("one", {CORES[0]})
+    assert "at once" not in printed
+    assert at_once == one_by_one
 
 
 def test_every_group_of_a_table_has_its_settings():
