@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 REPOSITORY = re.compile(
     r"(github\.com/|google\.com/github/|usercontent\.com/)[\w-]+/jaxtv(?![\w-])"
 )
-SITE = re.compile(r"[\w-]+(\.github\.io/jaxtv)")
+SITE = re.compile(r"(?<=https://)[\w-]+(\.github\.io/jaxtv)")
 # Files that name the version: pattern of what has to be the version.
 VERSIONS = {
     "pyproject.toml": r"jaxtv-cuda\d+-plugin==([\w.]+)",
