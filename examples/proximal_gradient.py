@@ -167,7 +167,7 @@ def ellipses(side: int, rng: np.random.Generator) -> Array:
 
 
 def tomography(side: int, rng: np.random.Generator) -> Problem:
-    """Few views with 1 % noise. Without TV: filtered back-projection."""
+    """Few views; noise of 1 % of a ray through white. Without TV: filtered back-projection."""
     angles = jnp.pi * jnp.arange(side // 4) / (side // 4)
     op = operator(lambda image: radon(image, angles), side)
     phantom = skimage.data.shepp_logan_phantom()
