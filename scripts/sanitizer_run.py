@@ -56,6 +56,8 @@ def main() -> None:
                         shape,
                         w,
                     )
+    for shape in LONG[:3]:
+        run(lambda x, w: jaxtv.prox_tv1d(x, w, data_weight=jax.nn.relu(x + 1)), shape, lam)
     for shape in (SHORT[-1], *LONG[:3]):
         for solver in (jaxtv.ProjectedNewton(), PARALLEL):
             run(lambda x, w, s=solver: jaxtv.prox_tv1d(x, w, solver=s), shape, lam)
