@@ -28,3 +28,11 @@ def unflat(v: Array, like: Array, axes: Sequence[int]) -> Array:
 def choose(condition: Array, new, old):
     """`new` where the condition holds, else `old`; of two equal structures of arrays."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def floats(tree, dtype):
+    """All arrays of a structure in a type that has tangents.
+
+    For results of a `custom_jvp`: in `shard_map` those of integers can not have one.
+    """
+    return jax.tree.map(lambda v: v.astype(dtype), tree)

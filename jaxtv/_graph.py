@@ -28,6 +28,7 @@ from jaxtv import (
     _primitive,
 )
 from jaxtv._dtypes import compute_dtype
+from jaxtv._elements import floats
 from jaxtv._fallback import all_zero, sanitise
 from jaxtv._prox import Info, empty_info
 from jaxtv._solvers import AcceleratedDykstra
@@ -298,7 +299,7 @@ def _crossing_weights(x: Array, lam: Array, graph: Graph, least: Array) -> Array
 def _prox_graph_tv(
     x: Array, lam: Array, graph: Graph, solver: AcceleratedDykstra
 ) -> tuple[Array, Info, Array]:
-    """(y, Info, edge codes) of x (..., 1, nodes) and λ (..., 1, edges or 1).
+    """(y, Info, edge codes), all floats, of x (..., 1, nodes) and λ (..., 1, edges or 1).
 
     As `_converged.solve`: an element that can not be solved is NaN, a finished one is frozen.
     """
@@ -332,7 +333,7 @@ def _prox_graph_tv(
         jnp.where(bad, 0, state.iterations),
         state.converged & ~bad,
     )
-    return y, info, jnp.where(zero, codes_of(original), state.codes)
+    return floats((y, info, jnp.where(zero, codes_of(original), state.codes)), y.dtype)
 
 
 @_prox_graph_tv.defjvp
@@ -341,20 +342,20 @@ def _prox_graph_tv_jvp(graph, solver, primals, tangents):
     x, lam = primals
     tx, tlam = tangents
     out = _prox_graph_tv(x, lam, graph, solver)
-    _, info, codes = out
+    codes = out[2]
     forests = graph._forests
     up, down = (codes == code for code in (_edge_codes.JUMP_UP, _edge_codes.JUMP_DOWN))
     sign = forests.on_links(up.astype(x.dtype) - down.astype(x.dtype))
     change = sign * forests.on_links(tlam)
     change = jnp.diff(jnp.pad(change, [(0, 0)] * (change.ndim - 1) + [(1, 1)]))
     ty = _component_means(tx + forests.added(change), codes == _edge_codes.INSIDE, graph)
-    none = lambda v: np.zeros(v.shape, jax.dtypes.float0)
-    return out, (ty, Info._make([jnp.zeros_like(info.gap), *map(none, info[1:])]), none(codes))
+    return out, (ty, *jax.tree.map(jnp.zeros_like, out[1:]))
 
 
 @partial(jax.jit, static_argnums=(2, 3))
 def _solve(x: Array, lam: Array, graph: Graph, solver: AcceleratedDykstra) -> tuple[Array, Info]:
-    return _prox_graph_tv(x, lam, graph, solver)[:2]
+    y, info, _ = _prox_graph_tv(x, lam, graph, solver)
+    return y, Info(info.gap, info.iterations.astype(jnp.int32), info.converged > 0)
 
 
 # ---------------------------------------------------------------------- the public function

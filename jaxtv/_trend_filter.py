@@ -27,7 +27,6 @@ from typing import Literal, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -45,7 +44,7 @@ from jaxtv._divided_differences import (
     transposed_diff,
 )
 from jaxtv._dtypes import compute_dtype
-from jaxtv._elements import choose
+from jaxtv._elements import choose, floats
 from jaxtv._prox import Info, empty_info
 from jaxtv._solvers import Direct
 
@@ -153,7 +152,7 @@ def _block(problem: _Problem, state: _State) -> _State:
 def _trend_filter(
     x: Array, lam: Array, spacing: Array, order: int, tol: float, max_iterations: int
 ) -> tuple[Array, Info, Array, Array]:
-    """(y, Info, sign of the jump of Δy at each edge, knots), of finite x and λ >= 0."""
+    """(y, Info, sign of the jump of Δy at each edge, knots) as floats, of finite x and λ >= 0."""
     problem, polynomial, exponent = _normalised(x, lam, spacing, order, tol, max_iterations)
     state = jax.lax.while_loop(
         lambda s: jnp.any(s.active), partial(_block, problem), _start(problem)
@@ -172,7 +171,7 @@ def _trend_filter(
     y = polynomial + jnp.ldexp(y, exponent)
     y = jnp.where(lam == 0, x, _overflow.within_range(y))
     gap = jnp.ldexp(jnp.ldexp(gap, exponent), exponent)
-    return y, Info(gap, state.iterations, converged), sign, knots
+    return floats((y, Info(gap, state.iterations, converged), sign, knots), y.dtype)
 
 
 def _normalised(
@@ -219,13 +218,11 @@ def _trend_filter_jvp(order, tol, max_iterations, primals, tangents):
     x, lam, spacing = primals
     tx, tlam, _ = tangents
     out = _trend_filter(x, lam, spacing, order, tol, max_iterations)
-    _, info, sign, knots = out
+    *_, sign, knots = out
     differences = differences_of(spacing, order)
-    pull = differences.transpose(transposed_diff(tlam * sign.astype(x.dtype)))
-    ty = projection(differences, knots)(tx - pull)
-    none = lambda v: np.zeros(v.shape, jax.dtypes.float0)
-    t_info = Info._make([jnp.zeros_like(info.gap), *map(none, info[1:])])
-    return out, (ty, t_info, none(sign), none(knots))
+    pull = differences.transpose(transposed_diff(tlam * sign))
+    ty = projection(differences, knots > 0)(tx - pull)
+    return out, (ty, *jax.tree.map(jnp.zeros_like, out[1:]))
 
 
 # ---------------------------------------------------------------------- the public function
@@ -357,7 +354,7 @@ def _finite(
     y, info, *_ = _trend_filter(x, lam, spacing, order, tol, max_iterations)
     info = Info(
         jnp.where(bad, jnp.nan, info.gap),
-        jnp.where(bad, 0, info.iterations),
-        info.converged & ~bad,
+        jnp.where(bad, 0, info.iterations.astype(jnp.int32)),
+        (info.converged > 0) & ~bad,
     )
     return jnp.where(bad, jnp.nan, y), info

@@ -105,7 +105,45 @@ def test_data_parallel_step_has_one_all_reduce(mesh, per_channel):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, want)
 
 
+RING = jaxtv.Graph(np.array([[0, 1], [1, 2], [2, 3], [3, 4], [4, 5], [0, 5]]), 6)
+LOOPS = {
+    "isotropic": lambda x: jaxtv.prox_tv_isotropic(x, LAM, axes=(1, 2), solver=jaxtv.FGP(1e-3)),
+    "trend_filter": lambda x: jaxtv.trend_filter(x, LAM, axis=1, tol=1e-3),
+    "prox_graph_tv": lambda x: jaxtv.prox_graph_tv(
+        x, LAM, RING, axis=1, solver=jaxtv.AcceleratedDykstra(tol=1e-3)
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param("isotropic", marks=pytest.mark.nightly), "trend_filter", "prox_graph_tv"]
+)
+def test_loops_run_where_their_elements_are(name):
+    """In shard_map without a collective; outside of it they share numbers, to know when all are done."""
+    prox, devices = LOOPS[name], jax.devices()[:2]
+    x, t = (images(seed)[:4, :, :3, :1] for seed in (0, 1))
+    f = lambda x, t: (lambda y, pull: (y, *pull(t)))(*jax.vjp(prox, x))
+    want = jax.jit(f)(x, t)
+    auto = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+    inside = jax.shard_map(f, mesh=auto, in_specs=P("data"), out_specs=P("data"))
+    explicit = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,), devices=devices)
+    for g, mesh, most in ((inside, auto, 0), (f, explicit, 9)):
+        with jax.set_mesh(mesh):
+            placed = [jax.device_put(v, NamedSharding(mesh, P("data"))) for v in (x, t)]
+            compiled = jax.jit(g).lower(*placed).compile()
+            got = compiled(*placed)
+        found, flags = (
+            re.findall(pattern, compiled.as_text())
+            for pattern in (COLLECTIVES, r"= \w+\[\] all-reduce(?:-start)?\(")
+        )
+        assert len(found) == len(flags) <= most
+        for a, b in zip(got, want, strict=True):
+            assert a.sharding.spec[0] == "data"
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
 EXPLICIT = {
+    "isotropic": LOOPS["isotropic"],
     "prox_tv1d": lambda x: jaxtv.prox_tv1d(x, LAM, axis=1),
     "prox_tv2d": TWO_D,
     "converged": lambda x: jaxtv.prox_tv(
