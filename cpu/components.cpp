@@ -98,6 +98,8 @@ void components_jvp(const Pool& pool, const Elements& elements, const std::uint8
       const std::int64_t length = tw[a].length(s.n);
       weights.resize(s.outer * length * s.inner);
       gather(elements.layout(e, a, length), tw[a].data, weights.data());
+      // As conjugate gradients for the isotropic prox have it, in every step.
+      if (std::all_of(weights.begin(), weights.end(), [](double w) { return w == 0; })) continue;
       for_edges(s, tw[a].per_edge, [&](std::int64_t i, std::int64_t j, std::int64_t k) {
         const EdgeCode code = code_of.at(a, i);
         const double dual = code == kJumpUp ? weights[k] : code == kJumpDown ? -weights[k] : 0.0;

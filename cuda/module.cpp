@@ -1,4 +1,5 @@
 // The Python module that hands the handlers of the CUDA kernels to JAX, and tells their scratch.
+#define JAXTV_MODULE_HANDLERS JAXTV_CUDA_HANDLERS
 #include "module.hpp"
 
 #include <cuda_runtime_api.h>

@@ -82,6 +82,12 @@ std::int64_t components_scratch(const Grid& grid, const bool* per_edge) {
          summed_signals(grid, per_edge) * kComponentSumBytes;
 }
 
+// Sums of every block, and the progress of every element, both twice.
+std::int64_t isotropic_scratch(const Pixels& pixels) {
+  const std::int64_t blocks = pixel_tiles(pixels).blocks;
+  return pixels.elements * (blocks * kFgpSumsBytes + kFgpProgressBytes);
+}
+
 // ---- what Python asks ----
 
 namespace {
@@ -110,6 +116,15 @@ Problem problem_of(const ScratchRequest& r) {
   return p;
 }
 
+// The shape is that of the duals: buffers, axes, channels, sizes.
+Pixels pixels_of(const ScratchRequest& r) {
+  const std::int64_t axes = std::int64_t(r.shape.size()) - 3;
+  if (axes < 1 || axes > kMaxAxes) throw std::invalid_argument("jaxtv: bad number of axes");
+  Pixels pixels{.elements = 1, .channels = r.shape[2], .axes = int(axes), .sizes = {}};
+  for (std::int64_t a = 0; a < axes; ++a) pixels.sizes[a] = r.shape[3 + a];
+  return pixels;
+}
+
 // Sample: the type of a sample.
 template <class Sample>
 std::int64_t bytes_of(const ScratchRequest& r) {
@@ -126,6 +141,7 @@ std::int64_t bytes_of(const ScratchRequest& r) {
     for (int a = 0; a < kMaxAxes; ++a) per_edge[a] = r.per_edge >> a & 1;
     return components_scratch(problem_of<Grid>(r), per_edge);
   }
+  if (target == "jaxtv_isotropic_steps") return isotropic_scratch(pixels_of(r));
   Iteration it = problem_of<Iteration>(r);
   it.iterations = 1;  // scratch does not depend on their number
   const bool with_codes = target == "jaxtv_dykstra_with_codes";

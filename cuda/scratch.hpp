@@ -12,6 +12,7 @@
 
 #include "components/components.hpp"
 #include "dykstra/dykstra.hpp"
+#include "isotropic/isotropic.hpp"
 
 namespace jaxtv::cuda {
 
@@ -37,6 +38,8 @@ std::int64_t segment_pass_scratch(const Iteration& it);
 std::int64_t components_scratch(const Grid& grid, const bool* per_edge);
 // The part of it that sums over signals need.
 std::int64_t summed_signals(const Grid& grid, const bool* per_edge);
+
+std::int64_t isotropic_scratch(const Pixels& pixels);
 
 // A call, as Python knows it.
 struct ScratchRequest {

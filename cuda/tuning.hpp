@@ -196,6 +196,26 @@ struct DykstraPass {
   static constexpr int kThreadSamples = 16;
 };
 
+// ---- isotropic prox (isotropic/) ----
+
+struct GradientProjection {
+  // Iterations of a call, each a launch: between two calls XLA looks whether one is needed. A
+  // multiple of 6, after which the three buffers of a dual and the two of the sums are in order.
+  static constexpr int kSteps = 24;
+  // Of project_duals and settle.
+  static constexpr int kBlockThreads = 256;
+  // Enough threads to hide the loads. They leave 80 registers each for one channel in float32, and
+  // 128 otherwise, so that nothing spills.
+  template <class T, int kChannels>
+  static constexpr int kBlocksPerMultiprocessor = sizeof(T) == 4 && kChannels < 2 ? 3 : 2;
+  // Neighbouring rows of a thread: their values meet in the first cache.
+  static constexpr int kThreadRows = 4;
+  // Columns of a tile, at least: whole sectors of float32.
+  static constexpr int kFewestColumns = 8;
+  // Blocks of an element, at most: each adds up the sums of all. They fill a device.
+  static constexpr int kMostBlocks = 1024;
+};
+
 // ---- components (components/) ----
 
 struct Components {

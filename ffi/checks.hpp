@@ -149,14 +149,46 @@ inline void check_codes(Buffer codes, std::int64_t size) {
   require(std::int64_t(codes.element_count()) == size, "wrong shape of edge codes");
 }
 
+// ---- isotropic ----
+
+// Checks the axes of the channels and of the pixels: the last ones of x, in order. Returns the
+// first of them.
+inline std::int64_t check_pixel_axes(Buffer x, Axes axes) {
+  const std::int64_t first = first_axis_of(x, axes, 1);
+  require(axes.size() >= 2, "two axes at least");
+  for (std::size_t i = 0; i < axes.size(); ++i)
+    require(axes[i] == first + std::int64_t(i), "axes must be in order");
+  require(first + axes.size() == x.dimensions().size(), "axes must be the last ones");
+  return first;
+}
+
+// Checks weights of one channel. Returns whether there is one per pixel, not one per element.
+inline bool check_pixel_weights(Buffer w, Buffer x, std::size_t channel_axis) {
+  require(w.element_type() == x.element_type(), "operands differ in dtype");
+  const Dims d = w.dimensions(), e = x.dimensions();
+  require(d.size() == e.size(), "operands differ in rank");
+  bool one = true, all = true;
+  for (std::size_t i = 0; i < d.size(); ++i) {
+    if (i < channel_axis) require(d[i] == e[i], "operands differ in shape");
+    if (i == channel_axis) require(d[i] == 1, "weights have one channel");
+    if (i > channel_axis) one &= d[i] == 1, all &= d[i] == e[i];
+  }
+  require(one || all, "weights are one per pixel or one per element");
+  return all;
+}
+
+inline void check_stop_rule(double tol, std::int64_t max_iterations) {
+  require(tol >= 0 && max_iterations >= 1 && max_iterations < kMostIterations,
+          "bad solver options");
+}
+
 // ---- attributes ----
 
 inline Solver solver_of(std::int64_t method, double tol, std::int64_t max_iterations,
                         std::int64_t line_search) {
   require(method >= 0 && method <= 3, "unknown method");
   require(line_search == 0 || line_search == 1, "unknown line search");
-  require(tol >= 0 && max_iterations >= 1 && max_iterations < kMostIterations,
-          "bad solver options");
+  check_stop_rule(tol, max_iterations);
   return {.method = Method(method),
           .tol = tol,
           .max_iterations = max_iterations,

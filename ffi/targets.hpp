@@ -19,8 +19,11 @@
 
 // Targets that only the CPU module has: elsewhere these primitives are plain JAX.
 #define JAXTV_CPU_HANDLERS(X) X(jaxtv_converged) X(jaxtv_isotropic)
+// And only the CUDA module: a JAX loop calls it.
+#define JAXTV_CUDA_HANDLERS(X) X(jaxtv_isotropic_steps)
 
 #define JAXTV_DECLARE(name) extern "C" XLA_FFI_Error* name(XLA_FFI_CallFrame*);
 JAXTV_HANDLERS(JAXTV_DECLARE)
 JAXTV_CPU_HANDLERS(JAXTV_DECLARE)
+JAXTV_CUDA_HANDLERS(JAXTV_DECLARE)
 #undef JAXTV_DECLARE

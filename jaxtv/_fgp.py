@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxtv import _overflow
@@ -68,18 +69,62 @@ def _project(v: Dual, w: Array, axes: Sequence[int]) -> Dual:
 
 
 class _State(NamedTuple):
-    """`dual`, `y` and the last ones are shaped as x, or tuples of such; the others per element."""
+    """Duals are tuples of arrays shaped as x, the others have one entry per element."""
 
     dual: Dual
     last_dual: Dual
-    y: Array  # x - D^T dual
-    last_y: Array
     t: Array  # of Nesterov's sequence
     beta: Array  # by which the next iteration extrapolates
     gap: Array
     iterations: Array
-    converged: Array
-    active: Array
+    status: Array
+
+
+_UNFINISHED, _RUNNING, _CONVERGED = 0, 1, 2
+
+
+class _Packed(NamedTuple):
+    """A state as `jaxtv_isotropic_steps` has it, with the batch in front.
+
+    Of an element that runs the newest dual is the first, and the one before it is the last.
+    """
+
+    duals: Array  # (batch..., 3, axes, channels, spatial...)
+    counts: Array  # int32, (batch..., 4): status, iterations, next that measures the gap, newest
+    reals: Array  # (batch..., 3): t, beta, gap
+
+
+def _stacked(arrays: Sequence[Array], batch: int, dtype) -> Array:
+    """(batch..., k) of k arrays with one entry per element."""
+    return jnp.stack([v.reshape(v.shape[:batch]).astype(dtype) for v in arrays], -1)
+
+
+def _columns(stacked: Array, axes: Sequence[int]) -> list[Array]:
+    """The inverse; of size 1 along all axes."""
+    shape = (*stacked.shape[:-1], *(1 for _ in axes))
+    return [stacked[..., i].reshape(shape) for i in range(stacked.shape[-1])]
+
+
+def _pack(dual: Dual, constant: Array, axes: Sequence[int]) -> _Packed:
+    """The state before the first iteration; nothing is left to do for a constant element."""
+    batch = axes[0]
+    dual = jnp.stack(dual, batch)
+    zero = 0 * constant.astype("int32")
+    one = zero + 1
+    status = jnp.where(constant, _CONVERGED, _RUNNING)
+    return _Packed(
+        jnp.stack([dual, jnp.zeros_like(dual), jnp.zeros_like(dual)], batch),
+        _stacked([status, constant, one, zero], batch, np.dtype("int32")),
+        _stacked([one, zero, zero], batch, dual.dtype),
+    )
+
+
+def _unpack(packed: _Packed, axes: Sequence[int]) -> _State:
+    batch = axes[0]
+    buffers = [tuple(jnp.unstack(v, axis=batch)) for v in jnp.unstack(packed.duals, axis=batch)]
+    status, iterations, _, newest = _columns(packed.counts, axes)
+    dual = choose(newest == 0, buffers[0], choose(newest == 1, buffers[1], buffers[2]))
+    return _State(dual, buffers[2], *_columns(packed.reals, axes), iterations, status)
 
 
 class _Problem(NamedTuple):
@@ -120,15 +165,14 @@ class _Problem(NamedTuple):
 
 def _iterate(problem: _Problem, state: _State) -> _State:
     extrapolated = lambda v, last: v + state.beta * (v - last)
-    jump = differences(extrapolated(state.y, state.last_y), problem.axes)
     point = tuple(map(extrapolated, state.dual, state.last_dual))
+    jump = differences(problem.primal(point), problem.axes)
     stepped = tuple(a + problem.step * b for a, b in zip(point, jump, strict=True))
     dual = _project(stepped, problem.w, problem.axes)
 
-    y = problem.primal(dual)
-    gap, objective = problem.gap(y, dual)
+    gap, objective = problem.gap(problem.primal(dual), dual)
     iterations = state.iterations + 1
-    converged = gap <= problem.tol * objective
+    going = jnp.where(iterations < problem.max_iterations, _RUNNING, _UNFINISHED)
 
     back = tuple(a - b for a, b in zip(point, dual, strict=True))
     moved = tuple(a - b for a, b in zip(dual, state.dual, strict=True))
@@ -137,26 +181,49 @@ def _iterate(problem: _Problem, state: _State) -> _State:
     new = _State(
         dual=dual,
         last_dual=state.dual,
-        y=y,
-        last_y=state.y,
         t=t,
         beta=jnp.where(restart, 0, (state.t - 1) / t),
         gap=gap,
         iterations=iterations,
-        converged=converged,
-        active=~converged & (iterations < problem.max_iterations),
+        status=jnp.where(gap <= problem.tol * objective, _CONVERGED, going).astype("int32"),
     )
-    return choose(state.active, new, state)
+    return choose(state.status == _RUNNING, new, state)
+
+
+def steps(
+    x: Array, w: Array, *packed: Array, axes: tuple[int, ...], tol: float, max_iterations: int
+) -> tuple[Array, ...]:
+    """`jaxtv_isotropic_steps`: iterations of every element, here all; updates a `_Packed`.
+
+    x is centred and of a size about one, w is finite.
+    """
+    before = _Packed(*packed)
+    problem = _Problem(x, w, axes, tol, max_iterations)
+    running = lambda state: jnp.any(state.status == _RUNNING)
+    state = jax.lax.while_loop(running, partial(_iterate, problem), _unpack(before, axes))
+    batch = axes[0]
+    newest = (state.status, state.iterations, *_columns(before.counts, axes)[2:3])
+    return (
+        jnp.broadcast_to(jnp.expand_dims(jnp.stack(state.dual, batch), batch), before.duals.shape),
+        _stacked([*newest, jnp.zeros_like(state.status)], batch, np.dtype("int32")),
+        _stacked([state.t, state.beta, state.gap], batch, x.dtype),
+    )
 
 
 def solve(
-    x: Array, w: Array, *start: Array, axes: tuple[int, ...], tol: float, max_iterations: int
+    x: Array,
+    w: Array,
+    *start: Array,
+    axes: tuple[int, ...],
+    tol: float,
+    max_iterations: int,
+    steps: Callable[..., Sequence[Array]],
 ) -> tuple[Array, ...]:
     """`jaxtv_isotropic`: (y, gap, iterations, converged, *dual, joined).
 
     `start` is a dual, of any values: it is projected. `joined` (uint8, shaped as w with the spatial
     sizes of x) marks the pixels that join their samples. An element is done when its gap is at most
-    `tol` times its objective, and is frozen then.
+    `tol` times its objective, and is frozen then. `steps` is called until all are.
     """
     original, weight = x, w
     x, (w,), bad, scale = sanitise(x, [w], axes)
@@ -172,20 +239,24 @@ def solve(
     problem = _Problem(x, _bounded(w, x, axes), axes, tol, max_iterations)
     dual = tuple(jnp.ldexp(v / scale, -exponent) for v in start)
     dual = choose(constant, flat, _feasible(dual, problem.w, axes))
-    y = choose(constant, jnp.zeros_like(x), problem.primal(dual))
-    zero, one = (jnp.full_like(problem.total(x), v) for v in (0, 1))
-    counts = constant.astype(jnp.int32)
-    state = _State(dual, dual, y, y, one, zero, zero, counts, constant, ~constant)
-    state = jax.lax.while_loop(lambda s: jnp.any(s.active), partial(_iterate, problem), state)
 
-    y = _overflow.within_range(unscaled(state.y + mean))
+    go_on = partial(steps, x, problem.w, axes=axes, tol=tol, max_iterations=max_iterations)
+    packed = jax.lax.while_loop(
+        lambda packed: jnp.any(packed.counts[..., 0] == _RUNNING),
+        lambda packed: _Packed(*go_on(*packed)),
+        _pack(dual, constant, axes),
+    )
+    state = _unpack(packed, axes)
+
+    y = jnp.where(constant, 0, problem.primal(state.dual))
+    joined = (problem.joined(y, state.dual) | constant) & ~bad & (w > 0)
+    y = _overflow.within_range(unscaled(y + mean))
     y = jnp.where(bad, jnp.nan, jnp.where(all_zero([weight], axes), original, y))
-    joined = (problem.joined(state.y, state.dual) | constant) & ~bad & (w > 0)
     return (
         y,
         jnp.where(bad, jnp.nan, unscaled(unscaled(state.gap))),
         jnp.where(bad, 0, state.iterations),
-        state.converged & ~bad,
+        (state.status == _CONVERGED) & ~bad,
         *(unscaled(v) for v in state.dual),
         joined.astype(jnp.uint8),
     )

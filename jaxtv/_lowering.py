@@ -60,18 +60,22 @@ def _missing_cuda(target: str) -> RuntimeError:
 # ---------------------------------------------------------------------------- lowering
 
 
-def _use_fallback(platform: str, target: str) -> bool:
-    """Whether to lower to pure JAX: it was asked for, or the platform has no kernels here.
+def _native_target(platform: str, target: str, has_kernel: bool) -> str | None:
+    """The FFI target to call; None for plain JAX: it was asked for, or there is no kernel.
 
     Raises:
         RuntimeError: jax runs on CUDA here but the kernels, or this one, were not built.
     """
     if _native.FALLBACK:
-        return True
+        return None
+    if platform == "cpu" and EMULATED:
+        return EMULATED.get(target)
+    if not has_kernel:
+        return None
     if platform == "cuda" and "cuda" not in _native.REGISTERED and _native.jax_cuda() is not None:
         raise _missing_cuda(target)
     if platform not in _native.REGISTERED:
-        return True
+        return None
     if target not in _native.REGISTERED[platform]:
         built = ", ".join(_native.REGISTERED[platform])
         raise RuntimeError(
@@ -79,7 +83,7 @@ def _use_fallback(platform: str, target: str) -> bool:
             "native module is older than the Python code. Build it again with `pip install .`, "
             "or set JAXTV_FALLBACK=1."
         )
-    return False
+    return target
 
 
 def native_lowering(
@@ -88,13 +92,15 @@ def native_lowering(
     in_float32: Callable,
     num_batch_dims: Callable[..., int],
     attributes: Callable[..., dict[str, Any]],
-    platform: str = "cpu",
+    in_place: dict[int, int],
+    platform: str,
+    has_kernel: bool,
 ) -> Callable:
     """Lowering rule that calls an FFI target and tells XLA how it may be sharded.
 
     Whether kernels are used is decided when the rule runs, not when it is made. `fallback` is the
     primitive in plain JAX. The CPU kernels know no half types: `in_float32` binds the primitive
-    again, in float32.
+    again, in float32. `in_place`: operands that the kernel updates -> the results they become.
 
     XLA keeps a batch-sharded call free of collectives only if all three hold: the target is
     registered as batch partitionable (`_native.py`), the call has the attribute `num_batch_dims`,
@@ -102,10 +108,11 @@ def native_lowering(
     """
 
     def rule(ctx, *args, **params):
-        if _use_fallback(platform, target):
+        native = _native_target(platform, target, has_kernel)
+        if native is None:
             return mlir.lower_fun(fallback, multiple_results=True)(ctx, *args, **params)
-        emulated = EMULATED.get(target) if platform == "cpu" else None
-        on_cuda = platform == "cuda" or emulated is not None
+        emulated = native != target
+        on_cuda = platform == "cuda" or emulated
         if not on_cuda and any(is_half(a.dtype) for a in ctx.avals_in):
             return mlir.lower_fun(in_float32, multiple_results=True)(ctx, *args, **params)
         batch, results = num_batch_dims(**params), len(ctx.avals_out)
@@ -113,7 +120,9 @@ def native_lowering(
             scratch_bytes = _native.SCRATCH_BYTES["emulated" if emulated else "cuda"]
             method = int(attributes(**params).get("method", 0))
             ctx = _with_scratch(ctx, target, scratch_bytes, batch, method, **params)
-        lower = jax.ffi.ffi_lowering(emulated or target, extra_attributes=_sharding(ctx, batch))
+        lower = jax.ffi.ffi_lowering(
+            native, extra_attributes=_sharding(ctx, batch), operand_output_aliases=in_place
+        )
         return lower(ctx, *args, **attributes(**params))[:results]  # without the scratch
 
     return rule

@@ -153,12 +153,14 @@ def _make(
     fallback: Callable | None = None,
     attributes: Callable[..., dict[str, Any]] = _attributes,
     platforms: Sequence[str] = ("cpu", "cuda"),
+    in_place: dict[int, int] | None = None,
 ) -> Primitive:
     """A primitive with a list of results, and all its rules but the derivatives.
 
     `jaxtv_{name}` names the primitive and its native target; `_fallback.{name}` is its plain JAX
     form unless `fallback` is given. Platforms not in `platforms` always lower to plain JAX.
-    `attributes` turns the primitive's parameters into FFI attributes.
+    `attributes` turns the primitive's parameters into FFI attributes. `in_place` says which
+    operands the kernel updates, and which results they become.
     """
     primitive = Primitive(f"jaxtv_{name}")
     primitive.multiple_results = True
@@ -166,9 +168,16 @@ def _make(
     primitive.def_impl(partial(xla.apply_primitive, primitive))
     fallback = _in_float32(_as_tuple(fallback or getattr(_fallback, name)))
     in_float32 = _in_float32(primitive.bind)
-    for platform in platforms:
+    for platform in ("cpu", "cuda"):
         native = _lowering.native_lowering(
-            f"jaxtv_{name}", fallback, in_float32, _num_batch_dims, attributes, platform
+            f"jaxtv_{name}",
+            fallback,
+            in_float32,
+            _num_batch_dims,
+            attributes,
+            in_place or {},
+            platform,
+            platform in platforms,
         )
         mlir.register_lowering(primitive, native, platform=platform)
     mlir.register_lowering(primitive, mlir.lower_fun(fallback, multiple_results=True))
@@ -474,11 +483,28 @@ def _isotropic_attributes(*, axes, tol, max_iterations) -> dict[str, Any]:
     return _components_attributes(axes=axes) | options
 
 
-# `axes` are those of the coupled channels and, after it, of the pixels (`_fgp.py`).
+# `axes` are those of the coupled channels and, after it, of the pixels (`_fgp.py`). Some iterations
+# of all elements, from a state to a state, which is updated in place. The CPU has a kernel that
+# does all of them.
+ISOTROPIC_STATE = {2: 0, 3: 1, 4: 2}
+_isotropic_steps_p = _make(
+    "isotropic_steps",
+    lambda x, w, *state, **_: list(state),
+    fallback=_fgp.steps,
+    attributes=_isotropic_attributes,
+    platforms=("cuda",),
+    in_place=ISOTROPIC_STATE,
+)
+
+
+def _isotropic_fallback(*operands, **params):
+    return _fgp.solve(*operands, steps=partial(_bind, _isotropic_steps_p), **params)
+
+
 _isotropic_p = _make(
     "isotropic",
     _isotropic_abstract,
-    fallback=_fgp.solve,
+    fallback=_isotropic_fallback,
     attributes=_isotropic_attributes,
     platforms=("cpu",),
 )

@@ -17,6 +17,13 @@ IMAGES = [  # shape, axes: in shared memory, channels last, 3D, a long axis, too
     ((2, 1500, 3, 2), (1, 2, 3)),
     ((1, 160, 170), (1, 2)),
 ]
+COLOURS = [  # shape, axes, channel axis: one to three channels, volumes, any numbers of both
+    ((2, 40, 9), (1, 2), None),
+    ((2, 9, 8, 2), (1, 2), 3),
+    ((2, 9, 8, 3), (1, 2), 3),
+    ((2, 4, 5, 6), (1, 2, 3), None),
+    ((2, 5, 70), (2,), 1),
+]
 
 
 def run(prox, shape, lam, dtype=np.float32):
@@ -72,6 +79,9 @@ def main() -> None:
     for shape in ((2, 9, 8, 5), (2, 30, 1), (1, 33, 40)):
         for w in (lam, tuple(per_edge(shape, a) for a in (1, 2))):
             run(lambda x, w: jaxtv.prox_tv(x, w, axes=(1, 2), solver=converged), shape, w)
+    for shape, axes, channel in COLOURS:
+        options = {"axes": axes, "channel_axis": channel, "solver": jaxtv.FGP(max_iterations=30)}
+        run(lambda x, w, o=options: jaxtv.prox_tv_isotropic(x, w, **o), shape, lam)
     for shape in (*SHORT, *LONG):
         run(lambda x, w: jaxtv.prox_tv1d(x, w), shape, lam, jnp.bfloat16)
         jax.block_until_ready(jaxtv.prox_tv1d(jnp.ones(shape, jnp.bfloat16), lam))  # no derivative

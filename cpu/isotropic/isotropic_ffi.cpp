@@ -7,33 +7,12 @@
 namespace jaxtv::cpu {
 namespace {
 
-// The axes are those of the channels and the spatial ones: the last of x, in order.
 Pixels pixels_of(Buffer x, Axes axes) {
   const Dims d = x.dimensions();
-  const std::int64_t first = first_axis_of(x, axes, 1);
-  require(axes.size() >= 2, "two axes at least");
-  for (std::size_t i = 0; i < axes.size(); ++i)
-    require(axes[i] == first + std::int64_t(i), "axes must be in order");
-  require(first + axes.size() == d.size(), "axes must be the last ones");
+  const std::int64_t first = check_pixel_axes(x, axes);
   Pixels pixels{1, d[first], {d.begin() + first + 1, d.end()}};
   for (std::int64_t i = 0; i < first; ++i) pixels.elements *= d[i];
   return pixels;
-}
-
-// Weights have one channel, and one value per pixel or one per element.
-bool check_pixel_weights(Buffer w, Buffer x, const Pixels& pixels) {
-  require(w.element_type() == x.element_type(), "operands differ in dtype");
-  const Dims d = w.dimensions(), e = x.dimensions();
-  require(d.size() == e.size(), "operands differ in rank");
-  const std::size_t channel = d.size() - pixels.sizes.size() - 1;
-  bool one = true, all = true;
-  for (std::size_t i = 0; i < d.size(); ++i) {
-    if (i < channel) require(d[i] == e[i], "operands differ in shape");
-    if (i == channel) require(d[i] == 1, "weights have one channel");
-    if (i > channel) one &= d[i] == 1, all &= d[i] == e[i];
-  }
-  require(one || all, "weights are one per pixel or one per element");
-  return all;
 }
 
 ffi::Error isotropic_impl(ffi::ThreadPool pool, Buffer x, Buffer w, ffi::RemainingArgs start,
@@ -45,8 +24,7 @@ ffi::Error isotropic_impl(ffi::ThreadPool pool, Buffer x, Buffer w, ffi::Remaini
     const Pixels pixels = pixels_of(x, axes);
     const std::size_t d = pixels.sizes.size(), elements = pixels.elements;
     require(start.size() == d && rest.size() == d + 1, "wrong number of operands");
-    require(tol >= 0 && max_iterations >= 1 && max_iterations < kMostIterations,
-            "bad solver options");
+    check_stop_rule(tol, max_iterations);
     require(gap->element_type() == x.element_type() &&
                 iterations->element_type() == ffi::DataType::S32 &&
                 converged->element_type() == ffi::DataType::PRED &&
@@ -56,7 +34,7 @@ ffi::Error isotropic_impl(ffi::ThreadPool pool, Buffer x, Buffer w, ffi::Remaini
     Isotropic<T> op{};
     op.x = in<T>(x);
     op.w = in<T>(w);
-    op.per_pixel = check_pixel_weights(w, x, pixels);
+    op.per_pixel = check_pixel_weights(w, x, axes[0]);
     op.y = shaped_as<T>(x, y);
     op.gap = out<T>(gap);
     op.iterations = out<std::int32_t>(iterations);

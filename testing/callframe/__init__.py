@@ -123,6 +123,7 @@ def call(
     attributes: Mapping[str, Any],
     platform: Platform = "cpu",
     device: int = 0,
+    in_place: Mapping[int, int] | None = None,
 ) -> list[np.ndarray]:
     """The results of one call of the target's handler.
 
@@ -133,6 +134,7 @@ def call(
         attributes: int64 and float64 numbers, and arrays of int64.
         platform: "cpu", or "cuda" for the emulated CUDA kernels.
         device: the number of the device that the handler is told.
+        in_place: operand -> the result whose memory it has; the array given is not changed.
 
     Raises:
         HandlerError: the handler returned an error.
@@ -141,6 +143,8 @@ def call(
     outs = [np.empty(shape, dtype) for shape, dtype in results]
     for out in outs:
         out.reshape(-1).view(np.uint8)[:] = 0xFF
+    for operand, result in (in_place or {}).items():
+        ins[operand] = outs[result] = ins[operand].copy()
     values = {name: np.asarray(value) for name, value in attributes.items()}
     message = ctypes.c_char_p()
     code = library().callframe_call(
@@ -158,9 +162,11 @@ def call(
 _OWN_ATTRIBUTES = {
     "converged": _primitive._converged_attributes,
     "isotropic": _primitive._isotropic_attributes,
+    "isotropic_steps": _primitive._isotropic_attributes,
     "components_jvp": _primitive._components_attributes,
     "components_vjp": _primitive._components_attributes,
 }
+_IN_PLACE = {"isotropic_steps": _primitive.ISOTROPIC_STATE}
 
 
 def bind(
@@ -182,7 +188,8 @@ def bind(
     attributes = _OWN_ATTRIBUTES.get(name, _primitive._attributes)(**params)
     if platform == "cuda":
         results.append(_scratch(f"jaxtv_{name}", outs[0], attributes, **params))
-    return call(f"jaxtv_{name}", ins, results, attributes, platform, device)[: len(outs)]
+    in_place = _IN_PLACE.get(name)
+    return call(f"jaxtv_{name}", ins, results, attributes, platform, device, in_place)[: len(outs)]
 
 
 def _scratch(target, y, attributes: Mapping[str, Any], *, axis=None, axes=(), edge=(), **_) -> Spec:

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstring>
 #include <random>
+#include <set>
 #include <stdexcept>
 #include <string>
 
@@ -21,21 +22,34 @@
 
 namespace {
 
-void allow(const void* buffer, bool result, bool scratch) {
-  const auto& b = *static_cast<const XLA_FFI_Buffer*>(buffer);
+const XLA_FFI_Buffer& buffer_of(const void* buffer) {
+  return *static_cast<const XLA_FFI_Buffer*>(buffer);
+}
+
+// result: writable, and to be written before it is read, unless it is `updated`.
+void allow(const XLA_FFI_Buffer& b, bool result, bool scratch, bool updated = false) {
   std::size_t bytes = xla::ffi::ByteWidth(xla::ffi::DataType(b.dtype));
   for (std::int64_t d = 0; d < b.rank; ++d) bytes *= std::size_t(b.dims[d]);
   if (scratch) std::memset(b.data, 0xff, bytes);
-  machine::allow_memory(b.data, bytes, result, result);
+  machine::allow_memory(b.data, bytes, result, result && !updated);
 }
 
 // The kernels of a call may access its operands and results, of which the last is scratch; what was
-// left there is gone.
+// left there is gone. A result with the memory of an operand is updated.
 template <XLA_FFI_Handler* handler>
 XLA_FFI_Error* guarded(XLA_FFI_CallFrame* frame) {
-  for (std::int64_t i = 0; i < frame->args.size; ++i) allow(frame->args.args[i], false, false);
-  for (std::int64_t i = 0; i < frame->rets.size; ++i)
-    allow(frame->rets.rets[i], true, i + 1 == frame->rets.size);
+  std::set<const void*> operands, results;
+  for (std::int64_t i = 0; i < frame->args.size; ++i)
+    operands.insert(buffer_of(frame->args.args[i]).data);
+  for (std::int64_t i = 0; i < frame->rets.size; ++i) {
+    const XLA_FFI_Buffer& result = buffer_of(frame->rets.rets[i]);
+    results.insert(result.data);
+    allow(result, true, i + 1 == frame->rets.size, operands.contains(result.data));
+  }
+  for (std::int64_t i = 0; i < frame->args.size; ++i) {
+    const XLA_FFI_Buffer& operand = buffer_of(frame->args.args[i]);
+    if (!results.contains(operand.data)) allow(operand, false, false);
+  }
   XLA_FFI_Error* error = handler(frame);
   machine::forget_memory();
   return error;
@@ -46,7 +60,7 @@ struct Entry {
   void* handler;
 };
 #define JAXTV_ENTRY(name) {#name, reinterpret_cast<void*>(&guarded<name>)},
-const Entry entries[] = {JAXTV_HANDLERS(JAXTV_ENTRY)};
+const Entry entries[] = {JAXTV_HANDLERS(JAXTV_ENTRY) JAXTV_CUDA_HANDLERS(JAXTV_ENTRY)};
 
 }  // namespace
 

@@ -28,6 +28,7 @@ KERNEL_TESTS = [
         "segments",
         "dykstra",
         "components",
+        "isotropic",
         "launches",
         "through_xla",
     )

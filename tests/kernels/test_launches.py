@@ -9,6 +9,7 @@ import pytest
 import jaxtv
 from testing import ROOT, emulator
 from testing.callframe import HandlerError, bind, recordable
+from testing.fgp import fresh
 from testing.generators import EXACT, NEWTON, rng, weight_shape
 
 pytestmark = pytest.mark.cpu_only
@@ -81,6 +82,16 @@ def components(x, platform="cuda", device=0):
     return *tangent, *bind("components_vjp", codes, x, edge=(False, False), **on)
 
 
+def isotropic(x, platform="cuda", device=0):
+    """The steps of a call, in one channel of each element."""
+    return bind(
+        "isotropic_steps",
+        *fresh(x[:, None], np.full((len(x), 1, 1, 1), 0.5, x.dtype)),
+        **{"axes": (1, 2, 3), "tol": 1e-3, "max_iterations": 20},
+        **{"platform": platform, "device": device},
+    )
+
+
 PLANS = {  # shape, what runs
     "tiles": ((70, 33), prox1d()),
     "block": ((2, 700), prox1d()),
@@ -92,6 +103,7 @@ PLANS = {  # shape, what runs
     "image": ((2, 9, 8), dykstra((2, 1))),
     "sweeps": ((2, 5, 160, 3), dykstra((3, 2, 1))),
     "components": ((2, 15, 14), components),
+    "isotropic": ((2, 41, 14), isotropic),
 }
 ORDERED = {
     **PLANS,

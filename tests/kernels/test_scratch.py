@@ -61,5 +61,12 @@ def test_sizes_do_not_overflow(target, n):
             assert sizes[1] >= 1.5 * sizes[0] or sizes == [8, 8]
 
 
+@pytest.mark.parametrize("shape", [(3, 1, 1, 9), (3, 2, 3, 40, 50), (3, 2, 1, 10**5, 10**5)])
+def test_steps_of_the_isotropic_prox_need_little(shape):
+    """The shape is that of the duals of an element: buffers, axes, channels, pixels."""
+    axes = range(len(shape) - 2)
+    assert 8 <= scratch_bytes("jaxtv_isotropic_steps", shape, axes, 4) < 10**5
+
+
 def test_an_unknown_target_has_none():
     assert scratch_bytes("jaxtv_unknown", (3,), (0,), 4) == -1

@@ -1,5 +1,7 @@
 """python -m testing.aot: what it says of compiled code. .ci/run compiles; here the code is made up."""
 
+import dataclasses
+
 import pytest
 
 from testing import aot
@@ -21,11 +23,18 @@ CALL = 'y = (f32[256,32]{1,0}, u8[256,8]{1,0}) custom-call(x, w), custom_call_ta
         ),
         (f"{CALL}\nz = f32[256,32]{{1,0}} all-gather(y)", 0, ["collectives: ['all-gather']"]),
         (f"{CALL}\nz = all-reduce-start(y)", 0, ["collectives: ['all-reduce']"]),
+        (f"{CALL}\nz = pred[] all-reduce(y)", 0, ["collectives: ['all-reduce']"]),
         (CALL, 100_000, ["100000 bytes of temporaries, 3.05 arrays"]),
     ],
 )
 def test_problems_are_named(hlo, temporary, expected):
     assert aot.problems(CASE, hlo, temporary) == expected
+
+
+def test_a_loop_over_a_sharded_batch_may_reduce_a_flag():
+    case = dataclasses.replace(CASE, flags=1)
+    assert aot.problems(case, f"{CALL}\nz = pred[] all-reduce(y)", 0) == []
+    assert aot.problems(case, f"{CALL}\nz = f32[] all-reduce(y)", 0) != []
 
 
 def test_without_the_plugin_nothing_is_compiled(monkeypatch, capsys):

@@ -55,11 +55,17 @@ def every_primitive():
         "dykstra_vjp": ({**sweeps, **edge}, (codes, images)),
         "components_jvp": ({"axes": axes}, (codes, images, *ws)),
         "components_vjp": ({"axes": axes, **edge}, (codes, images)),
+        "isotropic_steps": (
+            {"axes": (1, 2, 3), "tol": 1e-5, "max_iterations": 9},
+            (
+                *(zeros(4, 1, 9, 7), zeros(4, 1, 1, 1), zeros(4, 3, 2, 1, 9, 7)),
+                *(zeros(4, 4, dtype=jnp.int32), zeros(4, 3)),
+            ),
+        ),
     }
 
 
-ON_CPU_ONLY = ("jaxtv_converged", "jaxtv_isotropic")
-HANDLERS = [t.removeprefix("jaxtv_") for t in _native.REGISTERED["cpu"] if t not in ON_CPU_ONLY]
+HANDLERS = [t.removeprefix("jaxtv_") for t in fake_cuda.TARGETS]
 
 
 @pytest.mark.parametrize("how", ["plain", "vmap", "sharded"])
@@ -157,6 +163,17 @@ def test_the_converged_solver_lowers_to_jax_around_kernels(cuda):
     assert "@jaxtv_converged" in on_cpu
 
 
+def test_the_isotropic_solver_lowers_to_a_loop_around_its_steps(cuda):
+    """Which update their state in place, so that the loop copies nothing."""
+    f = lambda x: jaxtv.prox_tv_isotropic(x, 0.1, axes=(1, 2))
+    text = lowered(f, zeros(3, 9, 7))
+    assert re.findall(r"@(jaxtv_\w+)", text) == ["jaxtv_isotropic_steps"]
+    for operand, result in _primitive.ISOTROPIC_STATE.items():
+        assert (
+            f"output_tuple_indices = [{result}], operand_index = {operand}, operand_tuple" in text
+        )
+
+
 @pytest.mark.parametrize("dtype", HALF)
 def test_cuda_kernels_take_half_types_as_they_are(cuda, dtype):
     """No float32 copy of x is made on CUDA, forward or backward; XLA:CPU converts."""
@@ -247,5 +264,5 @@ def test_a_broken_cuda_module_says_how_to_install(monkeypatch):
     reason="without CUDA kernels",
 )
 def test_the_module_loads_without_a_gpu():
-    assert set(_native.REGISTERED["cuda"]) <= set(_native.REGISTERED["cpu"])
+    assert set(_native.REGISTERED["cuda"]) == set(fake_cuda.TARGETS)
     assert _native.status()["cuda"]["architectures"]
