@@ -108,14 +108,15 @@ def _columns(stacked: Array, axes: Sequence[int]) -> list[Array]:
 def _pack(dual: Dual, constant: Array, axes: Sequence[int]) -> _Packed:
     """The state before the first iteration; nothing is left to do for a constant element."""
     batch = axes[0]
-    dual = jnp.stack(dual, batch)
+    newest = jnp.stack(dual, batch)
+    others = jnp.zeros_like(newest)
     zero = 0 * constant.astype("int32")
     one = zero + 1
     status = jnp.where(constant, _CONVERGED, _RUNNING)
     return _Packed(
-        jnp.stack([dual, jnp.zeros_like(dual), jnp.zeros_like(dual)], batch),
+        jnp.stack([newest, others, others], batch),
         _stacked([status, constant, one, zero], batch, np.dtype("int32")),
-        _stacked([one, zero, zero], batch, dual.dtype),
+        _stacked([one, zero, zero], batch, newest.dtype),
     )
 
 
@@ -123,8 +124,9 @@ def _unpack(packed: _Packed, axes: Sequence[int]) -> _State:
     batch = axes[0]
     buffers = [tuple(jnp.unstack(v, axis=batch)) for v in jnp.unstack(packed.duals, axis=batch)]
     status, iterations, _, newest = _columns(packed.counts, axes)
+    t, beta, gap = _columns(packed.reals, axes)
     dual = choose(newest == 0, buffers[0], choose(newest == 1, buffers[1], buffers[2]))
-    return _State(dual, buffers[2], *_columns(packed.reals, axes), iterations, status)
+    return _State(dual, buffers[2], t, beta, gap, iterations, status)
 
 
 class _Problem(NamedTuple):
