@@ -189,7 +189,9 @@ def _normalised(
     rest = jnp.where(size > _ROUNDING * jnp.finfo(x.dtype).eps, rest, 0)
     second = _exponent(rest)
     rest = jnp.ldexp(rest, -second)
-    weight = jnp.ldexp(lam / unit**order, -first - second)
+    weight = jnp.ldexp(lam, -first - second)
+    for _ in range(order):  # unit² may be out of range
+        weight = weight / unit
     limit = jnp.cumsum(limit_dual(rest, differences), axis=-1)[..., :-1]
     weight = jnp.minimum(weight, 2 * jnp.max(jnp.abs(limit), axis=-1, keepdims=True))
     problem = _Problem(rest, weight, differences, tol, max_iterations)
