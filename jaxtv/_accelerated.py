@@ -115,7 +115,20 @@ def _iterate(problem: Problem, state: State) -> State:
 
 
 def _test(problem: Problem, state: State, passes: Any, iterations: Array):
-    """(y, gap, done, iteration of the next test).
+    """(y, gap, done, iteration of the next test), where y is asked for; else those of before."""
+    last = iterations == problem.max_iterations
+    ask = state.active & ((iterations >= state.next_test) | last)
+    return jax.lax.cond(
+        jnp.any(ask),
+        lambda: _tested(problem, state, passes, iterations, ask, last),
+        lambda: (state.y, state.gap, state.converged, state.next_test),
+    )
+
+
+def _tested(
+    problem: Problem, state: State, passes: Any, iterations: Array, ask: Array, last: Array
+):
+    """As `_test`.
 
     y is the iterate of the passes, or the better one if that has a less gap or is good enough. The
     constants are those of cpu/converged.
@@ -123,8 +136,6 @@ def _test(problem: Problem, state: State, passes: Any, iterations: Array):
     y, exact = problem.primal(passes), not is_loose(problem.tol)
     gap = jnp.maximum(problem.excess(y, passes), 0)
     enough = problem.tol * problem.total((problem.x - y) * (problem.x + y)) / 2  # the dual's value
-    last = iterations == problem.max_iterations
-    ask = state.active & ((iterations >= state.next_test) | last)
     done = ask & (gap <= enough) & (not exact)
     count = iterations.astype(y.dtype)
     reach = 1 + count / 3 if exact else 2.5  # by which the better one may divide the gap

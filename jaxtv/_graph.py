@@ -9,6 +9,7 @@ mean over the connected components of the solution.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Literal, NamedTuple, overload
 
@@ -36,40 +37,49 @@ from jaxtv._solvers import AcceleratedDykstra
 # ---------------------------------------------------------------------- graph
 
 
-class _Forests(NamedTuple):
-    """L linear forests, each a list of all nodes.
+_ALL, _FIRST, _OTHERS = slice(None), slice(0, 1), slice(1, None)  # of the forests
 
-    In forest f, list item i is joined to item i + 1 by the edge `edges[f, i]`, or not at all (-1).
-    Each method takes and returns arrays whose last two axes are (forests, items), (forests, links)
-    or (1, nodes), (1, edges).
+
+class _Forests(NamedTuple):
+    """L linear forests, each in rows that list its paths and all nodes without an edge.
+
+    Item i of a row is joined to item i + 1 by the edge `edges[row, i]`, or not at all (-1). Rows
+    end with items of padding, which are node 0 and joined to nothing, so that their dual is 0. The
+    first `split` rows are those of the first forest. Each method takes and returns arrays whose
+    last two axes are (rows, items), (rows, links) or (1, nodes), (1, edges).
     """
 
-    nodes: np.ndarray  # (L, N) of each item
-    items: np.ndarray  # (L, N) of each node
-    edges: np.ndarray  # (L, N - 1)
-    links: np.ndarray  # (E,) of each edge, among all L (N - 1)
+    nodes: np.ndarray  # (rows, items) of each item
+    edges: np.ndarray  # (rows, items - 1)
+    items: np.ndarray  # (L, N) of each node, among all rows
+    links: np.ndarray  # (E,) of each edge, among all rows
+    split: int
 
-    def listed(self, y: Array, which: slice = slice(None)) -> Array:
-        """Samples of nodes in the order of each list."""
-        return y[..., 0, self.nodes[which]]
+    def rows(self, forests: slice) -> slice:
+        bound = {None: None, 0: 0, 1: self.split}
+        return slice(bound[forests.start], bound[forests.stop])
 
-    def added(self, p: Array, which: slice = slice(None)) -> Array:
-        """The sum over the lists, for each node."""
-        items = self.items[which]
-        items = items + np.arange(len(items))[:, None] * items.shape[1]
-        return jnp.sum(_joined(p)[..., items], axis=-2, keepdims=True)
+    def listed(self, y: Array, forests: slice = _ALL) -> Array:
+        """Samples of nodes in the order of the rows."""
+        return y[..., 0, self.nodes[self.rows(forests)]]
+
+    def added(self, p: Array, like: Array, forests: slice = _ALL) -> Array:
+        """The sum over the forests, for each node, shaped as `like`."""
+        before = (self.rows(forests).start or 0) * self.nodes.shape[1]
+        p = _joined(p)
+        add = lambda total, items: (total + p[..., None, items], None)
+        # One gather over all forests and a sum of its results take six times as long.
+        return jax.lax.scan(add, jnp.zeros_like(like), self.items[forests] - before)[0]
 
     def on_links(self, w: Array) -> Array:
         """Values of edges at their links, 0 where no edge is; one value is for all edges."""
         index = self.edges if w.shape[-1] != 1 else np.zeros_like(self.edges)
-        return jnp.where(self._linked(w), w[..., 0, index], 0)
+        linked = jnp.asarray(self.edges >= 0).reshape((1,) * (w.ndim - 2) + self.edges.shape)
+        return jnp.where(linked, w[..., 0, index], 0)
 
     def of_edges(self, links: Array) -> Array:
         """The value of each edge's link."""
         return _joined(links)[..., self.links][..., None, :]
-
-    def _linked(self, like: Array) -> Array:
-        return jnp.asarray(self.edges >= 0).reshape((1,) * (like.ndim - 2) + self.edges.shape)
 
 
 def _joined(v: Array) -> Array:
@@ -116,7 +126,7 @@ class Graph:
 
     @property
     def num_forests(self) -> int:
-        return len(self._forests.nodes)
+        return len(self._forests.items)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Graph) and self._key == other._key
@@ -128,33 +138,59 @@ class Graph:
         return f"Graph({len(self.edges)} edges, {self.num_nodes} nodes, {self.num_forests} forests)"
 
 
+_ITEMS = 256  # of a row, at least: SIMD lanes solve rows side by side
+
+Path = list[tuple[int, int]]  # each node, and the edge to the next one, or -1
+
+
 def _linear_forests(edges: np.ndarray, num_nodes: int) -> _Forests:
-    """Each forest takes every remaining edge, in order, that leaves it a set of paths."""
-    nodes, links = [], []
-    remaining = list(range(len(edges)))
-    ends = edges.tolist()
+    """Of paths of any length, or of short ones, which are faster, if these need no more forests."""
+    short = max(_ITEMS, 4 * math.isqrt(num_nodes))
+    forests = _split(edges.tolist(), num_nodes, num_nodes)
+    if len(forests) > 1 and num_nodes > short:
+        others = _split(edges.tolist(), num_nodes, short)
+        forests = others if len(others) == len(forests) else forests
+    return _in_rows(forests, len(edges), num_nodes)
+
+
+def _split(ends: list[list[int]], num_nodes: int, longest: int) -> list[list[Path]]:
+    """Each forest takes every remaining edge, in order, that leaves it a set of such paths."""
+    forests, remaining = [], list(range(len(ends)))
     while remaining:
-        taken, remaining = _linear_forest(remaining, ends, num_nodes)
-        for lists, new in zip((nodes, links), _listed(taken, ends, num_nodes)):
-            lists.append(new)
-    shape = (len(nodes), num_nodes)
-    nodes = np.array(nodes, np.int32).reshape(shape)
-    links = np.array(links, np.int32).reshape(shape)[:, :-1]
-    position = np.flatnonzero(links.ravel() >= 0).astype(np.int32)
-    of_edges = np.empty(len(edges), np.int32)
-    of_edges[links.ravel()[position]] = position
-    return _Forests(nodes, np.argsort(nodes, axis=1).astype(np.int32), links, of_edges)
+        taken, remaining = _linear_forest(remaining, ends, num_nodes, longest)
+        forests.append(_paths(taken, ends, num_nodes))
+    return forests
+
+
+def _in_rows(forests: list[list[Path]], num_edges: int, num_nodes: int) -> _Forests:
+    longest = max((len(path) for paths in forests for path in paths), default=1)
+    width = max(longest, min(num_nodes, _ITEMS))
+    packed = [_packed(paths, width) for paths in forests]
+    rows = np.array([row for forest in packed for row in forest], np.int32).reshape(-1, width, 2)
+    nodes, after = rows[..., 0], rows[:, :-1, 1]
+
+    items = np.empty((len(forests), num_nodes), np.int32)
+    end = 0
+    for own, forest in zip(items, packed):
+        begin, end = end, end + len(forest) * width
+        real = begin + np.flatnonzero(nodes.ravel()[begin:end] >= 0)
+        own[nodes.ravel()[real]] = real
+    linked = np.flatnonzero(after.ravel() >= 0)
+    links = np.empty(num_edges, np.int32)
+    links[after.ravel()[linked]] = linked
+    return _Forests(np.maximum(nodes, 0), after, items, links, len(packed[0]) if packed else 0)
 
 
 def _linear_forest(
-    candidates: list[int], ends: list[list[int]], num_nodes: int
+    candidates: list[int], ends: list[list[int]], num_nodes: int, longest: int
 ) -> tuple[list[int], list[int]]:
-    """(edges taken, edges left). `other_end` knows the far end of the path of each path end."""
-    degree, other_end = [0] * num_nodes, list(range(num_nodes))
+    """(edges taken, edges left). Each path end knows the far end of its path, and its length."""
+    degree, other_end, length = [0] * num_nodes, list(range(num_nodes)), [1] * num_nodes
     taken, left = [], []
     for edge in candidates:
         u, v = ends[edge]
-        if degree[u] == 2 or degree[v] == 2 or other_end[u] == v:  # the last closes a cycle
+        full = degree[u] == 2 or degree[v] == 2
+        if full or other_end[u] == v or length[u] + length[v] > longest:  # v closes a cycle
             left.append(edge)
             continue
         taken.append(edge)
@@ -162,25 +198,43 @@ def _linear_forest(
         degree[v] += 1
         first, last = other_end[u], other_end[v]
         other_end[first], other_end[last] = last, first
+        length[first] = length[last] = length[u] + length[v]
     return taken, left
 
 
-def _listed(taken: list[int], ends: list[list[int]], num_nodes: int) -> tuple[list[int], list[int]]:
-    """All nodes, path after path, and the edge after each of them, or -1."""
+def _paths(taken: list[int], ends: list[list[int]], num_nodes: int) -> list[Path]:
     at: list[list[int]] = [[] for _ in range(num_nodes)]
     for edge in taken:
         for node in ends[edge]:
             at[node].append(edge)
-    nodes, edges, seen = [], [], [False] * num_nodes
+    paths, seen = [], [False] * num_nodes
     for node in range(num_nodes):
-        edge = -1
-        while not seen[node] and (edge != -1 or len(at[node]) < 2):  # begins at the end of a path
+        if seen[node] or len(at[node]) == 2:  # a path begins at one of its ends
+            continue
+        path, edge = [], -1
+        while True:
             seen[node] = True
-            nodes.append(node)
             edge = next((e for e in at[node] if e != edge), -1)
-            edges.append(edge)
-            node = sum(ends[edge]) - node if edge != -1 else node
-    return nodes, edges
+            path.append((node, edge))
+            if edge == -1:
+                break
+            node = sum(ends[edge]) - node
+        paths.append(path)
+    return paths
+
+
+def _packed(paths: list[Path], width: int) -> list[Path]:
+    """Rows of `width`: the longest path that is left, then the shortest ones, then padding."""
+    paths = sorted(paths, key=len, reverse=True)
+    rows, begin, end = [], 0, len(paths)
+    while begin < end:
+        row = paths[begin]
+        begin += 1
+        while begin < end and len(row) + len(paths[end - 1]) <= width:
+            end -= 1
+            row = row + paths[end]
+        rows.append(row + [(-1, -1)] * (width - len(row)))
+    return rows
 
 
 # ---------------------------------------------------------------------- connected components
@@ -227,10 +281,10 @@ def _component_means(v: Array, inside: Array, graph: Graph) -> Array:
 
 
 class _Problem(NamedTuple):
-    """Centred samples of a size about one. Passes are (z, p) of all forests: (..., L, items)."""
+    """Centred samples of a size about one. Passes are (z, p) of all forests: (..., rows, items)."""
 
     x: Array  # (..., 1, nodes)
-    w: Array  # (..., L, links)
+    w: Array  # (..., rows, links)
     graph: Graph
     roundoff: Array
     solver: AcceleratedDykstra
@@ -249,26 +303,26 @@ class _Problem(NamedTuple):
 
     def passes(self, point: Array) -> tuple[Array, Array]:
         """Solve the first forest for x minus the other duals, the others for a gradient step."""
-        first, others = slice(0, 1), slice(1, None)
-        rest = self.forests.listed(self.x - self.forests.added(point, others), first)
-        z = self._prox(rest, first)
-        share = self.forests.added(z, first) / max(point.shape[-2], 1)
-        stepped = point + self.forests.listed(share, others)
-        z = jnp.concatenate([z, self._prox(stepped, others)], axis=-2)
+        forests = self.forests
+        rest = forests.listed(self.x - forests.added(point, self.x, _OTHERS), _FIRST)
+        z = self._prox(rest, _FIRST)
+        share = forests.added(z, self.x, _FIRST) / max(len(forests.items) - 1, 1)
+        stepped = point + forests.listed(share, _OTHERS)
+        z = jnp.concatenate([z, self._prox(stepped, _OTHERS)], axis=-2)
         return z, jnp.concatenate([rest, stepped], axis=-2) - z
 
-    def _prox(self, v: Array, which: slice) -> Array:
-        w = self.w[..., which, :]
+    def _prox(self, v: Array, forests: slice) -> Array:
+        w = self.w[..., self.forests.rows(forests), :]
         return _primitive.prox1d(v, w, axis=v.ndim - 1, solver=self.solver.inner) if v.size else v
 
     def total(self, v: Array) -> Array:
         return jnp.sum(v, axis=(-2, -1), keepdims=True)
 
     def duals(self, passes: tuple[Array, Array]) -> Array:
-        return passes[1][..., 1:, :]
+        return passes[1][..., self.forests.rows(_OTHERS), :]
 
     def primal(self, passes: tuple[Array, Array]) -> Array:
-        return self.x - self.forests.added(passes[1])
+        return self.x - self.forests.added(passes[1], self.x)
 
     def excess(self, y: Array, passes: tuple[Array, Array]) -> Array:
         (z, p), y = passes, self.forests.listed(y)
@@ -282,9 +336,9 @@ class _Problem(NamedTuple):
         return _component_means(y, inside, self.graph)
 
     def edge_codes(self, passes: tuple[Array, Array]) -> Array:
+        """Of all links."""
         z, _ = passes
-        codes = _edge_codes.encode(z, self.w, z.ndim - 1)
-        return self.forests.of_edges(codes[..., :-1])
+        return _edge_codes.encode(z, self.w, z.ndim - 1)[..., :-1]
 
 
 def _crossing_weights(x: Array, lam: Array, graph: Graph, least: Array) -> Array:
@@ -292,7 +346,7 @@ def _crossing_weights(x: Array, lam: Array, graph: Graph, least: Array) -> Array
     u, v = (x[..., graph.edges[:, i]] / 2 for i in (0, 1))
     links = graph._forests.on_links(jnp.where(jnp.abs(v - u) >= least, lam, 0))
     after, before = (jnp.pad(links, [(0, 0)] * (x.ndim - 1) + [at]) for at in ((0, 1), (1, 0)))
-    return graph._forests.added(after + before)
+    return graph._forests.added(after + before, x)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))
@@ -320,7 +374,7 @@ def _prox_graph_tv(
     problem = _Problem(x, w, graph, roundoff, solver)
 
     codes_of = lambda y: problem.edge_codes((forests.listed(y), y))
-    start = jnp.zeros_like(forests.listed(x)[..., 1:, :])
+    start = jnp.zeros_like(forests.listed(x, _OTHERS))
     state = _accelerated.minimise(problem, start, codes_of(x))
 
     unscaled = lambda v: jnp.ldexp(v * scale, exponent)
@@ -333,7 +387,8 @@ def _prox_graph_tv(
         jnp.where(bad, 0, state.iterations),
         state.converged & ~bad,
     )
-    return floats((y, info, jnp.where(zero, codes_of(original), state.codes)), y.dtype)
+    codes = forests.of_edges(jnp.where(zero, codes_of(original), state.codes))
+    return floats((y, info, codes), y.dtype)
 
 
 @_prox_graph_tv.defjvp
@@ -348,7 +403,7 @@ def _prox_graph_tv_jvp(graph, solver, primals, tangents):
     sign = forests.on_links(up.astype(x.dtype) - down.astype(x.dtype))
     change = sign * forests.on_links(tlam)
     change = jnp.diff(jnp.pad(change, [(0, 0)] * (change.ndim - 1) + [(1, 1)]))
-    ty = _component_means(tx + forests.added(change), codes == _edge_codes.INSIDE, graph)
+    ty = _component_means(tx + forests.added(change, tx), codes == _edge_codes.INSIDE, graph)
     return out, (ty, *jax.tree.map(jnp.zeros_like, out[1:]))
 
 

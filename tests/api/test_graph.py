@@ -54,11 +54,17 @@ def test_forests_are_paths_that_cover_every_edge_once(edges):
     forests = graph._forests
     degree = np.bincount(edges.ravel()).max()
     assert degree / 2 <= graph.num_forests <= degree
-    for nodes, items, links in zip(forests.nodes, forests.items, forests.edges):
-        np.testing.assert_array_equal(nodes[items], np.arange(graph.num_nodes))
-        at = np.flatnonzero(links >= 0)
-        neighbours = np.stack([nodes[at], nodes[at + 1]], 1)
-        np.testing.assert_array_equal(np.sort(neighbours), np.sort(edges[links[at]]))
+    rows = [forests.rows(slice(0, 1)), forests.rows(slice(1, None))]
+    assert [len(forests.nodes[r]) for r in rows] == [
+        forests.split,
+        len(forests.nodes) - forests.split,
+    ]
+    for items in forests.items:  # every node once in each forest
+        np.testing.assert_array_equal(forests.nodes.ravel()[items], np.arange(graph.num_nodes))
+    row, at = np.nonzero(forests.edges >= 0)
+    neighbours = np.stack([forests.nodes[row, at], forests.nodes[row, at + 1]], 1)
+    links = forests.edges[row, at]
+    np.testing.assert_array_equal(np.sort(neighbours), np.sort(edges[links]))
     np.testing.assert_array_equal(forests.edges.ravel()[forests.links], np.arange(len(edges)))
     assert (forests.edges >= 0).sum() == len(edges)
 
