@@ -125,11 +125,11 @@ def _trend_methods(order: int, short: bool) -> list[Method]:
     return methods
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(kw_only=True)
 class Picture(Problem):
     """A noisy picture; what counts is the distance from the clean one."""
 
-    clean: np.ndarray | None = None
+    clean: np.ndarray
 
     def accuracy(self, y: np.ndarray, own: bool) -> dict[str, float]:
         return {"mse": float(np.mean((y - self.clean) ** 2))}

@@ -21,11 +21,11 @@ from benchmarks.measure import Problem
 Solution = tuple[np.ndarray, float]  # of x and λ: y, and a bound of its duality gap
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(kw_only=True)
 class Certified(Problem):
     """`solve` finds the optimum of x in float64."""
 
-    solve: Callable[[np.ndarray, float], Solution] = NotImplemented
+    solve: Callable[[np.ndarray, float], Solution]
 
     @functools.cached_property
     def solution(self) -> Solution:

@@ -257,8 +257,8 @@ def jaxtv_graph(x, lam, axes, tol):
     edges, weights = grid(x.shape, diagonals=True)
     graph, solver = jaxtv.Graph(edges, x.size), jaxtv.AcceleratedDykstra(tol=tol)
     nodes, weights = jax.numpy.asarray(x.ravel()), jax.numpy.asarray(lam * weights, x.dtype)
-    prox = jax.jit(lambda x: jaxtv.prox_graph_tv(x, weights, graph, solver=solver))
-    return lambda: prox(nodes).block_until_ready().reshape(x.shape)
+    prox = jax.jit(lambda x, w: jaxtv.prox_graph_tv(x, w, graph, solver=solver))
+    return lambda: prox(nodes, weights).block_until_ready().reshape(x.shape)
 
 
 def jaxtv_trend(x, lam, axes, order, tol=1e-6, dtype="float32"):
