@@ -131,6 +131,7 @@ def test_iterations_are_as_many_as_allowed(most):
 
 
 @pytest.mark.cpu_only
+@pytest.mark.unsanitized
 def test_an_image_of_more_tiles_than_blocks():
     """Each block has several tiles."""
     x, w = problem((1, 1, 33 * 32, 33 * 32), dtype="float32")
