@@ -33,6 +33,8 @@ struct Prox1dCrossovers {
 struct ThreadPerSignal {
   // Tiles have at most 128 lanes; with more threads, shared memory would hold fewer blocks.
   static constexpr int kBlockThreads = 128;
+  // At most 80 registers. Without it ptxas takes 64, and spills.
+  static constexpr int kBlocksPerMultiprocessor = 6;
 };
 
 // prox_serial: signals in global memory, for TautString on what fits nowhere else.
@@ -59,6 +61,9 @@ struct TautStringBudget {
   // Data that suit the taut string read up to 3.5 samples a sample (the slowest lane of a warp).
   // A ramp spends the whole budget before it is decomposed.
   static constexpr int kPerSample = 4;
+  // Of a window: a sine with flat tops 40 samples long reads 15 samples a sample. The decomposition
+  // by a warp takes as long as 45, so that little is lost where it follows.
+  static constexpr int kPerWindowSample = 10;
   // Short signals need more per sample.
   static constexpr int kConstant = 64;
 };
@@ -156,6 +161,8 @@ struct SegmentMeans {
   // Samples of a thread, at most. Odd: no bank conflicts. And the 16 codes of the edges around 15
   // samples fill a 32-bit word.
   static constexpr int kThreadSamples = 15;
+  // Where all threads have no more, as with signals of 64 samples, the others' places are skipped.
+  static constexpr int kFewSamples = 13;
   // Threads of a block, at most: the registers they leave are enough for kThreadSamples.
   template <class T>
   static constexpr int kMostBlockThreads = sizeof(T) == 4 ? 768 : 512;
@@ -163,6 +170,8 @@ struct SegmentMeans {
   // 32 warps then share a multiprocessor.
   template <class T, bool kDykstraPass>
   static constexpr int kLaunchBound = sizeof(T) == 4 && !kDykstraPass ? 1024 : kMostBlockThreads<T>;
+  // Of that size. Without it ptxas takes as few registers as several blocks would need, and spills.
+  static constexpr int kBlocksPerMultiprocessor = 1;
   // Threads of a block that are wanted, and at least left when lanes are halved for more tiles.
   static constexpr int kBlockThreads = 256;
   static constexpr int kFewestBlockThreads = 64;

@@ -375,7 +375,8 @@ JAXTV_DEVICE void finish_region(const Signal& signal, const signed char* marks, 
   const SignalFrom<Signal> region(signal, first, first > 0 ? cut_of_mark(marks[first - 1]) : 0);
   // As many passes as it takes: the exponent range of the data bounds them.
   double value = update_means<double, Group>(region, range);
-  while (decomposition_pass<Group>(region, range, value)) {
+  NewCuts<Index> unused;
+  while (decomposition_pass<Group>(region, range, value, unused)) {
   }
 }
 

@@ -450,11 +450,25 @@ JAXTV_DEVICE double update_means(const Signal& signal, SampleRange<Index> range)
   return finish_means<Group>(means);
 }
 
+// The first and the last new cut of a pass.
+template <class Index>
+struct NewCuts {
+  Index first = std::numeric_limits<Index>::max(), last = -1;
+  template <class F>
+  JAXTV_DEVICE NewCuts each(F f) const {
+    return {f(first), f(last)};
+  }
+};
+template <class Index>
+JAXTV_DEVICE NewCuts<Index> join(const NewCuts<Index>& a, const NewCuts<Index>& b) {
+  return {min_of(a.first, b.first), max_of(a.last, b.last)};
+}
+
 // One pass by a group; returns whether it cut, with the means of its regions. `value`: see
-// finish_means.
+// finish_means; `found`: of this thread.
 template <class Group, class Index, class Signal>
-JAXTV_DEVICE bool decomposition_pass(const Signal& signal, SampleRange<Index> range,
-                                     double& value) {
+JAXTV_DEVICE bool decomposition_pass(const Signal& signal, SampleRange<Index> range, double& value,
+                                     NewCuts<Index>& found) {
   const int left = range.begin > 0 && range.begin < range.end ? signal.cut(range.begin - 1) : 0;
   const Clamp before =
       Group::template scan<false>(Arena{}, compose_messages(signal, range, value, left));
@@ -462,11 +476,47 @@ JAXTV_DEVICE bool decomposition_pass(const Signal& signal, SampleRange<Index> ra
   const Label label = label_samples(signal, range, value, left, before.low);
   const Label right = Group::template scan<true>(Arena{}, label);
   RegionMeans<double, Index, Signal> means(signal, range);
-  const bool cut = Group::any(cut_between_labels(
-      signal, range, right.code, [&](Index i, int cut, bool) { means.add(i, cut); }));
+  const bool cut =
+      Group::any(cut_between_labels(signal, range, right.code, [&](Index i, int cut, bool is_new) {
+        means.add(i, cut);
+        if (!is_new) return;
+        found.first = i;  // it goes to the left
+        found.last = max_of(found.last, i);
+      }));
   Group::sync();
   value = finish_means<Group>(means);
   return cut;
+}
+
+// What a thread of a group has of some samples.
+template <class Group, class Index>
+JAXTV_DEVICE SampleRange<Index> share_of(SampleRange<Index> all) {
+  const Index each =
+      ((all.end - all.begin + Group::kThreads - 1) / Group::kThreads) | 1;  // odd: banks differ
+  const Index begin = min_of(all.begin + Index(Group::thread()) * each, all.end);
+  return {begin, min_of(begin + each, all.end)};
+}
+
+// From the region before the first new cut to the one after the last, by a warp. All regions
+// outside are segments of the solution.
+template <class Index, class Signal>
+JAXTV_DEVICE SampleRange<Index> samples_around(const Signal& signal, const NewCuts<Index>& found) {
+  using Warp = ThreadGroup<1>;
+  const NewCuts<Index> all = Warp::template total<false>(found);
+  const int lane = Warp::thread();
+  unsigned ends = 0;
+  Index begin = all.first, end = all.last + 1;
+  while (begin > 0 && ends == 0) {
+    const Index e = begin - 1 - lane;
+    ends = __ballot_sync(kAllLanes, e < 0 || signal.cut(e) != 0);
+    begin -= ends != 0 ? __ffs(int(ends)) - 1 : kWarp;
+  }
+  for (ends = 0; ends == 0;) {
+    const Index e = end + lane;
+    ends = __ballot_sync(kAllLanes, e + 1 >= signal.n || signal.cut(e) != 0);
+    end += ends != 0 ? __ffs(int(ends)) : kWarp;
+  }
+  return {begin, end};
 }
 
 // Joins ties once by a group; returns whether it joined.
@@ -488,8 +538,21 @@ JAXTV_DEVICE void find_cuts(const Signal& signal, SampleRange<Index> range, doub
   Group::sync();
   double value = update_means<double, Group>(signal, range);
   int pass = 0;
+  SampleRange<Index> all{0, signal.n}, mine = range;  // what passes go over, and this thread's
+  NewCuts<Index> found;
 #pragma unroll 1
-  while (pass < kMostPasses && decomposition_pass<Group>(signal, range, value)) ++pass;
+  while (pass < kMostPasses && decomposition_pass<Group>(signal, mine, value, found)) {
+    ++pass;
+    if constexpr (Group::kThreads == kWarp) {
+      const SampleRange<Index> open = samples_around(signal, found);
+      found = {};
+      if (2 * (open.end - open.begin) > all.end - all.begin) continue;
+      all = open;
+      mine = share_of<Group>(all);
+      value = update_means<double, Group>(signal, mine);
+    }
+  }
+  if (all.end - all.begin < signal.n) value = update_means<double, Group>(signal, range);
   if (pass == kMostPasses) {
     if (Group::thread() == 0)
       refine(Index(0), signal.n, signal.n, SampleAccessor{signal}, MassAccessor{signal},
@@ -505,9 +568,7 @@ JAXTV_DEVICE void find_cuts(const Signal& signal, SampleRange<Index> range, doub
 // y = prox(x) by a group.
 template <class T, class Group, class Index, class Signal, class Output>
 JAXTV_DEVICE void solve(Signal signal, Output y) {
-  const Index each = ((signal.n + Group::kThreads - 1) / Group::kThreads) | 1;  // odd: banks differ
-  const Index begin = min_of(Index(Group::thread()) * each, signal.n);
-  const SampleRange<Index> range{begin, min_of(begin + each, signal.n)};
+  const SampleRange<Index> range = share_of<Group>(SampleRange<Index>{0, signal.n});
   SampleBounds bounds;
   Group::template scan<false>(Arena{}, bounds_of<T>(signal, range), bounds);
   if (bounds.invalid) {

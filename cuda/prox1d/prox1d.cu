@@ -26,7 +26,8 @@ namespace {
 // Reads x and, with kPerEdge, the weights of the tile, by all threads, coalesced.
 // Writes y of the tile, by all threads, coalesced.
 template <class Sample, bool kPerEdge>
-__global__ void __launch_bounds__(tuning::ThreadPerSignal::kBlockThreads)
+__global__ void __launch_bounds__(tuning::ThreadPerSignal::kBlockThreads,
+                                  tuning::ThreadPerSignal::kBlocksPerMultiprocessor)
     prox_rows(Tiling tiling, Prox<Sample> op) {
   using T = Compute<Sample>;
   Arena arena;
@@ -186,7 +187,8 @@ struct WindowsPlan {
       : n(int(length)), windows((n + kWindow - 1) / kWindow), signals(kWindowsThreads / windows) {}
   // The groups that do what remains need less.
   std::size_t bytes(bool per_edge) const {
-    return std::size_t(signals) * pitch() * ((per_edge ? 3 : 2) * sizeof(float) + 1);
+    return std::size_t(signals) * pitch() * ((per_edge ? 3 : 2) * sizeof(float) + 1) +
+           kWindowsThreads * sizeof(WindowCuts);
   }
 };
 
@@ -223,6 +225,7 @@ __global__ void __launch_bounds__(kWindowsThreads, tuning::ThreadWindows::kBlock
   const Shared<float> x = arena.take<float>(elements);
   const Shared<float> y = arena.take<float>(elements);
   const Shared<float> w = arena.take<float>(kPerEdge ? elements : 0);
+  const Shared<WindowCuts> found = arena.take<WindowCuts>(kWindowsThreads);
   const Cuts cuts(arena, elements);
   const int mine = int(threadIdx.x) / plan.windows, at = mine * pitch;  // this thread's signal
   const ThreadWindow window(plan.n, int(threadIdx.x) - mine * plan.windows);
@@ -242,16 +245,24 @@ __global__ void __launch_bounds__(kWindowsThreads, tuning::ThreadWindows::kBlock
       else
         return mine < count ? op.w[first + mine] : 0.0f;
     }();
-    bool solved = mine >= count || find_window(window, x + at, weights, cuts.each + at);
+    // Bit g: whether a thread of signal g says so.
+    const auto signals_where = [&](bool bad) {
+      unsigned bits = 0;
+      for (int g = 0; g < count; ++g) bits |= unsigned(__syncthreads_or(bad && mine == g)) << g;
+      return bits;
+    };
+    WindowCuts own;
+    WindowSegments segments;
+    bool solved = mine >= count || find_window(window, x + at, weights, cuts.each + at, own);
+    found[threadIdx.x] = own;
     __syncthreads();
-    int start = 0;
-    if (mine < count)
-      solved = solved && certify_window(window, x + at, weights, cuts.each + at, y + at, start);
-    unsigned unsolved = 0;  // bit g: of signal g
-    for (int g = 0; g < count; ++g)
-      unsolved |= unsigned(__syncthreads_or(!solved && mine == g)) << g;
+    if (mine < count) segments = WindowSegments(window, found + mine * plan.windows);
+    unsigned unsolved = signals_where(!(solved && segments.known()));
     if (mine < count && !(unsolved >> mine & 1))
-      write_window(window, x + at, cuts.each + at, y + at, start);
+      solved = certify_window(window, segments, x + at, weights, cuts.each + at, y + at);
+    unsolved |= signals_where(!solved);
+    if (mine < count && !(unsolved >> mine & 1))
+      write_window(window, x + at, cuts.each + at, y + at, segments.start);
     __syncthreads();
     for_signals(shape, first, count, [&](int g, int k, std::int64_t sample, std::int64_t) {
       if (!(unsolved >> g & 1)) op.y[sample] = float(x[g * pitch + k]);

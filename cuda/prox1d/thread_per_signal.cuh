@@ -39,9 +39,9 @@ struct Uniform {
 
 // Rounds that the float32 taut string may take.
 template <int kRows>
-JAXTV_HD constexpr int taut_string_budget(int n) {
-  using Budget = tuning::TautStringBudget;
-  return (Budget::kPerSample * n + Budget::kConstant) * 2 / (kRows + 1);
+JAXTV_HD constexpr int taut_string_budget(int n,
+                                          int per_sample = tuning::TautStringBudget::kPerSample) {
+  return (per_sample * n + tuning::TautStringBudget::kConstant) * 2 / (kRows + 1);
 }
 
 JAXTV_DEVICE float weights_of(const Uniform<float>& w) { return w.value; }
@@ -82,7 +82,7 @@ JAXTV_DEVICE bool certified_cuts(int n, int step, Shared<float> x, Weights w,
   taut_string = taut_string_float<kRows, kPerEdge, !kPerEdge>(n, n, step, x, w, cuts,
                                                               taut_string_budget<kRows>(n));
   last[0] = sample;
-  return taut_string && certified_values<kRows, kPerEdge>(n, step, x, w, cuts, y);
+  return taut_string && certified_values<kRows, kPerEdge, true>(n, step, x, w, cuts, y);
 }
 
 // x = prox(x); false, with x overwritten, where float32 cannot tell.

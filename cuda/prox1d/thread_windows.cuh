@@ -13,24 +13,56 @@ constexpr int kWindow = tuning::ThreadWindows::kWindow, kHalo = tuning::ThreadWi
 constexpr int kWindowRows = tuning::RowsPerRound::kProx;
 
 struct ThreadWindow {
-  int n, begin, end;  // samples of the signal; those of the window, and the edges after them
+  int n, index;    // samples of the signal; number of the window
+  int begin, end;  // samples of the window, and the edges after them
   JAXTV_DEVICE ThreadWindow(int n, int index)
-      : n(n), begin(min_of(index * kWindow, n)), end(min_of(begin + kWindow, n)) {}
+      : n(n), index(index), begin(min_of(index * kWindow, n)), end(min_of(begin + kWindow, n)) {}
 };
 
-// An array of the signal from sample `first` on, in which only [begin, end) is written.
-template <class T>
-struct Within {
-  Shared<T> data;
-  int first, begin, end;
+// The first and the last cut in a window; no such edge where there is none.
+struct WindowCuts {
+  int first = std::numeric_limits<int>::max(), last = -1;
+};
+
+// Cuts of the signal from sample `first` on, of which only those in a window are written.
+class CutsOfWindow {
+ public:
+  JAXTV_DEVICE CutsOfWindow(const ThreadWindow& window, Shared<signed char> cuts, int first,
+                            WindowCuts& found)
+      : cuts_(cuts + window.begin),
+        size_(window.end - window.begin),
+        offset_(first - window.begin),
+        found_(found) {}
   struct Element {
-    const Within& all;
-    int index;
-    JAXTV_DEVICE void operator=(T v) const {
-      if (index >= all.begin && index < all.end) all.data[index] = v;
+    const CutsOfWindow& all;
+    int edge;  // of the window
+    JAXTV_DEVICE void operator=(signed char sign) const {
+      if (unsigned(edge) >= unsigned(all.size_)) return;
+      all.cuts_[edge] = sign;
+      all.found_.first = min_of(all.found_.first, edge);
+      all.found_.last = edge;
     }
   };
-  JAXTV_DEVICE Element operator[](int k) const { return {*this, first + k}; }
+  JAXTV_DEVICE Element operator[](int k) const { return {*this, offset_ + k}; }
+
+ private:
+  Shared<signed char> cuts_;
+  int size_, offset_;
+  WindowCuts& found_;
+};
+
+// Values of a signal from sample `first` on, of which only those before `end` are written.
+struct ValuesBefore {
+  Shared<float> data;
+  int end;
+  struct Element {
+    const ValuesBefore& all;
+    int index;
+    JAXTV_DEVICE void operator=(float v) const {
+      if (index < all.end) all.data[index] = v;
+    }
+  };
+  JAXTV_DEVICE Element operator[](int k) const { return {*this, k}; }
 };
 
 JAXTV_DEVICE float weights_from(float w, int) { return w; }
@@ -41,40 +73,57 @@ JAXTV_DEVICE float weight_at(Shared<float> w, int e) { return w[e]; }
 // Finds the cuts, which must be 0 before; false where the taut string is the wrong method.
 template <class Weights>
 JAXTV_DEVICE bool find_window(const ThreadWindow& window, Shared<float> x, Weights w,
-                              Shared<signed char> cuts) {
+                              Shared<signed char> cuts, WindowCuts& found) {
   const int first = max_of(window.begin - kHalo, 0), stop = min_of(window.end + kHalo, window.n);
   const int length = stop - first;
   if (window.begin == window.end) return true;
   return taut_string_float<kWindowRows, !std::is_same_v<Weights, float>, false>(
       length, window.end - first, 1, x + first, weights_from(w, first),
-      Within<signed char>{cuts, first, window.begin, window.end},
-      taut_string_budget<kWindowRows>(length));
+      CutsOfWindow(window, cuts, first, found),
+      taut_string_budget<kWindowRows>(length, tuning::TautStringBudget::kPerWindowSample));
 }
+
+// The segments that end in a window, and the one after them.
+struct WindowSegments {
+  int start = 0;             // of the segment that the window begins in
+  int last = -1, next = -1;  // the last edge of a segment in the window, and of the one after it
+  WindowSegments() = default;
+  // `found`: of all windows of the signal, each counted from its first sample.
+  JAXTV_DEVICE WindowSegments(const ThreadWindow& window, Shared<WindowCuts> found) {
+    const int n = window.n;
+    for (int i = window.index - 1; i >= 0 && start == 0; --i)
+      if (const int edge = WindowCuts(found[i]).last; edge >= 0) start = i * kWindow + edge + 1;
+    last = WindowCuts(found[window.index]).last;
+    if (last >= 0) last += window.begin;
+    if (window.end == n) last = next = n - 1;
+    for (int i = window.index + 1; next < 0; ++i)
+      if (i * kWindow >= n)
+        next = n - 1;
+      else if (const int edge = WindowCuts(found[i]).first; edge < kWindow)
+        next = i * kWindow + edge;
+  }
+  JAXTV_DEVICE bool any() const { return last >= 0; }
+  // Whether windows can know them: they know no more than what they read.
+  JAXTV_DEVICE bool known() const { return !any() || next - start < kWindow + 2 * kHalo; }
+};
 
 // Writes the values of the segments that end in the window, each to its first sample in y; whether
-// they are certified. `start`: of the segment that the window begins in.
+// they are certified.
 template <class Weights>
-JAXTV_DEVICE bool certify_window(const ThreadWindow& window, Shared<float> x, Weights w,
-                                 Shared<signed char> cuts, Shared<float> y, int& start) {
-  const int n = window.n;
-  const auto is_edge = [&](int e) { return e >= 0 && e + 1 < n; };
-  const auto ends_segment = [&](int e) { return !is_edge(e) || cuts[e] != 0; };
-  int before = window.begin - 1;  // the cuts before the window, the last in it, and the next
-  while (!ends_segment(before)) --before;
-  start = before + 1;
-  int last = window.end - 1;
-  while (last >= window.begin && !ends_segment(last)) --last;
-  if (last < window.begin) return true;
-  int next = last;
-  if (is_edge(last)) ++next;
-  while (!ends_segment(next)) ++next;
-  const auto dual = [&](int e) { return is_edge(e) ? float(cuts[e]) * weight_at(w, e) : 0.0f; };
-  return certified_values<kWindowRows, !std::is_same_v<Weights, float>>(
-      next + 1 - start, 1, x + start, weights_from(w, start), cuts + start,
-      Within<float>{y, start, start, last + 1}, dual(next), dual(before));
+JAXTV_DEVICE bool certify_window(const ThreadWindow& window, const WindowSegments& segments,
+                                 Shared<float> x, Weights w, Shared<signed char> cuts,
+                                 Shared<float> y) {
+  if (!segments.any()) return true;
+  const int start = segments.start;
+  const auto dual = [&](int e) {
+    return e >= 0 && e + 1 < window.n ? float(cuts[e]) * weight_at(w, e) : 0.0f;
+  };
+  return certified_values<kWindowRows, !std::is_same_v<Weights, float>, false>(
+      segments.next + 1 - start, 1, x + start, weights_from(w, start), cuts + start,
+      ValuesBefore{y + start, segments.last + 1 - start}, dual(segments.next), dual(start - 1));
 }
 
-// x = prox(x) in the window.
+// x = prox(x) in the window. `start`: of the segment that it begins in.
 JAXTV_DEVICE void write_window(const ThreadWindow& window, Shared<float> x,
                                Shared<signed char> cuts, Shared<float> y, int start) {
   if (window.begin == window.end) return;

@@ -47,14 +47,18 @@ JAXTV_HD bool certify(std::ptrdiff_t n, X x, W w, S sign, Y y) {
 // taut_string_float finds cuts; certified_values gives their values (sums in double, as in
 // cuts.hpp) in one pass from the right and checks the KKT conditions with margins for round-off.
 // Conditions that hold strictly have one solution: the cuts are then those of the float64 solution.
-// Where it cannot tell (ties, samples that are not finite, weights that are bad, huge or one λ of
-// 0) it returns false, and a solver in double has to solve the signal.
+// A segment for which they do not (near ties) is checked in double, up to round-off, as certify
+// does it. Where that fails too, and with samples that are not finite and weights that are bad,
+// huge or one λ of 0, it returns false, and a solver in double has to solve the signal.
 
 // Margin of a comparison relative to what it compares. Counted in units of 2^-24: a dual is off by
 // at most 4.2 of its bound (sum rounded, bound added) and 5.1 of its distance to the mean
 // (difference, reciprocal, product), a mean by 2.1 of itself.
 constexpr float kMargin = 0x1p-20f;
 constexpr float kLargestWeight = 1e37f;  // sums of a few weights do not overflow
+// A jump is sure where it is so many times the slack of what is looked at: a tie depends on the
+// largest sample of two segments, and only one of them is looked at.
+constexpr double kSureJump = 256;
 
 // Sample k is at x[k * step], the cut of the edge (k, k + 1) at sign[k * step], its weight at
 // w[k * step], or w is the one weight: written for a GPU, whose threads interleave their signals.
@@ -65,8 +69,8 @@ constexpr float kLargestWeight = 1e37f;  // sums of a few weights do not overflo
 //   |right + sum_{j > e} (x_j - y)| <= w_e.
 // `right` and `left`: the duals w s of the cuts at either end, 0 at those of the signal. Whether
 // these cuts are jumps is not looked at. Threads of a warp end their segments together, after at
-// most kRows samples each.
-template <int kRows, bool kPerEdge, class X, class W, class S, class Y>
+// most kRows samples each. kJoins: a cut without a jump may be taken back.
+template <int kRows, bool kPerEdge, bool kJoins, class X, class W, class S, class Y>
 JAXTV_HD bool certified_values(int n, int step, X x, W w, S sign, Y y, float right = 0,
                                float left = 0) {
   constexpr float kInfinite = __builtin_huge_valf();
@@ -89,43 +93,79 @@ JAXTV_HD bool certified_values(int n, int step, X x, W w, S sign, Y y, float rig
   float ref = x[0], count = 1, low = -kInfinite, high = kInfinite;
   double sum = 0, wide = ref;  // of x - ref from here to the right end; ref
   // Of the segment to the right; means are relative to ref. The end is a sure jump.
-  float direction = 1, other_ref = 3e38f, other_mean = 0;
+  float direction = 1, other_ref = 3e38f, other_mean = 0, other_count = 1;
+  double other_total = 0;  // count times mean
   bool certain = true;
+
+  // What float cannot tell about the segment, in double. Its duals may touch their bounds. Where
+  // the cut to the right is a tie, the segments are joined: true, with `total` of both.
+  const auto settle = [&](double& total) {
+    const double mean = total / double(count);
+    double u = right, largest = abs_of(wide + mean);
+    for (int i = int(count) - 1; i >= 0; --i) {
+      const double sample = float(x[i * step]);
+      largest = max_of(largest, abs_of(sample));
+      if (i == 0) break;
+      const double bound = weight(at + (i - 1) * step);
+      u += (sample - wide) - mean;
+      if (!(abs_of(u) <= bound + 8 * kEps * double(count) * (largest + bound))) certain = false;
+    }
+    if (!is_finite(largest)) certain = false;
+    if (kPerEdge && right == 0) return false;
+    const double apart = double(other_ref) - wide;
+    const double rise = apart + (other_total / double(other_count) - mean);
+    const double slack = kTieSlack * max_of(largest, abs_of(double(other_ref) + other_mean));
+    if (rise * double(direction) > kSureJump * slack) return false;
+    if (!(kJoins && abs_of(rise) <= slack)) {
+      certain = false;
+      return false;
+    }
+    total += other_total - double(count) * apart;
+    return true;
+  };
 
   // Ends the segment; `before`: w_{a-1} s_{a-1}. No early exits: they cost instructions, and other
   // threads of the warp go on.
   const auto finish = [&](float before) {
     const double ends = kPerEdge ? double(right) - double(before) : double(right - before);
-    const float mean = quotient(float(sum + ends), count, reciprocal(count));
-    const float size = magnitude(mean), within = smaller(mean - low, high - mean) - kMargin * size;
+    double total = sum + ends;
+    float mean = quotient(float(total), count, reciprocal(count));
+    const float size = magnitude(mean), within = smaller(mean - low, high - mean);
     const float apart = other_ref - ref, rise = apart + (other_mean - mean);
     const float least = kMargin * (magnitude(apart) + (size + magnitude(other_mean)));
     const bool jumps = rise * direction > least || (kPerEdge && right == 0);
-    if (!(within > 0 && jumps)) certain = false;
+    if (!(within > kMargin * size && jumps) && settle(total)) {
+      sign[int(count) * step] = 0;
+      count += other_count;
+      ref = other_ref;
+      mean = quotient(float(total), count, reciprocal(count));
+    }
     y[at] = kPerEdge && mean == 0 ? ref : ref + mean;  // -0 + 0 would be +0
     other_ref = ref;
     other_mean = mean;
+    other_total = total;
+    other_count = count;
   };
 
 #if defined(__CUDACC__)
 #pragma unroll 1
 #endif
   while (at > 0) {
-    signed char cut = 0;
+    signed char cut = sign[0];
 #if defined(__CUDACC__)
 #pragma unroll
 #endif
-    for (int i = 0; i < kRows && at > 0; ++i) {
-      cut = sign[0];
-      if (cut != 0) break;
+    for (int i = 0; i < kRows && cut == 0; ++i) {
       go_left();
       const float bound = weight(at), inside = bound * (1 - kMargin);
       if constexpr (kPerEdge) certain &= (bound > 0) & (bound <= kLargestWeight);
-      const float r = reciprocal(count), total = float(sum) + right;
-      low = larger(low, (total - inside) * r);
-      high = smaller(high, (total + inside) * r);
+      const float r = reciprocal(count), total = float(sum) + right, reach = inside * r;
+      low = larger(low, total * r - reach);
+      high = smaller(high, total * r + reach);
       sum += double(float(x[0])) - wide;
       count += 1;
+      if (i + 1 == kRows || at == 0) break;
+      cut = sign[0];
     }
     if (cut == 0) continue;
     const float bound = weight(at - step), before = bound * float(cut);

@@ -101,8 +101,8 @@ JAXTV_HD bool taut_string_float(int n, int stop, int step, X x, W w, S sign, int
       sum += next[0] - base;
       next = next + step;
       count += 1;
-      const float r = reciprocal(count), bound = kFenced || at < last ? weight(at) : 0.0f;
-      const float least = (sum - bound) * r, most = (sum + bound) * r;
+      const float r = reciprocal(count), reach = (kFenced || at < last ? weight(at) : 0.0f) * r;
+      const float least = sum * r - reach, most = sum * r + reach;
       // NaN ends a segment. So does the last edge, for which both are equal.
       const bool rises = !(least < low), falls = !(most > high);
       lowest = rises ? at : lowest;

@@ -120,19 +120,26 @@ __global__ void primitives(int* out) {
 // certified.
 template <class W>
 JAXTV_DEVICE void solve_windows(int n, Shared<float> x, W w, Shared<signed char> sign,
-                                Shared<float> y, int* sure) {
+                                Shared<float> y, Shared<WindowCuts> found, int* sure) {
   const int windows = (n + kWindow - 1) / kWindow;
-  std::vector<int> start(windows);
   *sure = 1;
-  for (int i = 0; i < windows; ++i) *sure &= find_window(ThreadWindow(n, i), x, w, sign);
+  for (int i = 0; i < windows; ++i) {
+    WindowCuts own;
+    *sure &= find_window(ThreadWindow(n, i), x, w, sign, own);
+    found[i] = own;
+  }
+  const auto segments = [&](int i) { return WindowSegments(ThreadWindow(n, i), found); };
+  for (int i = 0; i < windows; ++i) *sure &= segments(i).known();
   for (int i = 0; i < windows && *sure; ++i)
-    *sure &= certify_window(ThreadWindow(n, i), x, w, sign, y, start[i]);
-  for (int i = 0; i < windows && *sure; ++i) write_window(ThreadWindow(n, i), x, sign, y, start[i]);
+    *sure &= certify_window(ThreadWindow(n, i), segments(i), x, w, sign, y);
+  for (int i = 0; i < windows && *sure; ++i)
+    write_window(ThreadWindow(n, i), x, sign, y, segments(i).start);
 }
 __global__ void windows(int n, int edges, float* samples, const float* weights, int* sure) {
   Arena arena;
   const Shared<float> x = arena.take<float>(n), y = arena.take<float>(n),
                       w = arena.take<float>(edges);
+  const Shared<WindowCuts> found = arena.take<WindowCuts>(n / kWindow + 1);
   const Shared<signed char> sign = arena.take<signed char>(n);
   for (int k = 0; k < n; ++k) {
     x[k] = samples[k];
@@ -140,9 +147,9 @@ __global__ void windows(int n, int edges, float* samples, const float* weights, 
   }
   for (int e = 0; e < edges; ++e) w[e] = weights[e];
   if (edges == 1)
-    solve_windows(n, x, *weights, sign, y, sure);
+    solve_windows(n, x, *weights, sign, y, found, sure);
   else
-    solve_windows(n, x, w, sign, y, sure);
+    solve_windows(n, x, w, sign, y, found, sure);
   for (int k = 0; k < n && *sure; ++k) samples[k] = x[k];
 }
 
@@ -235,7 +242,7 @@ extern "C" __attribute__((visibility("default"))) int certified(float* x, const 
     constexpr bool kPerEdge = decltype(edges)::value;
     return jaxtv::taut_string_float<3, kPerEdge, !kPerEdge>(n, n, 1, fenced.data(), weights,
                                                             sign.data(), 8 * n) &&
-           jaxtv::certified_values<3, kPerEdge>(n, 1, x, weights, sign.data(), x);
+           jaxtv::certified_values<3, kPerEdge, true>(n, 1, x, weights, sign.data(), x);
   };
   if (!(per_edge ? solve(std::true_type{}, w) : solve(std::false_type{}, *w))) return 0;
   for (int k = 1; k < n; ++k)
@@ -247,8 +254,8 @@ extern "C" __attribute__((visibility("default"))) int certified(float* x, const 
 extern "C" __attribute__((visibility("default"))) const char* certified_windows(
     float* x, const float* w, int signals, int n, int edges, int* sure) {
   for (int i = 0; i < signals; ++i)
-    if (Status bad = launch("windows", windows, 1, 1, n * 9 + edges * 4, simt::kStream, n, edges,
-                            x + i * n, w + i * edges, sure + i))
+    if (Status bad = launch("windows", windows, 1, 1, n * 9 + edges * 4 + (n / kWindow + 1) * 8,
+                            simt::kStream, n, edges, x + i * n, w + i * edges, sure + i))
       return bad;
   return "";
 }

@@ -138,9 +138,19 @@ def test_what_float32_cannot_tell_is_not_certified(selftest, bad):
     assert not certified(selftest, x, np.full((3, 1), 0.5, np.float32))[1].any()
     x = rng(3).normal(size=(3, 40)).astype(np.float32)
     assert not certified(selftest, x, np.float32([[-1], [np.nan], [0]]))[1].any()
-    ties = np.float32([[0, 2, 0, 2, 0, 2], [1, 1, 2, 2, 2, 1], [0, 1, 2, 3, 4, 5]])
-    assert not certified(selftest, ties, np.ones((3, 1), np.float32))[1].any()
     assert not certified(selftest, x, np.where(np.arange(39) == 7, -1, x[:, :39] ** 2))[1].any()
+
+
+@pytest.mark.parametrize("per_edge", [False, True])
+@pytest.mark.parametrize("n", [2, 6, 64])
+def test_ties_are_decided_in_double(selftest, n, per_edge):
+    """Whole numbers: duals touch their bounds, and cuts are no jumps; bit for bit as on the CPU."""
+    r, signals = rng(4), 300
+    x = r.integers(0, 8, (signals, n)).astype(np.float32)
+    w = r.integers(1, 4, (signals, n - 1 if per_edge else 1)).astype(np.float32)
+    y, sure = certified(selftest, x, w)
+    assert np.array_equal(y[sure], on_cpu(x, w)[sure])
+    assert np.count_nonzero(sure) >= 0.9 * signals
 
 
 @pytest.mark.parametrize("per_edge", [False, True])
