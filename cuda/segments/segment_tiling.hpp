@@ -7,6 +7,7 @@
 namespace jaxtv::cuda {
 
 constexpr int kThreadSamples = tuning::SegmentMeans::kThreadSamples;
+constexpr int kFewSamples = tuning::SegmentMeans::kFewSamples;
 static_assert(2 * (kThreadSamples + 1) <= 32, "the codes fit into a word");
 
 // How a tile is loaded and stored. With few signals side by side in memory (inner), threads that

@@ -98,10 +98,11 @@ JAXTV_DEVICE ThreadSums sum_segments(ThreadSamples<T>& samples, const ThreadRang
   ThreadSums sums;
   double sum = 0;
   // Values from samples.count on are 0 and add nothing to the sum; counting them brings this to 0.
-  T count = T(samples.count - kThreadSamples);
+  T count = T(samples.count - (range.few ? kFewSamples : kThreadSamples));
   const std::uint32_t starts = samples.segment_starts();
 #pragma unroll
   for (int j = kThreadSamples - 1; j >= 0; --j) {
+    if (j >= kFewSamples && range.few) continue;
     sum += double(samples.values[j]);
     if constexpr (!Terms::kIsVjp)
       if (j < samples.count) sum += jump_term(j + 1) - jump_term(j);
@@ -153,20 +154,18 @@ JAXTV_DEVICE OpenSegments around_thread(Shared<OpenSegments> open, const Tiling&
 // Computes the means of the first and the last segment with the pieces around the range, and
 // replaces every value by the mean of its segment.
 template <class T>
-JAXTV_DEVICE void complete_means(ThreadSamples<T>& samples, const ThreadSums& sums,
-                                 const OpenSegments& around) {
+JAXTV_DEVICE void complete_means(ThreadSamples<T>& samples, const ThreadRange& range,
+                                 const ThreadSums& sums, const OpenSegments& around) {
   const bool continues = samples.code(samples.count) == kInside;
   const PartialSegment after = continues ? around.right : PartialSegment{};
   const PartialSegment first = append(around.left, sums.open.left);
   const std::uint32_t starts = samples.segment_starts();
   const T last = mean_of<T>(append(after, starts ? sums.open.right : first));
   T mean = starts ? mean_of<T>(first) : last;
-  samples.values[0] = mean;
-#pragma unroll
-  for (int j = 1; j < kThreadSamples; ++j) {
-    if (starts & 1u << 2 * j) mean = j == sums.last_segment ? last : samples.values[j];
+  for_each_sample(range, [&](int j) {
+    if (j > 0 && starts & 1u << 2 * j) mean = j == sums.last_segment ? last : samples.values[j];
     samples.values[j] = mean;
-  }
+  });
 }
 
 // gw of an edge, -s (next - here), from the means on both sides.
@@ -190,19 +189,21 @@ JAXTV_DEVICE void put_gw_of_edges(const Terms& terms, const ThreadSamples<T>& sa
 }
 // The sum of gw over these edges.
 template <class T>
-JAXTV_DEVICE double sum_gw(const ThreadSamples<T>& samples, T after) {
-  const double end = samples.values[kThreadSamples - 1], jump = end - double(after);
+JAXTV_DEVICE double sum_gw(const ThreadSamples<T>& samples, const ThreadRange& range, T after) {
+  const double end =
+      range.few ? samples.values[kFewSamples - 1] : samples.values[kThreadSamples - 1];
+  const double jump = end - double(after);
   const std::uint8_t code = samples.code(samples.count);
   double sum = code == kJumpUp ? jump : (code == kJumpDown ? -jump : 0.0);
   double previous = samples.values[0];
   const std::uint32_t ups = samples.jumps_up(), downs = samples.jumps_down();
-#pragma unroll
-  for (int j = 1; j < kThreadSamples; ++j) {
+  for_each_sample(range, [&](int j) {
+    if (j == 0) return;
     const double here = samples.values[j], fall = previous - here;
     if (ups & 1u << 2 * j) sum += fall;
     if (downs & 1u << 2 * j) sum -= fall;
     previous = here;
-  }
+  });
   return sum;
 }
 
@@ -213,7 +214,8 @@ JAXTV_DEVICE double sum_gw(const ThreadSamples<T>& samples, T after) {
 // Writes the open segments of each chunk to chunks[signal * tiling.chunks + chunk].open: its left
 // piece by the first thread of the chunk, its right piece by the last.
 template <class T, bool kDykstraPass, class Terms, class Op>
-__global__ void __launch_bounds__(tuning::SegmentMeans::kLaunchBound<T, kDykstraPass>)
+__global__ void __launch_bounds__(tuning::SegmentMeans::kLaunchBound<T, kDykstraPass>,
+                                  tuning::SegmentMeans::kBlocksPerMultiprocessor)
     summarise_chunks(Tiling tiling, Op op, ChunkSummary* chunks) {
   Arena arena;
   const SegmentMemory<T> memory(arena, tiling, !kDykstraPass);
@@ -277,7 +279,8 @@ __global__ void __launch_bounds__(kScanThreads)
 // Writes the results of the operation. The thread of rank 0 writes gw of a signal with one λ; for a
 // chunk it writes the chunk's part to chunks[...].gw, which sum_chunk_gw adds.
 template <class T, bool kDykstraPass, class Terms, class Op>
-__global__ void __launch_bounds__(tuning::SegmentMeans::kLaunchBound<T, kDykstraPass>)
+__global__ void __launch_bounds__(tuning::SegmentMeans::kLaunchBound<T, kDykstraPass>,
+                                  tuning::SegmentMeans::kBlocksPerMultiprocessor)
     segment_means(Tiling tiling, Op op, ChunkSummary* chunks) {
   Arena arena;
   const SegmentMemory<T> memory(arena, tiling, !kDykstraPass);
@@ -297,14 +300,14 @@ __global__ void __launch_bounds__(tuning::SegmentMeans::kLaunchBound<T, kDykstra
       const OpenSegments& chunk = chunks[range.signal * tiling.chunks + tile.chunk].open;
       around = {join(chunk.left, around.left), join(chunk.right, around.right)};
     }
-    complete_means(samples, sums, around);
+    complete_means(samples, range, sums, around);
     double gw = 0;  // of the range's edges, with one λ per signal
     if constexpr (Terms::kIsVjp) {
       const T after = mean_of<T>(around.right);  // read only where the edge after the range jumps
       if (op.gw_per_edge && range.count > 0)
         put_gw_of_edges(terms, samples, range, tiling.shape, after);
       else if (range.count > 0)
-        gw = sum_gw(samples, after);
+        gw = sum_gw(samples, range, after);
     }
     memory.gw[threadIdx.x] = gw;
     if (through_shared_memory(tiling.shape))

@@ -24,6 +24,7 @@ struct ThreadRange {
   int thread_stride;         // threadIdx.x of rank + 1 minus threadIdx.x of this rank
   int shared_offset;         // of the first, in a tile in shared memory
   bool has_signal;           // false for threads past the tile; with a signal, count may be 0 too
+  bool few;                  // no thread of the launch owns more than kFewSamples
   std::int64_t first;        // index of the first in its signal
   std::int64_t offset;       // of the first in an array of samples, (batch, outer, n, inner)
   std::int64_t edge_offset;  // of the edge after it in an array of edges, with n - 1 in place of n
@@ -48,6 +49,7 @@ struct ThreadRange {
     }
     has_signal =
         group_index < tile.group && inner_index < tile.across && rank < tiling.threads_per_signal;
+    few = tiling.thread_rows <= kFewSamples;
     const int begin = rank * tiling.thread_rows;
     count = has_signal ? max_of(min_of(tiling.thread_rows, tile.rows - begin), 0) : 0;
     shared_offset = (group_index * tile.rows + begin) * tiling.across + inner_index;
@@ -58,6 +60,16 @@ struct ThreadRange {
     signal = outer * inner + tile.inner + inner_index;
   }
 };
+
+// Calls f(j) for the samples j that a thread may own, in order.
+template <class F>
+JAXTV_DEVICE void for_each_sample(const ThreadRange& range, F f) {
+#pragma unroll
+  for (int j = 0; j < kThreadSamples; ++j) {
+    if (j == kFewSamples && range.few) break;
+    f(j);
+  }
+}
 
 // ---- registers ----
 
@@ -94,15 +106,17 @@ template <class T>
 JAXTV_DEVICE std::uint32_t codes_from_solution(const SegmentEdges<T>& edges,
                                                const ThreadRange& range,
                                                const SolutionWindow<T>& y) {
-  const bool positive = edges.weight_per_edge || edges.weights[range.signal] > T(0);
-  std::uint32_t codes = ~0u;  // all kSeparate; bits of it are cleared
+  // The first bit of a code is 0 inside a segment and for a jump down, the second inside a segment
+  // and for a jump up.
+  std::uint32_t codes = 0;
 #pragma unroll
   for (int j = 0; j <= kThreadSamples; ++j) {
     const T here = y[j], next = y[j + 1];
-    if (here < next) codes ^= std::uint32_t(kSeparate ^ kJumpUp) << 2 * j;
-    if (here > next) codes ^= std::uint32_t(kSeparate ^ kJumpDown) << 2 * j;
-    if (here == next && positive) codes ^= std::uint32_t(kSeparate ^ kInside) << 2 * j;
+    if (!(here >= next)) codes |= 1u << 2 * j;
+    if (!(here <= next)) codes |= 2u << 2 * j;
   }
+  if (!edges.weight_per_edge && !(edges.weights[range.signal] > T(0)))
+    codes |= (~(codes | codes >> 1) & kLowBits) * kSeparate;
   return codes;
 }
 // Makes the code of an edge of weight 0 between equal neighbours kSeparate.
@@ -123,14 +137,17 @@ JAXTV_DEVICE std::uint32_t codes_from_memory(const SegmentEdges<T>& edges, const
                                              const ThreadRange& range, std::int64_t batch) {
   const std::int64_t element = batch * shape.outer * shape.n * shape.inner;
   const std::uint8_t* bytes = edges.codes + batch * edges.code_stride + (range.offset - element);
-  std::uint32_t codes = 0;
+  // The edges before and after the signal have no byte.
+  const int first = range.first > 0 ? 0 : 1;
+  const int last = int(min_of<std::int64_t>(shape.n - range.first - 1, range.count));
+  std::uint32_t codes = ~0u;  // all kSeparate
+  bytes -= shape.inner;
 #pragma unroll
   for (int j = 0; j <= kThreadSamples; ++j) {
-    const std::int64_t k = range.first + j - 1;  // sample before edge j
-    std::uint32_t code = kSeparate;
-    if (k >= 0 && j <= range.count && k + 1 < shape.n)
-      code = bytes[(j - 1) * shape.inner] >> edges.code_shift & 3;
-    codes |= code << 2 * j;
+    if (j > kFewSamples && range.few) break;
+    if (j >= first && j <= last)
+      codes ^= std::uint32_t(~(*bytes >> edges.code_shift) & kCodeMask) << 2 * j;
+    bytes += shape.inner;
   }
   return codes;
 }
@@ -183,40 +200,19 @@ JAXTV_DEVICE void load_tile(const SegmentMemory<T>& memory, const Shape& shape, 
       [&](int m, T v) { memory.values[m] = v; });
 }
 
-// y and values of this thread's range, from shared memory or straight from global memory.
-template <class T>
-JAXTV_DEVICE void y_from_shared(const Shape& shape, const ThreadRange& range, Shared<T> from,
-                                SolutionWindow<T>& y) {
+// y and the values of this thread's range. `from`: the first sample, in shared memory or in global
+// memory, where neighbours are `step` apart.
+template <class T, class From, class Step>
+JAXTV_DEVICE void load_y(const Shape& shape, const ThreadRange& range, From from, Step step,
+                         SolutionWindow<T>& y) {
   const int stop = int(min_of<std::int64_t>(shape.n - range.first, range.count + 1));
-  const int step = int(shape.inner);
-  y[0] = range.first > 0 ? T(from[range.shared_offset]) : kNaN<T>;
+  y[0] = range.first > 0 ? T((from + -step)[0]) : kNaN<T>;
 #pragma unroll
-  for (int j = 0; j <= kThreadSamples; ++j)
-    y[j + 1] = j < stop ? T(from[range.shared_offset + (j + 1) * step]) : kNaN<T>;
-}
-template <class T>
-JAXTV_DEVICE void y_from_memory(const Shape& shape, const ThreadRange& range, const T* from,
-                                SolutionWindow<T>& y) {
-  const int stop = int(min_of<std::int64_t>(shape.n - range.first, range.count + 1));
-  from += range.offset;
-  y[0] = range.first > 0 ? from[-shape.inner] : kNaN<T>;
-#pragma unroll
-  for (int j = 0; j <= kThreadSamples; ++j) y[j + 1] = j < stop ? from[j * shape.inner] : kNaN<T>;
-}
-template <class T>
-JAXTV_DEVICE void values_from_shared(const Shape& shape, const ThreadRange& range, Shared<T> from,
-                                     ThreadSamples<T>& samples) {
-  const int step = int(shape.inner);
-#pragma unroll
-  for (int j = 0; j < kThreadSamples; ++j)
-    samples.values[j] = j < range.count ? T(from[range.shared_offset + j * step]) : T(0);
-}
-template <class T, class Terms>
-JAXTV_DEVICE void values_from_memory(const Shape& shape, const ThreadRange& range,
-                                     const Terms& terms, ThreadSamples<T>& samples) {
-#pragma unroll
-  for (int j = 0; j < kThreadSamples; ++j)
-    samples.values[j] = j < range.count ? terms.load(range.offset + j * shape.inner) : T(0);
+  for (int j = 0; j <= kThreadSamples; ++j) {
+    const bool skipped = j > kFewSamples && range.few;
+    y[j + 1] = !skipped && j < stop ? T(from[0]) : kNaN<T>;
+    from = from + step;
+  }
 }
 
 // The samples of this thread. kFromCodes: edge codes are read; else they are made from y. All
@@ -228,6 +224,7 @@ JAXTV_DEVICE ThreadSamples<T> load_samples(const SegmentMemory<T>& memory, const
   const Shape& shape = tiling.shape;
   const SegmentEdges<T>& edges = terms.op.edges;
   const bool shared = through_shared_memory(shape);
+  const int step = int(shape.inner);
   if (shared) {
     load_tile<kFromCodes>(memory, shape, tile, terms);
     __syncthreads();
@@ -239,18 +236,27 @@ JAXTV_DEVICE ThreadSamples<T> load_samples(const SegmentMemory<T>& memory, const
     samples.codes = codes_from_memory(edges, shape, range, tile.batch);
   } else {
     SolutionWindow<T> y;
-    if (shared)
-      y_from_shared(shape, range, memory.y, y);
+    if (shared)  // memory.y has a row more before the tile
+      load_y(shape, range, memory.y + range.shared_offset + step, step, y);
     else
-      y_from_memory(shape, range, edges.y, y);
+      load_y(shape, range, edges.y + range.offset, shape.inner, y);
     samples.codes = codes_from_solution(edges, range, y);
     if (edges.weight_per_edge)
       samples.codes = separate_weightless(samples.codes, edges, shape, range);
   }
-  if (shared)
-    values_from_shared(shape, range, memory.values, samples);
-  else
-    values_from_memory(shape, range, terms, samples);
+  if (shared) {
+    Shared<T> from = memory.values + range.shared_offset;
+    for_each_sample(range, [&](int j) {
+      samples.values[j] = j < range.count ? T(from[0]) : T(0);
+      from = from + step;
+    });
+  } else {
+    std::int64_t offset = range.offset;
+    for_each_sample(range, [&](int j) {
+      samples.values[j] = j < range.count ? terms.load(offset) : T(0);
+      offset += shape.inner;
+    });
+  }
   return samples;
 }
 
@@ -261,18 +267,22 @@ JAXTV_DEVICE ThreadSamples<T> load_samples(const SegmentMemory<T>& memory, const
 template <class T, class Terms>
 JAXTV_DEVICE void store_to_memory(const Terms& terms, const Shape& shape, const ThreadRange& range,
                                   const ThreadSamples<T>& samples) {
-#pragma unroll
-  for (int j = 0; j < kThreadSamples; ++j)
-    if (j < range.count) terms.store(range.offset + j * shape.inner, samples.values[j]);
+  std::int64_t offset = range.offset;
+  for_each_sample(range, [&](int j) {
+    if (j < range.count) terms.store(offset, samples.values[j]);
+    offset += shape.inner;
+  });
 }
 template <class T, class Terms>
 JAXTV_DEVICE void store_through_shared(const SegmentMemory<T>& memory, const Shape& shape,
                                        const Tile& tile, const ThreadRange& range,
                                        const Terms& terms, const ThreadSamples<T>& samples) {
   const int across = int(shape.inner);
-#pragma unroll
-  for (int j = 0; j < kThreadSamples; ++j)
-    if (j < range.count) memory.values[range.shared_offset + j * across] = samples.values[j];
+  Shared<T> to = memory.values + range.shared_offset;
+  for_each_sample(range, [&](int j) {
+    if (j < range.count) to[0] = samples.values[j];
+    to = to + across;
+  });
   __syncthreads();
   const std::int64_t first = (tile.outer * shape.n + tile.row) * across;
   move_contiguous(
