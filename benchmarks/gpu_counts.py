@@ -14,8 +14,9 @@ with the lanes of a warp together as long as they do not part. It counts
 * wavefronts: rows of banks that shared memory serves one after the other.
 
 A time is at least the largest of bytes / bandwidth, warp instructions / issue rate, and so on: a
-bound, no prediction. ptxas removes moves and reads of parameters, which are not counted. It makes
-several instructions of some: of those of 64-bit integers, of divisions. Needs nvcc.
+bound, no prediction. ptxas removes moves and reads of parameters, and makes signs and the halves of
+64 bits a part of other instructions; these are not counted. It makes several instructions of some:
+of those of 64-bit integers, of divisions. Needs nvcc.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ BEGIN, END = "<!-- gpu-counts -->", "<!-- /gpu-counts -->"
 TOLERANCE = 0.10
 SECTOR = 32  # bytes
 # What issues nothing of its own after ptxas.
-FREE = ("move", "parameter")
+FREE = ("move", "folded", "parameter")
 KINDS = (
     *("integer", "float", "double", "convert", "branch"),
     *("global", "shared", "local", "atomic", "warp", "barrier"),

@@ -160,6 +160,7 @@ bool decode_conversion(Opcode& opcode, Operands& operands, Instruction& out) {
     out.execute = half_conversion(opcode, to, from);
     return out.execute != nullptr;
   }
+  if (to == "u32" && from == "u64") out.kind = Kind::kFolded;  // half of a pair of registers
   if (const std::string mode = rounding(to, from); !mode.empty() && !opcode.take(mode))
     return false;
   operands.simple(from, out);

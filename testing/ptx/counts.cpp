@@ -20,7 +20,8 @@ void add_counts(const Launch& launch) {
     c.issued[std::size_t(i.kind)] += i.issued;
     c.lanes += i.lanes;
     if (i.text.find("div.") != std::string::npos) c.divisions += i.issued;
-    const bool free = i.kind == Kind::kMove || i.kind == Kind::kParameter;
+    const bool free =
+        i.kind == Kind::kMove || i.kind == Kind::kFolded || i.kind == Kind::kParameter;
     if (i.issued && !free) c.lines[source_of(*launch.kernel, i)] += i.issued;
     i.issued = i.lanes = 0;
   }

@@ -133,6 +133,7 @@ bool decode_float(Opcode& opcode, Operands& operands, Instruction& out) {
     decode_set_predicate(opcode, operands, type, out);
     return true;
   }
+  if (opcode.name() == "neg" || opcode.name() == "abs") out.kind = Kind::kFolded;
   out.execute = type == "f32" ? of_type<float>(opcode) : of_type<double>(opcode);
   if (out.execute) operands.simple(type, out);
   return out.execute != nullptr;

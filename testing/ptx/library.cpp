@@ -53,9 +53,9 @@ PTX_API void ptx_forget() { machine::forget_memory(); }
 
 // JSON: what ran since the last call, by kernel.
 PTX_API const char* ptx_counts() {
-  static const char* const kinds[] = {"integer", "float",     "double", "move",   "convert",
-                                      "branch",  "parameter", "global", "shared", "local",
-                                      "atomic",  "warp",      "barrier"};
+  static const char* const kinds[] = {"integer", "float",  "double",    "move",   "folded",
+                                      "convert", "branch", "parameter", "global", "shared",
+                                      "local",   "atomic", "warp",      "barrier"};
   static thread_local std::string json;
   json = "{";
   for (const auto& [kernel, c] : ptx::counts()) {

@@ -33,7 +33,8 @@ enum class Kind : std::uint8_t {
   kInteger,
   kFloat,
   kDouble,
-  kMove,  // mov, cvta: what ptxas removes
+  kMove,    // mov, cvta: what ptxas removes
+  kFolded,  // what it makes a part of other instructions: signs of operands, halves of 64 bits
   kConvert,
   kBranch,
   kParameter,
