@@ -19,8 +19,8 @@ from jaxtv._solvers import (
     Dykstra,
     Solver1D,
     SolverND,
+    check_data_weight,
     fitting_1d,
-    fitting_data_weight,
     fitting_solver,
 )
 
@@ -397,8 +397,9 @@ def _prox(
     if work.size == 0:
         y, info = work, empty_info(work, axes)
     elif data_weight is not None:
+        check_data_weight(solver)
         a = _arguments.data_weight(data_weight, x, axes, isinstance(solver, Dykstra))
-        y, info = _weighted(work, ws, a, axes, fitting_data_weight(solver), return_info)
+        y, info = _weighted(work, ws, a, axes, solver, return_info)
     elif isinstance(solver, Dykstra):
         y, info = _dykstra(work, ws, axes, solver, return_info)
     elif return_info:
@@ -484,7 +485,7 @@ def _converged_weighted(
     data_weight: ArrayLike,
     return_info: bool,
 ) -> Array | tuple[Array, Info]:
-    fitting_data_weight(solver)
+    check_data_weight(solver)
     x = _arguments.float_array(x, "x")
     axes = _arguments.resolve_axes(axes, x)
     ws = _arguments.weights(lam, x, axes)

@@ -243,15 +243,14 @@ def _fitting_nd(solver: object, num_axes: int) -> SolverND:
     return solver
 
 
-def fitting_data_weight(solver: Solver1D | SolverND) -> Solver1D | SolverND:
-    """A solver that data weights have: `Direct()`, also inside an N-D one."""
+def check_data_weight(solver: Solver1D | SolverND) -> None:
+    """Data weights have one 1D solver: `Direct()`, also inside an N-D one."""
     inner = solver if isinstance(solver, Solver1D) else solver.inner
     if inner != Direct():
         raise TypeError(
             f"`solver` must be Direct() with `data_weight`, or have it as `inner`, got {solver!r}: "
             "there is one exact solver for weighted samples."
         )
-    return solver
 
 
 def fitting_exact(solver: object, num_axes: int) -> Solver1D | AcceleratedDykstra:

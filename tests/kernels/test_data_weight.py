@@ -17,7 +17,7 @@ def operands(shape, axis, per_edge, dtype):
     x[:1] = np.round(2 * x[:1])
     mass = 10 ** r.uniform(-2, 0, shape)
     w = 2 * r.random(weight_shape(shape, axis, per_edge)) * 0.3
-    if per_edge:
+    if per_edge and shape[axis] > 1:
         w *= r.random(w.shape) < 0.9
         missing = r.random(w.shape) < 0.3  # joined to the sample after it
         w = np.where(missing, np.inf, w)
