@@ -91,7 +91,7 @@ class Graph:
     """An undirected graph for `prox_graph_tv`; hashable, and static under `jit`.
 
     Its edges are split into linear forests on the host, here and once: make a graph outside of
-    loops. This takes about a second for 200,000 edges.
+    loops. This takes one to two seconds for 200,000 edges.
 
     Args:
         edges: integers (num_edges, 2), the two nodes of each edge, in any order. Two nodes may
