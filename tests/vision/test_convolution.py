@@ -28,7 +28,8 @@ def gradients(f, x, kernel, padding, stride):
     [(12, 3, 1, "SAME"), (11, 3, 2, "SAME"), (9, 2, 2, "VALID"), (8, 1, 1, ((0, 0), (0, 0)))],
 )
 def test_gradients_are_xlas_to_round_off(monkeypatch, side, kernel, stride, padding):
-    monkeypatch.setattr(convolution, "_POSITIONS", 2 * side * side)  # parts of 2, 2 and 1 (or more)
+    positions = (side // stride) ** 2
+    monkeypatch.setattr(convolution, "_PATCHES", 2 * positions * kernel**2 * 3)  # 2, 2 and 1
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((5, side, side, 3)), jnp.float32)
     k = jnp.asarray(rng.standard_normal((kernel, kernel, 3, 4)), jnp.float32)
@@ -48,26 +49,25 @@ def convolutions_of(f, x, k, **options):
 
 
 def test_a_large_batch_is_taken_in_parts_on_one_cpu_alone():
-    x, k = jnp.zeros((4, 64, 64, 2)), jnp.zeros((3, 3, 2, 2))  # 2 pictures have 8192 positions
+    x, k = jnp.zeros((4, 256, 256, 2)), jnp.zeros((4, 4, 2, 2))  # patches of 2 have 2²² numbers
     with one_device():
         assert convolutions_of(convolve, x, k) == 2
+        assert convolutions_of(convolve, x[:3], k) == 1
         assert convolutions_of(convolve, x, k[:, :, :1], feature_group_count=2) == 1
         assert convolutions_of(convolve, x, k, rhs_dilation=(2, 2)) == 1
     assert jax.device_count() > 1
     assert convolutions_of(convolve, x, k) == 1
 
 
-def test_half_types_keep_their_type_and_are_summed_in_float32():
-    ones = jnp.ones((512, 32, 32, 1), jnp.bfloat16)
+def test_half_types_keep_their_type_and_are_summed_in_float32(monkeypatch):
+    """256 + 1 + 1, an image each: bfloat16 has 258, and would round 257 to 256."""
+    monkeypatch.setattr(convolution, "_PATCHES", 1)
+    x = jnp.array([256, 1, 1], jnp.bfloat16).reshape(3, 1, 1, 1)
     with one_device():
-        f = lambda k: jnp.sum(one_by_one(ones, k).astype(jnp.float32))
-        gradient = jax.grad(f)(jnp.zeros((1, 1, 1, 1), jnp.bfloat16))
+        y = lambda k: convolve(x, k, (1, 1), "SAME", dimension_numbers=DIMENSIONS)
+        gradient = jax.grad(lambda k: jnp.sum(y(k)))(jnp.zeros((1, 1, 1, 1), jnp.bfloat16))
     assert gradient.dtype == jnp.bfloat16
-    assert float(gradient[0, 0, 0, 0]) == ones.size
-
-
-def one_by_one(x, k):
-    return convolve(x, k, (1, 1), "SAME", dimension_numbers=DIMENSIONS)
+    assert float(gradient[0, 0, 0, 0]) == 258
 
 
 def test_layers_of_all_networks_use_it(untrained):

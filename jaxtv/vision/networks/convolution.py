@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
-_POSITIONS = 8192  # of an output, at most, in one part of a batch: its patches stay in the cache
+_PATCHES = 2**22  # numbers in the patches of one part of a batch, about: they stay in the cache
 _Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -60,7 +61,8 @@ def _forward(x, kernel, strides, pads):
 def _backward(strides, pads, saved, g):
     x, kernel = saved
     plain = functools.partial(_plain, strides=strides, pads=pads)
-    part = max(1, _POSITIONS // (g.shape[1] * g.shape[2]))
+    part = max(1, _PATCHES // (g.shape[1] * g.shape[2] * math.prod(kernel.shape[:3])))
+    part = len(x) if len(x) < 2 * part else part  # a few images more do no harm
     total = jnp.zeros(kernel.shape, jnp.promote_types(kernel.dtype, jnp.float32))
     for i in range(0, len(x), part):
         _, to_kernel = jax.vjp(lambda k, i=i: plain(x[i : i + part], k), kernel)
