@@ -25,7 +25,7 @@ SOLVERS = {
 }
 
 # Modules that the extra [vision] installs.
-EXTRA = ("PIL", "matplotlib", "optax", "orbax", "rich", "scipy", "skimage", "tyro")
+EXTRA = ("PIL", "h5py", "matplotlib", "optax", "orbax", "rich", "scipy", "skimage", "tyro")
 
 
 # What a terminal without these letters shows.

@@ -101,24 +101,70 @@ def train(
     _guarded("train", run)
 
 
-def evaluate(checkpoint: Path, data: Path | None = None) -> None:
-    """Measure a trained model again, also on other data.
+def evaluate(
+    what: Path,
+    data: Path | None = None,
+    weights: Path | None = None,
+    side: int = 0,
+    output: Path = Path("runs"),
+) -> None:
+    """Measure a trained model again, also on other data, or what TV adds to released weights.
+
+    With --weights, writes OUTPUT/TASK-released.json and .md, and a figure .png and .pdf.
 
     Args:
-        checkpoint: the folder of the run.
+        what: the folder of a run; with --weights a task: denoising.
         data: file or folder; by default as for `jaxtv train`.
+        weights: folder with the weights that others have released; see `jaxtv data list`.
+        side: with --weights: of the centre of each test picture that is measured; 0: all of it.
+        output: with --weights: folder of the results.
     """
 
     def run() -> None:
+        if weights is not None:
+            evaluate_released(str(what), weights, data or default_data(str(what)), side, output)
+            return
         from jaxtv.vision import training
 
-        task, described, model = training.load(checkpoint)
+        task, described, model = training.load(what)
         dataset = task.load(data or default_data(task.name), described.settings)
         metrics = task.evaluate(model, dataset, described.settings)
         result = {"metrics": metrics, "lambdas": training.lambdas(model)}
         show(f"{task.name}, {described.variant}: {dataset.description}", result, Console())
 
     _guarded("evaluate", run)
+
+
+def evaluate_released(task: str, weights: Path, data: Path | None, side: int, output: Path) -> None:
+    """Measures released weights with and without TV layers; prints and writes the results.
+
+    Raises:
+        ValueError: a task without released weights, no data, or a `side` below 0.
+        DataError: weights or data are missing or damaged.
+    """
+    from jaxtv.vision import figures, released, training
+    from jaxtv.vision.reproduce import markdown_of
+
+    if task not in released.TASKS:
+        known = ", ".join(released.TASKS)
+        raise ValueError(f"`what` must be one of {known} with `--weights`, got {task!r}.")
+    if data is None:
+        raise ValueError(f"`--data` is missing: a folder with the pictures; ${DATA_VARIABLE} too.")
+    if side < 0:
+        raise ValueError(f"`--side` must be 0 or more, got {side}.")
+    study, console = released.TASKS[task], Console()
+    results = study.evaluate(weights, data, side, console)
+    lines = study.table(results)
+    shown = Table(*lines[0], title=f"{task}, released weights: {results['data']}")
+    for line in lines[1:]:
+        shown.add_row(*line)
+    console.print(shown)
+    output.mkdir(parents=True, exist_ok=True)
+    name = output / f"{task}-released"
+    training.write_json(Path(f"{name}.json"), results)
+    write_text(Path(f"{name}.md"), markdown_of(lines) + "\n")
+    figures.save(study.figure(results), name)
+    console.print(f"wrote {name}.json, .md, .png and .pdf", soft_wrap=True)
 
 
 def reproduce(
@@ -212,7 +258,8 @@ def list_data(console: Console) -> None:
     """Prints the catalogue."""
     for name, source in catalogue.CATALOGUE.items():
         how = f"jaxtv data fetch {name}" if source.url else "by hand, from the page"
-        lines = (f"{name} ({source.task})", how, source.layout, source.page)
+        lines = [f"{name} ({source.task})", how, source.layout, source.page]
+        lines += [source.terms] if source.terms else []
         console.print("\n    ".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 

@@ -14,8 +14,10 @@ from PIL import Image
 import jaxtv
 from jaxtv.vision import reproduce
 from jaxtv.vision.metrics.errors import psnr
+from jaxtv.vision.networks.dncnn import from_convolutions
 from jaxtv.vision.readers import denoising as reader
 from jaxtv.vision.readers import photos
+from jaxtv.vision.readers.weights import read_dncnn
 from jaxtv.vision.task import DataError, apply, get_task, settings_of
 from jaxtv.vision.tasks import denoising
 
@@ -65,27 +67,8 @@ RELEASED = {"CBSD68": 31.31, "Kodak24": 32.25, "McMaster": 32.49}
     "color_sigma=25.mat of cszn/DnCNN and any of CBSD68/, Kodak24/, McMaster/; needs h5py",
 )
 def test_released_weights_reach_the_published_psnr():
-    import h5py
-
     folder = Path(os.environ["JAXTV_DNCNN"])
-    settings = settings_of(TASK, "paper", {"depth": 20})
-    model = TASK.build("baseline", settings, nnx.Rngs(0))
-    model.eval()
-    for norm in model.norms:
-        norm.var[...] -= norm.epsilon  # the identity
-    with h5py.File(folder / "color_sigma=25.mat") as file:
-        layers = [file[ref] for ref in file["net/layers"][:].ravel()]
-        kinds = ["".join(map(chr, layer["type"][:].ravel())) for layer in layers]
-        weights = [
-            [file[ref][:].T for ref in layer["weights"][:].ravel()]
-            for layer, kind in zip(layers, kinds)
-            if kind == "conv"
-        ]
-    convolutions = [model.first, *model.hidden, model.last]
-    for conv, (kernel, bias) in zip(convolutions, weights, strict=True):
-        sign = -1 if conv is model.last else 1  # theirs predicts the noise
-        conv.kernel[...] = jnp.asarray(sign * kernel)
-        conv.bias[...] = jnp.asarray(sign * bias.ravel())
+    model = from_convolutions(read_dncnn(folder / "color_sigma=25.mat"))
     tests = {name: folder / name for name in RELEASED if (folder / name).is_dir()}
     assert tests
     tests = {name: photos.read_folder(path) for name, path in tests.items()}

@@ -29,7 +29,8 @@ class Source:
         page: where it is described, with its terms.
         url: of a .tar, .tar.gz or .tgz that `fetch` gets; None: to be got by hand from the page.
         digest: "sha256:…" or "md5:…" of that file, as published.
-        layout: what `--data` expects of it.
+        layout: what `--data` expects of it, or `--weights`.
+        terms: of use, where the page does not lead to them.
     """
 
     task: str
@@ -37,6 +38,7 @@ class Source:
     layout: str
     url: str | None = None
     digest: str = ""
+    terms: str = ""
 
 
 CATALOGUE: dict[str, Source] = {
@@ -84,6 +86,12 @@ CATALOGUE: dict[str, Source] = {
     "kodak24": Source("denoising", "https://r0k.us/graphics/kodak/", "Kodak24/*.png, and train/"),
     "cbsd68": Source("denoising", "https://github.com/cszn/FFDNet", "CBSD68/*.png, and train/"),
     "mcmaster": Source("denoising", "https://github.com/cszn/FFDNet", "McMaster/*.tif, and train/"),
+    "dncnn-weights": Source(
+        "denoising",
+        "https://github.com/cszn/DnCNN/tree/master/model/specifics_color",
+        "color_sigma=25.mat and color_sigma=50.mat in the folder of --weights",
+        terms="no licence is stated: ask the authors before any use but your own tests",
+    ),
 }
 
 
@@ -205,3 +213,9 @@ def unpack(archive: Path, folder: Path) -> None:
         raise DataError(f"{archive} can not be unpacked: {error}.") from error
     finally:
         shutil.rmtree(scratch)
+
+
+def wanted(name: str) -> str:
+    """For errors: where something of the catalogue comes from, its terms, and its layout."""
+    source = CATALOGUE[name]
+    return f"Get it from {source.page} ({source.terms}); expected: {source.layout}."

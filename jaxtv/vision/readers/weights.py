@@ -1,0 +1,60 @@
+"""Weights that others have released, in their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxtv.vision.readers import catalogue
+from jaxtv.vision.task import DataError
+
+
+def read_dncnn(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Convolutions of a colour DnCNN of cszn/DnCNN, a MATLAB file of version 7.3.
+
+    Args:
+        path: `color_sigma=NN.mat`.
+
+    Returns:
+        Kernels (3, 3, i, o) and biases (o,), float32. The last are negated: the authors' network
+        predicts the noise, ours what is added.
+
+    Raises:
+        DataError: the file is missing, damaged, or holds another network.
+    """
+    import h5py
+
+    if not path.is_file():
+        raise DataError(f"{path} is missing. {catalogue.wanted('dncnn-weights')}")
+    try:
+        with h5py.File(path) as file:
+            layers = [file[reference] for reference in file["net/layers"][:].ravel()]  # type: ignore
+            found = [_convolution(file, layer) for layer in layers if _kind(layer) == "conv"]
+    except Exception as error:  # a damaged file fails in any way
+        raise DataError(
+            f"{path} can not be read ({error}). {catalogue.wanted('dncnn-weights')}"
+        ) from error
+    shapes = [kernel.shape for kernel, _ in found]
+    width = shapes[0][-1] if shapes else 0
+    hidden = [(3, 3, width, width)] * (len(shapes) - 2)
+    if len(shapes) < 2 or shapes != [(3, 3, 3, width), *hidden, (3, 3, width, 3)]:
+        raise DataError(
+            f"{path} is no colour DnCNN: its convolutions have the shapes {shapes}. "
+            f"{catalogue.wanted('dncnn-weights')}"
+        )
+    if not all(np.isfinite(array).all() for pair in found for array in pair):
+        raise DataError(f"{path} has weights that are not finite.")
+    kernel, bias = found[-1]
+    return [*found[:-1], (-kernel, -bias)]
+
+
+def _kind(layer: Any) -> str:
+    return "".join(map(chr, layer["type"][:].ravel()))
+
+
+def _convolution(file: Any, layer: Any) -> tuple[np.ndarray, np.ndarray]:
+    pair = [file[ref][:].T for ref in layer["weights"][:].ravel()]
+    kernel, bias = (array.astype(np.float32) for array in pair)
+    return kernel, bias.reshape(kernel.shape[-1])
