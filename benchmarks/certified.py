@@ -45,7 +45,7 @@ class Certified(Problem):
 
 def isotropic(x: np.ndarray, lam: float) -> Solution:
     y, dual = jaxtv.prox_tv_isotropic(
-        jnp.asarray(x), lam, axes=(0, 1), solver=jaxtv.FGP(1e-10, 100_000), return_dual=True
+        jnp.asarray(x), lam, axes=(0, 1), solver=jaxtv.FGP(1e-9, 100_000), return_dual=True
     )
     y = np.asarray(y)
     u = np.stack([_without_last(np.asarray(v), axis) for axis, v in enumerate(dual)])
