@@ -1,5 +1,7 @@
 """data_weight=: values against cuts by linear programs, derivatives against differences."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,7 +114,7 @@ def test_dykstra_reaches_the_solution():
 
 def test_info_of_signals():
     x, a, w = signals(seed=4)
-    _, info = jaxtv.prox_tv1d(x, w, data_weight=a, return_info=True)
+    _, info = jax.jit(partial(jaxtv.prox_tv1d, return_info=True))(x, w, data_weight=a)
     assert (info.gap <= 1e-25).all()
     assert info.iterations.shape == (4,)
 
@@ -190,11 +192,10 @@ def test_dtypes_axes_and_bad_signals(dtype):
     bad = run(x, jnp.asarray(a).at[1, 5].set(-1.0).at[2, 6].set(jnp.nan))
     np.testing.assert_array_equal(bad[0], y[0])
     assert jnp.isnan(bad[1:]).all()
-    for name in ("dykstra", "converged")[: 2 if dtype == "float32" else 0]:
-        image = jnp.isnan(jax.jit(prox_of(name))(x, 0.25, jnp.full(N, -1.0)))
-        assert image.all()
-        if name == "dykstra":  # it divides by a
-            assert jnp.isnan(jax.jit(prox_of(name))(x, 0.25, a)).all()
+    if dtype == "float32":
+        dykstra = jax.jit(prox_of("dykstra"))
+        assert jnp.isnan(dykstra(x, 0.25, jnp.full_like(a, -1.0))).all()
+        assert jnp.isnan(dykstra(x, 0.25, a)).all()  # it divides by a
 
 
 def test_vmap_and_sizes():
