@@ -146,12 +146,13 @@ CASES: dict[str, Case] = {
         hvp(prox1d()), (64, 64), {"prox1d": 1, "segment_jvp": 1, "segment_vjp": 1}, 3
     ),
     "1D vmap": Case(jax.vmap(prox1d()), (7, 33), {"prox1d": 1}, 1),
-    "1D data weights": Case(weighted(), (64, 200), {"prox1d_data_weight": 1}, 5),
+    "1D data weights": Case(weighted(), (64, 200), {"prox1d_data_weight": 1}, 20, loop=True),
     "1D data weights, gradient": Case(
         grad(weighted()),
         (64, 200),
         {"prox1d_data_weight": 1, "segment_jvp": 1, "segment_vjp": 1},
-        9,
+        30,
+        loop=True,  # the scans that find missing samples copy
     ),
     "2D images": Case(prox2d(), (8, 64, 64), {"dykstra": 1}, 0.1),
     "2D passes": Case(prox2d(), (1, 600, 600), {"dykstra": 1}, 3.1),
