@@ -65,6 +65,8 @@ class _Forests(NamedTuple):
 
     def added(self, p: Array, like: Array, forests: slice = _ALL) -> Array:
         """The sum over the forests, for each node, shaped as `like`."""
+        if not p.size:  # no forests
+            return jnp.zeros_like(like)
         before = (self.rows(forests).start or 0) * self.nodes.shape[1]
         p = _joined(p)
         add = lambda total, items: (total + p[..., None, items], None)

@@ -23,7 +23,10 @@ def main() -> None:
     names = [script.stem for script in SCRIPTS]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names))
-    for name in parser.parse_args().names or names:
+    wanted = parser.parse_args().names or names
+    if unknown := set(wanted) - set(names):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    for name in wanted:
         draw(DOCS / "gallery" / f"{name}.py", DOCS / "images" / "gallery")
 
 

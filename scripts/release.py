@@ -33,13 +33,13 @@ VERSIONS = {
 
 def version(root: pathlib.Path = ROOT) -> str:
     """The version of the package."""
-    text = (root / "jaxtv/__init__.py").read_text()
+    text = (root / "jaxtv/__init__.py").read_text("utf-8")
     return re.search(r'^__version__ = "(.*)"$', text, re.M)[1]
 
 
 def repository(root: pathlib.Path = ROOT) -> str:
     """Owner and name, such as jaxtv/jaxtv."""
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
     return project["urls"]["Repository"].removeprefix("https://github.com/")
 
 
@@ -48,7 +48,7 @@ def texts(root: pathlib.Path) -> dict[str, str]:
     kinds = ("*.md", "*.toml", "*.yml", "*.yaml", "*.cff", "*.ipynb", "*.py", ":!tests")
     command = ["git", "-C", str(root), "ls-files", "-z", *kinds]
     names = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return {name: (root / name).read_text() for name in names.split("\0")[:-1]}
+    return {name: (root / name).read_text("utf-8") for name in names.split("\0")[:-1]}
 
 
 def addressed(text: str, owner_and_name: str) -> str:
@@ -61,7 +61,7 @@ def problems(root: pathlib.Path = ROOT, tag: str | None = None) -> list[str]:
     """Where versions or addresses differ, and why a tag may not be released."""
     own, found = version(root), []
     for name, pattern in VERSIONS.items():
-        named = re.findall(pattern, (root / name).read_text(), re.M)
+        named = re.findall(pattern, (root / name).read_text("utf-8"), re.M)
         if not named or set(named) != {own}:
             found.append(f"{name} names version {', '.join(named) or 'none'}, the package is {own}")
     if heading(root).split(",")[0] != own:
@@ -80,12 +80,12 @@ def problems(root: pathlib.Path = ROOT, tag: str | None = None) -> list[str]:
 
 def heading(root: pathlib.Path) -> str:
     """The first heading of the changelog: version and date."""
-    return re.search(r"^## (.*)$", (root / "CHANGELOG.md").read_text(), re.M)[1]
+    return re.search(r"^## (.*)$", (root / "CHANGELOG.md").read_text("utf-8"), re.M)[1]
 
 
 def notes(root: pathlib.Path = ROOT) -> str:
     """What the changelog says of the latest version."""
-    return re.split(r"^## .*\n", (root / "CHANGELOG.md").read_text(), flags=re.M)[1].strip()
+    return re.split(r"^## .*\n", (root / "CHANGELOG.md").read_text("utf-8"), flags=re.M)[1].strip()
 
 
 def absolute(text: str, owner_and_name: str, at: str) -> str:
@@ -117,10 +117,10 @@ def main(args: list[str] | None = None) -> None:
         print(notes())
     elif options.command == "readme":
         page = ROOT / "README.md"
-        page.write_text(absolute(page.read_text(), repository(), f"v{version()}"))
+        page.write_text(absolute(page.read_text("utf-8"), repository(), f"v{version()}"), "utf-8")
     else:
         for name, text in texts(ROOT).items():
-            (ROOT / name).write_text(addressed(text, repository()))
+            (ROOT / name).write_text(addressed(text, repository()), "utf-8")
 
 
 if __name__ == "__main__":

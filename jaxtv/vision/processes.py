@@ -20,7 +20,7 @@ import jax
 def cores() -> list[int]:
     """The cores to pin processes to: all that this process may use (`taskset` sets them).
 
-    None where JAX has another device than one CPU, or the system can not pin.
+    Empty where JAX has another device than one CPU, or the system can not pin.
     """
     one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
     if not one_cpu or not hasattr(os, "sched_setaffinity"):

@@ -152,6 +152,17 @@ def test_graphs_without_edges_and_without_batch():
     assert graph == jaxtv.Graph(np.zeros((0, 2), int), 4)
 
 
+def test_one_forest_is_a_row_of_signals():
+    graph = jaxtv.Graph([(0, 1), (1, 2), (2, 3)], 4)
+    x, lam = data(graph)
+    prox = lambda x, lam: jaxtv.prox_graph_tv(x, lam, graph, solver=TIGHT)
+    np.testing.assert_allclose(prox(x, lam), jaxtv.prox_tv1d(x, lam), atol=1e-12)
+    gx, gw = jax.grad(lambda *a: jnp.sum(jnp.sin(prox(*a))), (0, 1))(x, lam)
+    hx, hw = jax.grad(lambda *a: jnp.sum(jnp.sin(jaxtv.prox_tv1d(*a))), (0, 1))(x, lam)
+    np.testing.assert_allclose(gx, hx, atol=1e-12)
+    np.testing.assert_allclose(gw, hw, atol=1e-12)
+
+
 def test_a_graph_is_static_under_jit():
     ring = [(0, 1), (1, 2), (2, 0)]
     traces = []

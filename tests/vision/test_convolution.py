@@ -59,6 +59,31 @@ def test_a_large_batch_is_taken_in_parts_on_one_cpu_alone():
     assert convolutions_of(convolve, x, k) == 1
 
 
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((0, 6, 6, 3), {"dimension_numbers": DIMENSIONS}),
+        ((2, 2, 6, 3), {"dimension_numbers": DIMENSIONS}),  # no output
+        ((2, 6, 6, 3), {"dimension_numbers": DIMENSIONS, "preferred_element_type": jnp.float32}),
+        ((2, 3, 6, 6), {"dimension_numbers": ("NCHW", "HWIO", "NCHW")}),
+    ],
+)
+def test_what_is_empty_or_has_options_is_as_in_xla(shape, options):
+    x, kernel = jnp.ones(shape, jnp.bfloat16), jnp.ones((3, 3, 3, 4), jnp.bfloat16)
+
+    def value_and_gradients(convolution):
+        y, to_operands = jax.vjp(
+            lambda x, k: convolution(x, k, (1, 1), "VALID", **options), x, kernel
+        )
+        return y, *to_operands(jnp.ones_like(y))
+
+    with one_device():
+        found = value_and_gradients(convolve)
+    for a, b in zip(found, value_and_gradients(jax.lax.conv_general_dilated)):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
 def test_half_types_keep_their_type_and_are_summed_in_float32(monkeypatch):
     """256 + 1 + 1, an image each: bfloat16 has 258, and would round 257 to 256."""
     monkeypatch.setattr(convolution, "_PATCHES", 1)

@@ -24,6 +24,8 @@ def convolve(
     the gradients of its parts. Elsewhere, and for dilated, grouped or other than 2D convolutions,
     this is XLA's own.
 
+    There it has no forward mode: `jax.jvp` of a network needs the networks without `Conv`.
+
     Args:
         x: (N, H, W, i).
         kernel: (h, w, i, o).
@@ -34,14 +36,33 @@ def convolve(
     Returns:
         (N, H', W', o).
     """
-    dilated = {*options.get("lhs_dilation", ()), *options.get("rhs_dilation", ())} - {1}
-    plain = x.ndim == 4 and not dilated and options.get("feature_group_count", 1) == 1
     # Parts of a batch that is spread over devices would have to be gathered.
-    if not plain or jax.default_backend() != "cpu" or jax.device_count() > 1:
+    if (
+        not _is_plain(x, kernel, **options)
+        or jax.default_backend() != "cpu"
+        or jax.device_count() > 1
+    ):
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
     return _convolve(x, kernel, tuple(strides), tuple(tuple(pair) for pair in padding))
+
+
+def _is_plain(
+    x: jax.Array,
+    kernel: jax.Array,
+    dimension_numbers: Any = None,
+    lhs_dilation: Any = None,
+    rhs_dilation: Any = None,
+    **others: Any,
+) -> bool:
+    """Whether this is a 2D convolution of channels that come last, and no other option is used."""
+    if x.ndim != 4 or not x.size:
+        return False
+    numbers = functools.partial(jax.lax.conv_dimension_numbers, x.shape, kernel.shape)
+    dilated = {*(lhs_dilation or ()), *(rhs_dilation or ())} - {1}
+    default = all(value in (None, 1) for value in others.values())
+    return default and not dilated and numbers(dimension_numbers) == numbers(_DIMENSIONS)
 
 
 Conv = functools.partial(nnx.Conv, conv_general_dilated=convolve)
@@ -61,7 +82,8 @@ def _forward(x, kernel, strides, pads):
 def _backward(strides, pads, saved, g):
     x, kernel = saved
     plain = functools.partial(_plain, strides=strides, pads=pads)
-    part = max(1, _PATCHES // (g.shape[1] * g.shape[2] * math.prod(kernel.shape[:3])))
+    patches = g.shape[1] * g.shape[2] * math.prod(kernel.shape[:3])  # numbers in those of an image
+    part = max(1, _PATCHES // max(1, patches))
     part = len(x) if len(x) < 2 * part else part  # a few images more do no harm
     total = jnp.zeros(kernel.shape, jnp.promote_types(kernel.dtype, jnp.float32))
     for i in range(0, len(x), part):
