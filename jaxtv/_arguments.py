@@ -349,16 +349,13 @@ def data_weight(value: Any, x: Array, axes: Sequence[int], none_missing: bool) -
         value = any_array(value, "data_weight").astype(compute_dtype(x.dtype))
     check = _positive_for_dykstra if none_missing else _finite_not_negative
     value = _as_float(value, "data_weight", x, check)
-    try:
-        fits = np.broadcast_shapes(value.shape, x.shape) == x.shape
-    except ValueError:
-        fits = False
-    if not fits:
+    padded = (1,) * (x.ndim - value.ndim) + value.shape
+    if value.ndim > x.ndim or any(have not in (1, n) for have, n in zip(padded, x.shape)):
         raise ValueError(
             f"`data_weight` of shape {value.shape} does not fit x of shape {x.shape}: it must "
             f"broadcast against x.{_reshape_hint('data_weight', value.shape, x.shape, axes)}"
         )
-    value = jnp.reshape(value, (1,) * (x.ndim - value.ndim) + value.shape)
+    value = jnp.reshape(value, padded)
     _unsharded(axes, value, "data_weight")
     return value + jnp.zeros_like(x, value.dtype)
 

@@ -245,7 +245,7 @@ def solve(
     """
     others = len(axes) - 1
     original, weights = x, operands[others:]
-    near, shift = _outliers.brought_near(x, weights, axes) if mass is None else (x, 0 * x)
+    near, shift = _brought_near(x, weights, axes, mass)
     x, ws, bad, scale = sanitise(near, weights, axes)
     # Scale x to about one, by a power of two: the gap's squares and its tolerance do not underflow.
     exponent = jnp.frexp(jnp.max(jnp.abs(x), axes, keepdims=True))[1]
@@ -273,6 +273,17 @@ def solve(
         *(unscaled(v) for v in state.dual),
         _edge_codes.pack(codes, axes),
     )
+
+
+def _brought_near(
+    x: Array, ws: Sequence[Array], axes: tuple[int, ...], mass: Array | None
+) -> tuple[Array, Array]:
+    """`_outliers.brought_near`, with data weights > 0: they hold a sample against its edges."""
+    if mass is None:
+        return _outliers.brought_near(x, ws, axes)
+    least = jnp.min(mass, axes, keepdims=True)
+    crossing = lambda far: _outliers.crossing_weights(x, ws, axes, far) / least
+    return _outliers.brought_near(x, ws, axes, crossing)
 
 
 def _centred(

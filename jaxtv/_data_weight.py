@@ -67,6 +67,12 @@ def normalised(
     return a / scale, [w / scale for w in ws], scale
 
 
+def with_known(x: Array, seen: Array, axes: Sequence[int]) -> Array:
+    """X with the least known sample at missing ones, 0 if none is known: any of them will do."""
+    least = jax.lax.stop_gradient(jnp.min(jnp.where(seen, x, jnp.inf), axes, keepdims=True))
+    return jnp.where(seen, x, jnp.where(jnp.any(seen, axes, keepdims=True), least, 0))
+
+
 def _joined(x: Array, a: Array, w: Array, axis: int) -> tuple[Array, Array, Array, Array | None]:
     """(x, a, w, source): the problem with its missing samples joined to known ones.
 
@@ -74,10 +80,9 @@ def _joined(x: Array, a: Array, w: Array, axis: int) -> tuple[Array, Array, Arra
     y[source]; None where that is y itself.
     """
     seen = a != 0  # NaN is seen, and makes the signal NaN
-    none_seen = ~jnp.any(seen, axis, keepdims=True)
-    least = jnp.min(jnp.where(seen, x, jnp.inf), axis, keepdims=True)  # any known value will do
-    x = jnp.where(seen, x, jnp.where(none_seen, 0, jax.lax.stop_gradient(least)))
-    a = jnp.where(seen, a, none_seen.astype(a.dtype))
+    bad = jnp.any(~(w >= 0), axis, keepdims=True)  # the edges of missing samples included
+    x = with_known(x, seen, (axis,))
+    a = jnp.where(seen, a, (~jnp.any(seen, axis, keepdims=True)).astype(a.dtype))
     n, source = x.shape[axis], None
     if n == 1:
         return x, a, w, source
@@ -86,7 +91,7 @@ def _joined(x: Array, a: Array, w: Array, axis: int) -> tuple[Array, Array, Arra
     between = before & (jax.lax.cummax(after, axis=axis, reverse=True) > 0)
     if w.shape[axis] == n - 1 and n > 2:
         w, source = _least_of_runs(w, seen, axis)
-    return x, a, jnp.where(between, w, jnp.inf), source
+    return x, a, jnp.where(bad, jnp.nan, jnp.where(between, w, jnp.inf)), source
 
 
 def _least_of_runs(w: Array, seen: Array, axis: int) -> tuple[Array, Array]:
@@ -96,7 +101,7 @@ def _least_of_runs(w: Array, seen: Array, axis: int) -> tuple[Array, Array]:
     known sample before it if the least weight comes after it.
     """
     w, seen = jnp.moveaxis(w, axis, -1), jnp.moveaxis(seen, axis, -1)
-    edge = jax.lax.broadcasted_iota(jnp.int32, w.shape, w.ndim - 1)
+    edge, sample = _places(w), _places(seen)
 
     def smaller(right, left):  # in the order of the scan, which comes from the right
         (v, i, _), (u, j, last) = right, left
@@ -105,19 +110,23 @@ def _least_of_runs(w: Array, seen: Array, axis: int) -> tuple[Array, Array]:
 
     values = jax.lax.stop_gradient(w), edge, seen[..., 1:]
     _, first, _ = _fallback._scan(smaller, values, (jnp.inf, 0, False), reverse=True)
-    sample = jax.lax.broadcasted_iota(jnp.int32, seen.shape, seen.ndim - 1)
     at_known = jnp.pad(first, [(0, 0)] * (w.ndim - 1) + [(0, 1)])
     jump, known = _fallback._fill((at_known, sample), seen)
     # Before the first known sample both are 0; after the last one there is no jump.
-    later = jnp.flip(jax.lax.cummax(jnp.flip(seen, -1).astype(jnp.int32), axis=seen.ndim - 1), -1)
-    copies = ~seen & (sample <= jump) & (later > 0) & _seen_so_far(seen)
+    copies = ~seen & (sample <= jump) & _seen(seen) & _seen(seen, reverse=True)
     source = jnp.where(copies, known, sample)
     w = jnp.take_along_axis(w, first, axis=-1)
     return jnp.moveaxis(w, -1, axis), jnp.moveaxis(source, -1, axis)
 
 
-def _seen_so_far(seen: Array) -> Array:
-    return jax.lax.cummax(seen.astype(jnp.int32), axis=seen.ndim - 1) > 0
+def _places(v: Array) -> Array:
+    """The index along the last axis, with v's sharding and manual axes."""
+    return jnp.zeros_like(v, jnp.int32) + jax.lax.broadcasted_iota(jnp.int32, v.shape, v.ndim - 1)
+
+
+def _seen(seen: Array, *, reverse: bool = False) -> Array:
+    """Whether a sample is seen at or before each one; with `reverse`, at or after it."""
+    return jax.lax.cummax(seen.astype(jnp.int32), axis=seen.ndim - 1, reverse=reverse) > 0
 
 
 # ---------------------------------------------------------------------- Dykstra
@@ -127,11 +136,12 @@ def dykstra(
     x: Array, a: Array, ws: Sequence[Array], *, axes: tuple[int, ...], iterations: int
 ) -> Array:
     """Dykstra's sweeps in the metric of a; `axes` in sweep order. a = 0 makes an element NaN."""
+    wrong = jnp.any(~((a > 0) & jnp.isfinite(a)), axes, keepdims=True)
     a, ws, _ = normalised(a, ws, axes)
     original, weights = x, ws
     x, ws, bad, scale = _fallback.sanitise(x, ws, axes)
-    bad = bad | jnp.any(~((a > 0) & jnp.isfinite(a)), axes, keepdims=True)
-    a = jnp.where(bad, 1, a)
+    bad = bad | wrong
+    a = jnp.where(bad, 1, jnp.maximum(a, jnp.finfo(a.dtype).tiny))
 
     def sweep(state, _):
         duals, _ = state

@@ -33,13 +33,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from jaxtv import _converged, _edge_codes, _overflow, _primitive
 from jaxtv._accelerated import is_loose
-from jaxtv._data_weight import all_seen, normalised
-from jaxtv._elements import choose
+from jaxtv._data_weight import all_seen, normalised, with_known
+from jaxtv._elements import choose, floats
 from jaxtv._fallback import all_zero, sanitise
 from jaxtv._solvers import AcceleratedDykstra, Direct
 
@@ -251,14 +250,14 @@ def _solve(
     solver: AcceleratedDykstra,
     all_seen: bool,
 ) -> tuple[Array, tuple[Array, Array, Array], Array]:
-    """(y, (gap, iterations, converged), edge codes); `all_seen`: known to have a > 0."""
+    """(y, (gap, iterations, converged), edge codes) as floats; `all_seen`: known to have a > 0."""
     wrong = jnp.any(~((a >= 0) & jnp.isfinite(a)), axes, keepdims=True)
     a, ws, scale = normalised(jnp.where(wrong, 1, a), ws, axes)
     x = jnp.where(wrong, jnp.nan, x)
     if all_seen:
         y, gap, iterations, converged, codes = _descent(x, a, ws, axes, solver)
-        return y, (gap * scale, iterations, converged), codes
-    x = _known(x, a != 0, axes)
+        return floats((y, (gap * scale, iterations, converged), codes), y.dtype)
+    x = with_known(x, a != 0, axes)
     missing = jnp.any(a == 0, axes, keepdims=True)
     # Each way solves its elements; for it the others are constant, and done at once.
     descent = _descent(jnp.where(missing, 0, x), jnp.where(missing, 1, a), ws, axes, solver)
@@ -266,13 +265,7 @@ def _solve(
     *results, codes = alternating
     y, gap, iterations, converged = choose(missing, tuple(results), descent[:-1])
     codes = jnp.where(jnp.expand_dims(missing, min(axes)), codes, descent[-1])
-    return y, (gap * scale, iterations, converged), codes
-
-
-def _known(x: Array, seen: Array, axes: tuple[int, ...]) -> Array:
-    """X with the least known sample at missing ones, 0 if none is known."""
-    least = jnp.min(jnp.where(seen, x, jnp.inf), axes, keepdims=True)
-    return jnp.where(seen, x, jnp.where(jnp.any(seen, axes, keepdims=True), least, 0))
+    return floats((y, (gap * scale, iterations, converged), codes), y.dtype)
 
 
 @_solve.defjvp
@@ -281,14 +274,13 @@ def _solve_jvp(axes, solver, all_seen, primals, tangents):
     x, a, _ = primals
     tx, ta, tws = tangents
     out = _solve(*primals, axes, solver, all_seen)
-    y, info, codes = out
+    y, codes = out[0], out[2].astype(jnp.uint8)
     miss = jnp.where(a != 0, x, y) - y  # x plays no part where a sample is missing, not even as NaN
     change = a * tx + jnp.where(a != 0, ta, 0) * miss
     change = _primitive.components_jvp(codes, change, tws, axes=axes)
     mass = _means(codes, a, axes)
     ty = jnp.where(mass != 0, change / jnp.where(mass != 0, mass, 1), 0)
-    none = lambda v: np.zeros(v.shape, jax.dtypes.float0)
-    return out, (ty, (jnp.zeros_like(info[0]), *map(none, info[1:])), none(codes))
+    return out, (ty, *jax.tree.map(jnp.zeros_like, out[1:]))
 
 
 _solve_jitted = partial(jax.jit, static_argnums=(3, 4, 5))(_solve)
@@ -299,4 +291,5 @@ def converged(
 ) -> tuple[Array, tuple[Array, Array, Array]]:
     """(y, (gap, iterations, converged)), the last three of size 1 along `axes`, in sweep order."""
     known = all_seen(normalised(a, (), axes)[0])
-    return _solve_jitted(x, a, list(ws), axes, solver, known)[:2]
+    y, (gap, iterations, done), _ = _solve_jitted(x, a, list(ws), axes, solver, known)
+    return y, (gap, iterations.astype(jnp.int32), done > 0)

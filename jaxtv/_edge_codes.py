@@ -31,12 +31,13 @@ def packed_shape(shape: Sequence[int], axes: Sequence[int], passes: int) -> tupl
 
 def encode(z: Array, w: Array, axis: int) -> Array:
     """uint8 codes, shaped as z, of a solution z along `axis` with weights w."""
+    zeros = jnp.zeros_like(z, jnp.uint8)  # without an edge only they have z's manual axes
     z, w = jnp.moveaxis(z, axis, -1), jnp.moveaxis(w, axis, -1)
     left, right = z[..., :-1], z[..., 1:]
     code = jnp.where(w > 0, jnp.uint8(INSIDE), jnp.uint8(SEPARATE))
     code = jnp.where(right > left, jnp.uint8(JUMP_UP), code)
     code = jnp.where(right < left, jnp.uint8(JUMP_DOWN), code)
-    return _with_last_sample(jnp.moveaxis(code, -1, axis), axis)
+    return zeros | _with_last_sample(jnp.moveaxis(code, -1, axis), axis)
 
 
 def of_inside(inside: Array, axis: int) -> Array:

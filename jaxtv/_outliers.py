@@ -34,7 +34,7 @@ def brought_near(
     if all(x.shape[a] == 1 for a in axes):
         return x, jnp.zeros_like(x)
     moves = _clustered(x, ws, axes)
-    crossing = crossing or partial(_crossing_weights, x, ws, axes)
+    crossing = crossing or partial(crossing_weights, x, ws, axes)
     return jax.lax.cond(
         jnp.any(moves),
         lambda: _moved(x, crossing, axes, moves),
@@ -102,7 +102,7 @@ def _far_gaps(largest: Array, smaller: Array, scale: Array) -> tuple[Array, Arra
     return least, 2 * (2 * smaller + scale)
 
 
-def _crossing_weights(x: Array, ws: Sequence[Array], axes: tuple[int, ...], least: Array) -> Array:
+def crossing_weights(x: Array, ws: Sequence[Array], axes: tuple[int, ...], least: Array) -> Array:
     """At most so large is the sum of weights at each sample across far gaps."""
     total = jnp.zeros_like(x)
     for w, axis in zip(ws, axes, strict=True):

@@ -394,11 +394,13 @@ def _prox(
     ws = _arguments.weights(lam, x, axes)
     # Info certifies the result before it is rounded to a half type.
     work = x.astype(compute_dtype(x.dtype)) if return_info or data_weight is not None else x
-    if work.size == 0:
-        y, info = work, empty_info(work, axes)
-    elif data_weight is not None:
+    a = None
+    if data_weight is not None:
         check_data_weight(solver)
         a = _arguments.data_weight(data_weight, x, axes, isinstance(solver, Dykstra))
+    if work.size == 0:
+        y, info = work, empty_info(work, axes)
+    elif a is not None:
         y, info = _weighted(work, ws, a, axes, solver, return_info)
     elif isinstance(solver, Dykstra):
         y, info = _dykstra(work, ws, axes, solver, return_info)

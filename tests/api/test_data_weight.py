@@ -198,6 +198,25 @@ def test_dtypes_axes_and_bad_signals(dtype):
         assert jnp.isnan(dykstra(x, 0.25, a)).all()  # it divides by a
 
 
+@pytest.mark.parametrize("lam", [[1, 1, np.nan], [1, np.nan, 1], [1, 1, -1], np.nan], ids=str)
+def test_a_bad_lambda_at_missing_samples_makes_the_signal_nan(lam):
+    x, a = np.array([[0.0, 5, 1, 3]] * 2), np.array([1.0, 0, 1, 0])
+    lam = np.stack([np.broadcast_to(lam, 3), np.ones(3)])
+    y = solve(x, lam if len(set(lam[0])) > 1 else lam[:, :1], a)
+    assert jnp.isnan(y[0]).all()
+    assert jnp.isfinite(y[1]).all()
+
+
+def test_outliers_cost_the_others_no_precision():
+    x = np.array([[1e9, 5, 1], [2, 3, 4]])
+    a = np.array([[1, 1, 0.01], [1, 0.5, 2]])
+    options = {"solver": jaxtv.AcceleratedDykstra(tol=1e-6), "return_info": True}
+    y, info = jaxtv.prox_tv2d(np.float32(x), 0.5, data_weight=np.float32(a), **options)
+    exact = oracles.prox_nd(x, [0.5, 0.5], [0, 1], a).y
+    np.testing.assert_allclose(y, exact, rtol=1e-3)
+    assert info.converged
+
+
 def test_vmap_and_sizes():
     x, a, w = (jnp.asarray(v) for v in signals())
     np.testing.assert_array_equal(jax.vmap(solve)(x, w, a), solve(x, w, a))
@@ -219,6 +238,9 @@ def test_huge_and_tiny_sizes():
         y = solve(one * big, edges, mass / big)
         np.testing.assert_allclose(y / big, exact, atol=1e-5)
         np.testing.assert_allclose(solve(one, edges * big, mass * big), exact, atol=1e-5)
+    ratio = np.float32([[1e20, 1e-20]])  # beyond the type
+    y = jaxtv.prox_tv2d(jnp.array([[0, 4]], "float32"), 1.0, data_weight=ratio)
+    np.testing.assert_array_equal(y, [[0, 0]])
 
 
 def test_no_collective_when_sharded_over_the_batch():
@@ -231,10 +253,56 @@ def test_no_collective_when_sharded_over_the_batch():
     assert "all-to-all" not in text
 
 
+@pytest.mark.cpu_only
+@pytest.mark.parametrize("name", ["an axis of size 1", "weights per edge"])
+def test_derivatives_when_sharded(name):
+    """In shard_map, and on a mesh of explicit axes."""
+    x, a, w = (v[:2] for v in signals(n=4))
+    one_axis = lambda x, lam, a: jaxtv.prox_tv1d(x, lam, data_weight=a)
+    prox, lam = one_axis, w
+    if name == "an axis of size 1":
+        lam = w[:, :1]
+        prox = lambda x, lam, a: jaxtv.prox_tv(
+            x[..., None], lam[..., None], axes=(1, 2), solver=TIGHT, data_weight=a[..., None]
+        )[..., 0]
+
+    def derivatives(prox, *args):
+        y, pull = jax.vjp(prox, *args)
+        return y, *pull(args[0])
+
+    want = jax.jit(partial(derivatives, one_axis))(x, lam, a)
+    f = partial(derivatives, prox)
+    for axis_type in (AxisType.Auto, AxisType.Explicit)[: 1 if prox is not one_axis else 2]:
+        mesh = jax.make_mesh((2,), ("batch",), axis_types=(axis_type,), devices=jax.devices()[:2])
+        g = f
+        if axis_type == AxisType.Auto:
+            g = jax.shard_map(f, mesh=mesh, in_specs=P("batch"), out_specs=P("batch"))
+        with jax.set_mesh(mesh):
+            args = [jax.device_put(v, NamedSharding(mesh, P("batch"))) for v in (x, lam, a)]
+            for got, exact in zip(jax.jit(g)(*args), want, strict=True):
+                np.testing.assert_allclose(got, exact, atol=1e-9)
+
+
+@pytest.mark.cpu_only
+def test_export_with_a_symbolic_batch():
+    x, a, _ = signals()
+    f = jax.jit(lambda x, a: jaxtv.prox_tv1d(x, 0.3, data_weight=a))
+    (batch,) = jax.export.symbolic_shape("batch")
+    spec = jax.ShapeDtypeStruct((batch, N), x.dtype)
+    check = jax.export.DisabledSafetyCheck.custom_call("jaxtv_prox1d_data_weight")
+    exported = jax.export.export(f, disabled_checks=[check])(spec, spec)
+    np.testing.assert_allclose(exported.call(x, a), solve(x, 0.3, a), atol=1e-12)
+
+
 X = np.zeros((3, 12))
 WRONG = {
     "negative": (lambda: jaxtv.prox_tv1d(X, 1.0, data_weight=-1.0), ValueError, ">= 0 and finite"),
     "NaN": (lambda: jaxtv.prox_tv2d(X, 1.0, data_weight=np.nan), ValueError, "`data_weight`.*nan"),
+    "empty": (
+        lambda: jaxtv.prox_tv1d(X[:0], 1.0, data_weight=np.ones(3)),
+        ValueError,
+        "does not fit",
+    ),
     "infinite": (lambda: jaxtv.prox_tv1d(X, 1.0, data_weight=np.inf), ValueError, "finite.*inf"),
     "misfit": (
         lambda: jaxtv.prox_tv1d(X, 1.0, data_weight=np.ones(11)),
