@@ -18,8 +18,6 @@ __global__ void __launch_bounds__(kGroupThreads<kWarps>,
   using Index = std::int64_t;
   using State = WeightedSignalState<Index, const T*, const T*, signed char*, double*>;
   constexpr int kSignals = kGroupSignals<kWarps>;
-  Arena arena;
-  arena.take<RegionSum>(kWarps == 1 ? 0 : kWarps);  // for scans
   const int group = kWarps == 1 ? int(threadIdx.x) / kWarp : 0;
   const Index signals = shape.signals(), step = Index(gridDim.x) * kSignals;
   for (Index i = Index(blockIdx.x) * kSignals + group; i < signals; i += step) {
