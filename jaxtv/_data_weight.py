@@ -68,9 +68,20 @@ def normalised(
 
 
 def with_known(x: Array, seen: Array, axes: Sequence[int]) -> Array:
-    """X with the least known sample at missing ones, 0 if none is known: any of them will do."""
-    least = jax.lax.stop_gradient(jnp.min(jnp.where(seen, x, jnp.inf), axes, keepdims=True))
-    return jnp.where(seen, x, jnp.where(jnp.any(seen, axes, keepdims=True), least, 0))
+    """X with a known sample at missing ones, 0 if none is known: any of them will do."""
+    return jnp.where(seen, x, near_mean(x, seen, axes))
+
+
+def near_mean(x: Array, seen: Array, axes: Sequence[int]) -> Array:
+    """The known sample next to the mean, so none of a few outliers; 0 if none is known."""
+    x = jax.lax.stop_gradient(x)
+    total = lambda v: jnp.sum(v, axes, keepdims=True)
+    share = seen.astype(x.dtype) / jnp.maximum(total(seen.astype(x.dtype)), 1)
+    mean = total(jnp.where(seen, x * share, 0))
+    above = jnp.min(jnp.where(seen & (x >= mean), x, jnp.inf), axes, keepdims=True)
+    below = jnp.max(jnp.where(seen & (x < mean), x, -jnp.inf), axes, keepdims=True)
+    nearest = jnp.where(above - mean < mean - below, above, below)
+    return jnp.where(jnp.isfinite(nearest), nearest, 0)
 
 
 def _joined(x: Array, a: Array, w: Array, axis: int) -> tuple[Array, Array, Array, Array | None]:

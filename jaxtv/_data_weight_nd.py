@@ -37,7 +37,7 @@ from jax import Array
 
 from jaxtv import _converged, _edge_codes, _overflow, _primitive
 from jaxtv._accelerated import is_loose
-from jaxtv._data_weight import all_seen, normalised, with_known
+from jaxtv._data_weight import all_seen, near_mean, normalised, with_known
 from jaxtv._elements import choose, floats
 from jaxtv._fallback import all_zero, sanitise
 from jaxtv._solvers import AcceleratedDykstra, Direct
@@ -192,8 +192,10 @@ def _alternating(
     original = x
     x, ws, bad, scale = sanitise(x, weights, axes)
     low, high = (f(x, axes, keepdims=True) for f in (jnp.min, jnp.max))
+    centre = near_mean(x, a > 0, axes)
     exponent = jnp.frexp(high - low)[1]
-    x, low, high, *ws = (jnp.ldexp(v, -exponent) for v in (x - low, low - low, high - low, *ws))
+    x, low, high = x - centre, low - centre, high - centre
+    x, low, high, *ws = (jnp.ldexp(v, -exponent) for v in (x, low, high, *ws))
     # No dual exceeds sum a |x - c|, for a c between the samples: λ = inf has a finite gap.
     bound = jnp.sum(a, axes, keepdims=True)
     ws = [jnp.minimum(w, bound) for w in ws]
@@ -208,7 +210,7 @@ def _alternating(
     state = jax.lax.while_loop(lambda s: jnp.any(s.active), partial(_iterate, problem), state)
 
     unscaled = lambda v: jnp.ldexp(v, exponent) * scale
-    y = _overflow.within_range(unscaled(state.y) + jnp.min(original, axes, keepdims=True))
+    y = _overflow.within_range(unscaled(state.y) + centre * scale)
     alone = all_zero(weights, axes)
     of_x = problem.edge_codes([(original, original)] * len(axes))
     return (
