@@ -211,7 +211,7 @@ struct GradientProjection {
   // Iterations of a call, each a launch: between two calls XLA looks whether one is needed. A
   // multiple of 6, after which the three buffers of a dual and the two of the sums are in order.
   static constexpr int kSteps = 24;
-  // Of project_duals and settle.
+  // Of project_duals and write_state.
   static constexpr int kBlockThreads = 256;
   // Enough threads to hide the loads. They leave 80 registers each for one channel in float32, and
   // 128 otherwise, so that nothing spills.

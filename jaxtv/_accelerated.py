@@ -7,6 +7,7 @@ element of the batch that is done is frozen, so its result does not depend on th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -147,18 +148,29 @@ def _tested(
         gap = problem.excess(better, passes) + problem.total((better - y) ** 2) / 2
         return better, jnp.maximum(gap, 0)
 
-    better, better_gap = jax.lax.cond(
-        jnp.any(near), improved, lambda: (y, jnp.full_like(gap, jnp.inf))
-    )
-    good = near & (better_gap <= enough)
+    *best, good, better_gap = improve(near, improved, y, gap, enough)
     power = (3 if exact else 2) * jnp.where(near, 2, 1)
     factor = jnp.where(near, better_gap / enough, gap / wanted) ** (1 / power)
     factor = jnp.fmin(factor, jnp.where((count < 16) & ~near, 2, 1.2))
     soonest = iterations + 1 + iterations // 16
     next_test = jnp.maximum(soonest, (count * factor + 0.5).astype(jnp.int32))
-    take = near & (good | (better_gap <= gap))
     return (
-        *choose(take, (better, better_gap), (y, gap)),
+        *best,
         done | good,
         jnp.where(ask, next_test, state.next_test),
     )
+
+
+def improve(
+    near: Array, improved: Callable[[], tuple[Array, Array]], y: Array, gap: Array, enough: Array
+) -> tuple[Array, Array, Array, Array]:
+    """(y, gap, good, gap of `improved`): the improved y of elements `near`, if its gap is no worse.
+
+    `good` are those whose gap is enough then. `improved` runs only if an element is near.
+    """
+    better, better_gap = jax.lax.cond(
+        jnp.any(near), improved, lambda: (y, jnp.full_like(gap, jnp.inf))
+    )
+    good = near & (better_gap <= enough)
+    take = near & (good | (better_gap <= gap))
+    return *choose(take, (better, better_gap), (y, gap)), good, better_gap

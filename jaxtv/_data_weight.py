@@ -158,7 +158,7 @@ def dykstra(
         duals, _ = state
         z = x
         for i, axis in enumerate(axes):
-            rest = x - sum(duals[:i] + duals[i + 1 :])
+            rest = _fallback._pass_input(x, duals, i)
             z = _primitive.prox1d_data_weight(rest, a, ws[i], axis=axis)
             duals = (*duals[:i], rest - z, *duals[i + 1 :])
         return (duals, z), None

@@ -36,7 +36,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxtv import _converged, _edge_codes, _overflow, _primitive
-from jaxtv._accelerated import is_loose
+from jaxtv._accelerated import improve, is_loose
 from jaxtv._data_weight import all_seen, near_mean, normalised, with_known
 from jaxtv._elements import choose, floats
 from jaxtv._fallback import all_zero, sanitise
@@ -143,11 +143,7 @@ def _test(problem: _Problem, state: _State, passes: Sequence[Pass], iterations: 
         means = problem.polish(y, passes)
         return means, problem.gap(means, passes)
 
-    means, means_gap = jax.lax.cond(
-        jnp.any(near), polished, lambda: (y, jnp.full_like(gap, jnp.inf))
-    )
-    good = near & (means_gap <= enough)
-    y, gap = choose(good | (near & (means_gap <= gap)), (means, means_gap), (y, gap))
+    y, gap, good, _ = improve(near, polished, y, gap, enough)
     next_test = jnp.where(ask, iterations + 1 + iterations // 8, state.next_test)
     return y, gap, loose | good, next_test
 

@@ -215,11 +215,16 @@ def _solve(x: Array, w: Array, mass: Array | None = None) -> tuple[_Regions, Arr
     Returns the regions, and the weights per edge, limited to a bound that no dual can reach
     (|u_e| <= n * range / 2): infinite weights are finite from here on.
     """
+    w = _bounded(x, w, mass)
+    return _pool_ties(_decompose(x, w, mass), mass), w
+
+
+def _bounded(x: Array, w: Array, mass: Array | None) -> Array:
+    """Weights per edge, limited to a bound that no dual can reach."""
     n = x.shape[-1]
     total = n if mass is None else jnp.sum(mass, -1, keepdims=True)
     bound = total * (x.max(-1, keepdims=True) - x.min(-1, keepdims=True))
-    w = jnp.minimum(jnp.broadcast_to(w, (*x.shape[:-1], n - 1)), bound)
-    return _pool_ties(_decompose(x, w, mass), mass), w
+    return jnp.minimum(jnp.broadcast_to(w, (*x.shape[:-1], n - 1)), bound)
 
 
 # -------------------------------------------------------------------------- 1D primitives
@@ -319,8 +324,7 @@ def data_weight_gap(x: Array, y: Array, mass: Array, w: Array) -> Array:
 
     1/2 sum mass (y - y*)^2 is at most that.
     """
-    bound = jnp.sum(mass, -1, keepdims=True) * (x.max(-1, keepdims=True) - x.min(-1, keepdims=True))
-    w = jnp.minimum(jnp.broadcast_to(w, (*x.shape[:-1], x.shape[-1] - 1)), bound)
+    w = _bounded(x, w, mass)
     inside, sign = _segments(y, w)
     return _gap(x, w, _Regions(y, ~inside, sign * w), mass)
 

@@ -5,7 +5,7 @@
 // The launch that makes the next dual also measures the gap of u, where a test is due. Sums over an
 // element come from its blocks; the next launch adds them up, in every block and in the same order.
 // So it knows whether u was the solution, in which case the dual made of it is dropped, and else by
-// how much to extrapolate. `settle` does so after the last launch.
+// how much to extrapolate. `write_state` does so after the last launch.
 #include <cmath>
 
 #include "block/launch.cuh"
@@ -332,7 +332,7 @@ __global__ void __launch_bounds__(kThreads, Policy::kBlocksPerMultiprocessor<T, 
 
 // A block owns an element. Reads the sums of the last launch. Writes the state's numbers.
 template <class T>
-__global__ void __launch_bounds__(kThreads) settle(Job<T> job, int launches) {
+__global__ void __launch_bounds__(kThreads) write_state(Job<T> job, int launches) {
   for (std::int64_t element = blockIdx.x; element < job.grid.elements; element += gridDim.x) {
     const Progress<T> progress = job.before(launches, element);
     if (threadIdx.x == 0) job.to_state(progress, element);
@@ -389,8 +389,8 @@ Status isotropic_steps(cudaStream_t stream, const Pixels& pixels, const Isotropi
     if (Status bad = launch("project_duals", kernel_for<T>(pixels), blocks, kThreads,
                             Group::kScratchBytes, stream, job, step))
       return bad;
-  return launch("settle", settle<T>, pixels.elements, kThreads, Group::kScratchBytes, stream, job,
-                Policy::kSteps);
+  return launch("write_state", write_state<T>, pixels.elements, kThreads, Group::kScratchBytes,
+                stream, job, Policy::kSteps);
 }
 
 #define JAXTV_INSTANTIATE(T) \

@@ -99,7 +99,7 @@ JAXTV_HD bool certified_values(int n, int step, X x, W w, S sign, Y y, float rig
 
   // What float cannot tell about the segment, in double. Its duals may touch their bounds. Where
   // the cut to the right is a tie, the segments are joined: true, with `total` of both.
-  const auto settle = [&](double& total) {
+  const auto decide_in_double = [&](double& total) {
     const double mean = total / double(count);
     double u = right, largest = abs_of(wide + mean);
     for (int i = int(count) - 1; i >= 0; --i) {
@@ -134,7 +134,7 @@ JAXTV_HD bool certified_values(int n, int step, X x, W w, S sign, Y y, float rig
     const float apart = other_ref - ref, rise = apart + (other_mean - mean);
     const float least = kMargin * (magnitude(apart) + (size + magnitude(other_mean)));
     const bool jumps = rise * direction > least || (kPerEdge && right == 0);
-    if (!(within > kMargin * size && jumps) && settle(total)) {
+    if (!(within > kMargin * size && jumps) && decide_in_double(total)) {
       sign[int(count) * step] = 0;
       count += other_count;
       ref = other_ref;
