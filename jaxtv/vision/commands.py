@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -105,24 +105,30 @@ def evaluate(
     what: Path,
     data: Path | None = None,
     weights: Path | None = None,
-    side: int = 0,
+    side: int | None = None,
+    limit: int | None = None,
     output: Path = Path("runs"),
 ) -> None:
     """Measure a trained model again, also on other data, or what TV adds to released weights.
 
-    With --weights, writes OUTPUT/TASK-released.json and .md, and a figure .png and .pdf.
+    With --weights, writes OUTPUT/TASK-released.json and .md, and a figure .png and .pdf. Goes on
+    from OUTPUT/TASK-released/ if it was stopped.
 
     Args:
         what: the folder of a run; with --weights a task: denoising.
         data: file or folder; by default as for `jaxtv train`.
         weights: folder with the weights that others have released; see `jaxtv data list`.
-        side: with --weights: of the centre of each test picture that is measured; 0: all of it.
+        side: denoising with --weights: of the centre of each test picture that is measured;
+            0, the default: all of it.
+        limit: other tasks with --weights: most test pictures that are measured; 0: all.
         output: with --weights: folder of the results.
     """
 
     def run() -> None:
         if weights is not None:
-            evaluate_released(str(what), weights, data or default_data(str(what)), side, output)
+            source = data or default_data(str(what))
+            options = {"side": side, "limit": limit}
+            evaluate_released(str(what), weights, source, options, output)
             return
         from jaxtv.vision import training
 
@@ -135,11 +141,14 @@ def evaluate(
     _guarded("evaluate", run)
 
 
-def evaluate_released(task: str, weights: Path, data: Path | None, side: int, output: Path) -> None:
+def evaluate_released(
+    task: str, weights: Path, data: Path | None, options: Mapping[str, int | None], output: Path
+) -> None:
     """Measures released weights with and without TV layers; prints and writes the results.
 
     Raises:
-        ValueError: a task without released weights, no data, or a `side` below 0.
+        ValueError: a task without released weights, no data, or an option that is below 0 or that
+            the task does not have.
         DataError: weights or data are missing or damaged.
     """
     from jaxtv.vision import figures, released, training
@@ -150,17 +159,20 @@ def evaluate_released(task: str, weights: Path, data: Path | None, side: int, ou
         raise ValueError(f"`what` must be one of {known} with `--weights`, got {task!r}.")
     if data is None:
         raise ValueError(f"`--data` is missing: a folder with the pictures; ${DATA_VARIABLE} too.")
-    if side < 0:
-        raise ValueError(f"`--side` must be 0 or more, got {side}.")
     study, console = released.TASKS[task], Console()
-    results = study.evaluate(weights, data, side, console)
+    given = {option: value for option, value in options.items() if value is not None}
+    for option, value in given.items():
+        if option not in study.OPTIONS:
+            raise ValueError(f"`--{option}` is no option of {task} with `--weights`.")
+        if value < 0:
+            raise ValueError(f"`--{option}` must be 0 or more, got {value}.")
+    name = output / f"{task}-released"
+    results = study.evaluate(weights, data, name, console, **given)
     lines = study.table(results)
     shown = Table(*lines[0], title=f"{task}, released weights: {results['data']}")
     for line in lines[1:]:
         shown.add_row(*line)
     console.print(shown)
-    output.mkdir(parents=True, exist_ok=True)
-    name = output / f"{task}-released"
     training.write_json(Path(f"{name}.json"), results)
     write_text(Path(f"{name}.md"), markdown_of(lines) + "\n")
     figures.save(study.figure(results), name)

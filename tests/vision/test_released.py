@@ -15,6 +15,7 @@ from jaxtv.vision.metrics.paired import paired_difference, shown
 from jaxtv.vision.networks.dncnn import from_convolutions
 from jaxtv.vision.readers.weights import read_dncnn
 from jaxtv.vision.released import denoising
+from jaxtv.vision.released.parts import Parts
 from jaxtv.vision.task import DataError, apply
 
 h5py = pytest.importorskip("h5py")  # GPU machines need not have it (gpu_check.sh)
@@ -209,12 +210,21 @@ def test_the_command_measures_and_writes(stand_ins, tmp_path, capsys):
     assert "TV in front" in capsys.readouterr().out
 
 
+def test_finished_parts_are_kept_for_the_same_study(tmp_path):
+    study = {"weights": "w", "side": 24}
+    assert Parts(tmp_path / "a", study).get("one", lambda: {"σ": [1.5]}) == {"σ": [1.5]}
+    assert Parts(tmp_path / "a", study).get("one", lambda: 1 / 0) == {"σ": [1.5]}
+    with pytest.raises(ValueError, match=r"`output`.*another study \(side differ\)"):
+        Parts(tmp_path / "a", study | {"side": 0})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"what": "smoothing"}, "`what` must be one of denoising.* with `--weights`"),
         ({"data": None}, "`--data` is missing"),
         ({"side": -1}, "`--side` must be 0 or more, got -1"),
+        ({"limit": 9}, "`--limit` is no option of denoising with `--weights`"),
         ({"weights": "elsewhere"}, "color_sigma=25.mat is missing"),
     ],
 )

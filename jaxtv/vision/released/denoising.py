@@ -18,6 +18,7 @@ import scipy.ndimage as ndi
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
+from rich.progress import track
 
 from jaxtv._prox import prox_tv2d
 from jaxtv.vision.metrics.errors import psnr
@@ -26,12 +27,14 @@ from jaxtv.vision.networks.dncnn import from_convolutions
 from jaxtv.vision.readers import denoising as reader
 from jaxtv.vision.readers import photos
 from jaxtv.vision.readers.weights import read_dncnn
+from jaxtv.vision.released.parts import Parts
 from jaxtv.vision.task import apply
 from jaxtv.vision.tasks.denoising import noisy
 
 Network = Callable[[np.ndarray], np.ndarray]  # float32 (H, W, 3) to the same
 Method = Callable[[Network, np.ndarray, float], np.ndarray]
 
+OPTIONS = ("side",)
 CROPS, CROP_SIDE = 12, 48  # of the training photos, on which parameters are chosen
 PLAIN = "network alone"
 
@@ -109,14 +112,17 @@ METHODS: dict[str, tuple[Method, Sequence[float]]] = {
 }
 
 
-def evaluate(weights: Path, data: Path, side: int, console: Console) -> dict[str, Any]:
+def evaluate(
+    weights: Path, data: Path, folder: Path, console: Console, side: int = 0
+) -> dict[str, Any]:
     """PSNR of every test picture, for every case and method.
 
     Args:
         weights: a folder with `color_sigma=25.mat` and `color_sigma=50.mat`.
         data: a folder as `jaxtv.vision.readers.denoising.read` takes it.
-        side: of the centre of a test picture that is measured; 0: all of it.
+        folder: keeps the finished cases.
         console: where progress is shown.
+        side: of the centre of a test picture that is measured; 0: all of it.
 
     Returns:
         `data`, `side`, and `cases`: case -> `chosen` (method -> parameter) and `sets`
@@ -130,20 +136,25 @@ def evaluate(weights: Path, data: Path, side: int, console: Console) -> dict[str
     crops = training_crops(train)
     if side:
         tests = {name: [photos.centre(x, side) for x in images] for name, images in tests.items()}
-    cases = {}
-    for name, case in CASES.items():
-        net = nets[case.sigma]
-        chosen = choose(net, crops, [case.degrade(x, i) for i, x in enumerate(crops)])
-        console.print(f"{name}: {chosen}")
-        sets = {}
-        for title, images in tests.items():
-            degraded = [case.degrade(x, i) for i, x in enumerate(images)]
-            sets[title] = scores(net, images, degraded, chosen)
-            means = ", ".join(f"{method} {np.mean(v):.2f}" for method, v in sets[title].items())
-            console.print(f"  {title}: {means}")
-        cases[name] = {"chosen": chosen, "sets": sets}
     counts = ", ".join(f"{len(images)} {title}" for title, images in tests.items())
+    parts = Parts(folder, {"weights": str(weights), "data": counts, "side": side})
+    cases = {
+        name: parts.get(name, lambda case=case: measure(nets[case.sigma], case, crops, tests))
+        for name, case in track(CASES.items(), console=console)
+    }
     return {"data": counts, "side": side, "cases": cases}
+
+
+def measure(
+    net: Network, case: Case, crops: list[np.ndarray], tests: dict[str, list[np.ndarray]]
+) -> dict[str, Any]:
+    """One entry of `cases`: parameters chosen on the crops, PSNR on the test pictures."""
+    chosen = choose(net, crops, [case.degrade(x, i) for i, x in enumerate(crops)])
+    sets = {}
+    for title, images in tests.items():
+        degraded = [case.degrade(x, i) for i, x in enumerate(images)]
+        sets[title] = scores(net, images, degraded, chosen)
+    return {"chosen": chosen, "sets": sets}
 
 
 def released(folder: Path, sigma: int) -> Network:
