@@ -62,6 +62,8 @@ def _along_channels(
     """λ of shape (C,) reshaped to lie along `channel_axis` of x; λ of shape () as it is."""
     if lam.ndim == 0:
         return lam
+    if lam.ndim > 1:  # such as λ̃ of another package
+        raise ValueError(f"`raw_lam` must have shape () or (num_channels,), got {lam.shape}.")
     channels = _arguments.channel_axis(channel_axis, x, axes)
     _arguments.num_channels(x, channels, lam.size)
     return jnp.expand_dims(lam, [a for a in range(x.ndim) if a != channels])

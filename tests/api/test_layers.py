@@ -199,6 +199,13 @@ def test_wrong_number_of_channels():
         jaxtv.nnx.TVLayer(per_channel=True, num_channels=4)(picture(dtype=jnp.float32))
 
 
+def test_raw_lam_of_another_package_has_a_wrong_shape():
+    layer = jaxtv.nnx.TVLayer()
+    layer.raw_lam = nnx.Param(jnp.zeros((1, 1), jnp.float32))
+    with pytest.raises(ValueError, match=r"`raw_lam` must have shape .* got \(1, 1\)"):
+        layer(picture(dtype=jnp.float32))
+
+
 @pytest.mark.parametrize("channel_axis", [-2, 1, 7])
 def test_bad_channel_axis(channel_axis):
     x = picture(dtype=jnp.float32)
