@@ -5,7 +5,7 @@
     python scripts/after_training.py edges RUNS DATA             # table4, without some TV layers
 
 RUNS: the --output of `jaxtv reproduce TABLE --preset small`, DATA its --data. Prints means and
-standard deviations over the seeds for docs/results.md.
+standard deviations over the seeds for docs/results-thin.md.
 """
 
 from __future__ import annotations

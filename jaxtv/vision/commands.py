@@ -107,6 +107,7 @@ def evaluate(
     weights: Path | None = None,
     side: int | None = None,
     limit: int | None = None,
+    seeds: int | None = None,
     output: Path = Path("runs"),
 ) -> None:
     """Measure a trained model again, also on other data, or what TV adds to released weights.
@@ -115,19 +116,20 @@ def evaluate(
     from OUTPUT/TASK-released/ if it was stopped.
 
     Args:
-        what: the folder of a run; with --weights a task: denoising.
+        what: the folder of a run; with --weights a task: classification or denoising.
         data: file or folder; by default as for `jaxtv train`.
         weights: folder with the weights that others have released; see `jaxtv data list`.
         side: denoising with --weights: of the centre of each test picture that is measured;
             0, the default: all of it.
         limit: other tasks with --weights: most test pictures that are measured; 0: all.
+        seeds: classification with --weights: of fine-tuning; 0, the default: no fine-tuning.
         output: with --weights: folder of the results.
     """
 
     def run() -> None:
         if weights is not None:
             source = data or default_data(str(what))
-            options = {"side": side, "limit": limit}
+            options = {"side": side, "limit": limit, "seeds": seeds}
             evaluate_released(str(what), weights, source, options, output)
             return
         from jaxtv.vision import training

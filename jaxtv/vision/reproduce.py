@@ -190,7 +190,7 @@ def sideways(header: list[str], rows: list[list[str]]) -> list[list[str]]:
 
 
 def markdown(table: Table, results: Mapping[str, Any]) -> str:
-    """The table for docs/results.md."""
+    """The table for docs/results-thin.md."""
     return markdown_of(lines_of(table, results))
 
 

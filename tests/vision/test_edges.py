@@ -17,8 +17,10 @@ import skimage
 from flax import nnx
 from PIL import Image
 
+from jaxtv.nnx import TVLayer
 from jaxtv.vision import images
 from jaxtv.vision.metrics import boundaries
+from jaxtv.vision.networks.dexined import UpBlock
 from jaxtv.vision.readers import edges as reader
 from jaxtv.vision.readers.located import read_mask
 from jaxtv.vision.readers.mosaics import mosaic
@@ -165,6 +167,17 @@ def test_all_maps_have_the_size_of_the_picture(preset):
     x = jnp.zeros((2, 64, 96, 3))
     shapes = nnx.eval_shape(lambda: TASK.build("tv", settings, nnx.Rngs(0))(x))
     assert [s.shape for s in shapes] == [(2, 64, 96, 1)] * 7
+
+
+def test_no_side_output_can_die():
+    """One that is negative everywhere before its last transposed convolution still learns."""
+    block, layer = UpBlock(3, 1, jnp.float32, rngs=nnx.Rngs(0)), TVLayer(mode="sharp")
+    block.mix[-1].bias[...] = jnp.full((1,), -100.0)
+    x = jnp.asarray(np.random.default_rng(0).random((1, 8, 8, 3), np.float32))
+    loss = lambda parts: jnp.mean(jnp.square(parts[1](parts[0](x))))
+    to_block, to_layer = nnx.jit(nnx.grad(loss))((block, layer))
+    assert np.abs(to_block["mix"][0]["bias"][...]).max() > 0
+    assert np.abs(to_layer["raw_lam"][...]) > 0
 
 
 def test_the_papers_network_has_about_35_million_parameters():

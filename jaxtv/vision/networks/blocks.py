@@ -14,7 +14,7 @@ HE = nnx.initializers.he_normal()
 
 
 class ConvNorm(nnx.Module):
-    """Convolution and batch norm, then ReLU unless told otherwise.
+    """Convolution, another layer if any, and batch norm, then ReLU unless told otherwise.
 
     Args:
         i: channels of the input.
@@ -22,7 +22,8 @@ class ConvNorm(nnx.Module):
         kernel: its side, or its height and width.
         stride: of both axes.
         relu: with ReLU.
-        options: for `nnx.Conv`: `kernel_init` (by default He's), `use_bias`.
+        before_norm: the other layer.
+        options: for `nnx.Conv`: `kernel_init` (by default He's), `use_bias`, `padding`.
         dtype: of activations.
         rngs: of the weights.
     """
@@ -35,6 +36,7 @@ class ConvNorm(nnx.Module):
         stride: int = 1,
         relu: bool = True,
         *,
+        before_norm: nnx.Module | None = None,
         dtype: Any,
         rngs: nnx.Rngs,
         **options: Any,
@@ -43,12 +45,14 @@ class ConvNorm(nnx.Module):
         options = {"use_bias": False, "kernel_init": HE} | options
         strides = (stride, stride)
         self.conv = Conv(i, o, kernel, strides, dtype=dtype, rngs=rngs, **options)
+        self.before_norm = before_norm
         self.norm = nnx.BatchNorm(o, momentum=0.9, dtype=dtype, rngs=rngs)
         self.relu = relu
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(N, H, W, i) to (N, H/stride, W/stride, o)."""
-        x = self.norm(self.conv(x))
+        x = self.conv(x)
+        x = self.norm(x if self.before_norm is None else self.before_norm(x))
         return nnx.relu(x) if self.relu else x
 
 

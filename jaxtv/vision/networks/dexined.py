@@ -41,7 +41,11 @@ class DenseBlock(nnx.Module):
 
 
 class UpBlock(nnx.Module):
-    """To one channel at 2**scale times the size, by transposed convolutions of stride 2."""
+    """To one channel at 2**scale times the size, by transposed convolutions of stride 2.
+
+    A ReLU comes before each of them but the last. The authors' network has it there too: on that
+    single channel. Once all of it is negative, no gradient passes and the map stays constant.
+    """
 
     def __init__(self, i: int, scale: int, dtype: Any, *, rngs: nnx.Rngs):
         widths = [16] * (scale - 1) + [1]
@@ -56,9 +60,9 @@ class UpBlock(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(N, H, W, i) to (N, 2**scale H, 2**scale W, 1)."""
-        for mix, up in zip(self.mix, self.up):
+        for mix, up in zip(self.mix[:-1], self.up[:-1]):
             x = up(nnx.relu(mix(x)))
-        return x
+        return self.up[-1](self.mix[-1](x))
 
 
 class DexiNed(nnx.Module):

@@ -92,6 +92,12 @@ CATALOGUE: dict[str, Source] = {
         "color_sigma=25.mat and color_sigma=50.mat in the folder of --weights",
         terms="no licence is stated: ask the authors before any use but your own tests",
     ),
+    "resnet20-weights": Source(
+        "classification",
+        "https://github.com/akamaster/pytorch_resnet_cifar10/tree/master/pretrained_models",
+        "resnet20-12fca82f.th in the folder of --weights",
+        terms="BSD 2-Clause",
+    ),
 }
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxtv.vision.readers import catalogue
+from jaxtv.vision.readers import catalogue, torch_files
 from jaxtv.vision.task import DataError
 
 
@@ -48,6 +49,34 @@ def read_dncnn(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
         raise DataError(f"{path} has weights that are not finite.")
     kernel, bias = found[-1]
     return [*found[:-1], (-kernel, -bias)]
+
+
+def read_resnet20(path: Path) -> dict[str, np.ndarray]:
+    """Weights of akamaster/pytorch_resnet_cifar10's ResNet-20.
+
+    Args:
+        path: `resnet20-12fca82f.th`.
+
+    Returns:
+        PyTorch's names and arrays, float32; convolutions are (o, i, 3, 3).
+
+    Raises:
+        DataError: the file is missing, damaged, or holds another network.
+    """
+    state = torch_files.read_state(path, "resnet20-weights")
+    convolutions, i = {("conv1", "bn1"): (3, 16)}, 16
+    for stage, o in enumerate((16, 32, 64), 1):
+        for block, number in itertools.product(range(3), (1, 2)):
+            place = f"layer{stage}.{block}"
+            convolutions[f"{place}.conv{number}", f"{place}.bn{number}"] = (i, o)
+            i = o
+    shapes: dict[str, tuple[int, ...]] = {"linear.weight": (10, 64), "linear.bias": (10,)}
+    for (conv, norm), (i, o) in convolutions.items():
+        shapes[f"{conv}.weight"] = (o, i, 3, 3)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{norm}.{name}"] = (o,)
+    torch_files.require_shapes(path, state, shapes, "resnet20-weights")
+    return state
 
 
 def _kind(layer: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -123,17 +123,21 @@ class Classification(Task):
 
 
 @nnx.jit
-def predict(model: AllCNN, x: jax.Array) -> jax.Array:
+def predict(model: Any, x: jax.Array) -> jax.Array:
     """Labels of normalised images."""
     return jnp.argmax(model(x), axis=-1)
 
 
-def accuracy(model: AllCNN, x: np.ndarray, y: np.ndarray, batch_size: int = 256) -> float:
+def accuracy(model: Any, x: np.ndarray, y: np.ndarray, batch_size: int = 256) -> float:
     """Percent of labels that are right; x uint8 (N, H, W, 3)."""
-    right, batch_size = 0, min(batch_size, len(x))
+    return 100 * float(np.mean(right(model, x, y, batch_size)))
+
+
+def right(model: Any, x: np.ndarray, y: np.ndarray, batch_size: int = 256) -> np.ndarray:
+    """Whether the label of each picture is right: bool (N,)."""
+    found, batch_size = [], min(batch_size, len(x))
     for i in range(0, len(x), batch_size):
         part = normalise(np.asarray(x[i : i + batch_size]))
         padded = np.pad(part, ((0, batch_size - len(part)), (0, 0), (0, 0), (0, 0)))  # one shape
-        found = np.asarray(predict(model, jnp.asarray(padded)))[: len(part)]
-        right += int(np.sum(found == y[i : i + batch_size]))
-    return 100 * right / len(x)
+        found.append(np.asarray(predict(model, jnp.asarray(padded)))[: len(part)])
+    return np.concatenate(found) == y

@@ -1,0 +1,343 @@
+"""The released ResNet-20 for CIFAR-10 under fifteen corruptions, with and without TV layers.
+
+Each picture is measured at one of the five severities, which take turns: that is unbiased for the
+mean over all five, at a fifth of the cost. The plain alternative is a Gaussian in the same place,
+its width chosen (frozen weights) or trained (fine-tuned weights) in the same way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import track
+
+from jaxtv.vision import corruptions
+from jaxtv.vision.metrics.paired import paired_difference, shown
+from jaxtv.vision.networks import filters
+from jaxtv.vision.networks.resnet20 import ResNet20, load_state
+from jaxtv.vision.readers.augment import normalise
+from jaxtv.vision.readers.cifar import CIFAR
+from jaxtv.vision.readers.classification import read
+from jaxtv.vision.readers.labelled import Labelled, at_most
+from jaxtv.vision.readers.weights import read_resnet20
+from jaxtv.vision.released import fine_tuning
+from jaxtv.vision.released.parts import Parts
+from jaxtv.vision.task import DataError
+from jaxtv.vision.tasks.classification import right
+
+OPTIONS = ("limit", "seeds")
+WEIGHTS = "resnet20-12fca82f.th"
+CHOOSE, MEASURE = 150, 1000  # pictures on which parameters are chosen, and norms measured
+PLAIN, CLEAN = "network alone", "clean"
+CONDITIONS = (CLEAN, *corruptions.CORRUPTIONS)
+GROUPS = {
+    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
+    "blur": ("glass_blur", "defocus_blur", "motion_blur", "zoom_blur"),
+    "weather": ("snow", "frost", "fog", "brightness"),
+    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
+    "all 15": tuple(corruptions.CORRUPTIONS),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A filter, its place in the network, and the strengths to choose from."""
+
+    place: Literal["early", "front"]
+    function: Callable
+    strengths: Sequence[float]
+
+
+WIDTHS = (0.3, 0.5, 0.7, 1.0)
+METHODS = {
+    "TV-smooth before the norms": Method("early", filters.tv_smooth, (0.03, 0.1, 0.3, 1.0)),
+    "TV-sharp before the norms": Method("early", filters.tv_sharp, (0.01, 0.03, 0.1, 0.3)),
+    "Gaussian before the norms": Method("early", filters.gaussian, WIDTHS),
+    "TV-smooth in front": Method("front", filters.tv_smooth, (0.01, 0.02, 0.04, 0.08)),
+    "Gaussian in front": Method("front", filters.gaussian, WIDTHS),
+}
+# Name -> whether the statistics of the batch norms are measured again, with the filter in place.
+FROZEN = {"frozen": False}
+# Whose difference is reported too.
+LEADS = (
+    ("TV-smooth before the norms", "Gaussian before the norms"),
+    ("TV-smooth in front", "Gaussian in front"),
+    ("TV-smooth from 0.3", "Gaussian from 0.7"),
+)
+
+Pictures = tuple[np.ndarray, np.ndarray]  # uint8 (N, 32, 32, 3), labels (N,)
+
+
+def evaluate(
+    weights: Path, data: Path, folder: Path, console: Console, limit: int = 0, seeds: int = 0
+) -> dict[str, Any]:
+    """Accuracy on clean and corrupted test pictures for every method.
+
+    Args:
+        weights: a folder with `resnet20-12fca82f.th`.
+        data: CIFAR-10, as `jaxtv.vision.readers.classification.read` takes it.
+        folder: keeps the finished parts, and the runs of fine-tuning.
+        console: where progress is shown.
+        limit: most test pictures; 0: all.
+        seeds: of fine-tuning; 0: the weights stay frozen.
+
+    Returns:
+        `data`, and `studies`: frozen, norms measured again, fine-tuned -> `strengths` (method ->
+        chosen or trained) and what `compared` returns. Studies of frozen weights also have
+        `curves`: method -> strength -> accuracy on the pictures that the strength is chosen on,
+        clean and corrupted.
+
+    Raises:
+        DataError: weights or pictures are missing or damaged.
+    """
+    state = read_resnet20(weights / WEIGHTS)
+    found = read_cifar10(data)
+    choose = at_most(CHOOSE, found.validation)
+    test = at_most(limit or len(found.test[0]), found.test)
+    seen = functools.cache(lambda condition: corrupted(condition, test))
+    described = f"{found.description}, {len(test[0])} to test"
+    parts = Parts(folder, {"weights": str(weights), "data": described})
+    studies = {}
+    for study, again in FROZEN.items():
+        pictures = found.train[0][:MEASURE] if again else None
+        network = functools.partial(filtered, state, pictures)
+        studies[study] = frozen(study, network, choose, seen, parts, console)
+    if seeds:
+        studies["fine-tuned"] = fine_tuned(state, found, seen, parts, seeds, console)
+    return {"data": described, "studies": studies}
+
+
+def read_cifar10(data: Path) -> Labelled:
+    """CIFAR-10 in any of its layouts.
+
+    Raises:
+        DataError: other classes, or pictures of another size.
+    """
+    found = read(data)
+    if found.classes != CIFAR or found.test[0].shape[1:] != (32, 32, 3):
+        raise DataError(
+            f"{data} has pictures of {found.test[0].shape[1:3]} in the classes "
+            f"{', '.join(found.classes)}; the released network knows CIFAR-10's, 32 x 32: "
+            f"{', '.join(CIFAR)}. `jaxtv data fetch cifar-10` gets it."
+        )
+    return found
+
+
+def frozen(
+    study: str,
+    network: Callable[[Method | None, float], ResNet20],
+    choose: Pictures,
+    seen: Callable[[str], Pictures],
+    parts: Parts,
+    console: Console,
+) -> dict[str, Any]:
+    """A study without training: strengths chosen on some pictures, accuracy on the test pictures.
+
+    Args:
+        study: its name.
+        network: makes the network with a method's filter.
+        choose: pictures on which strengths are chosen.
+        seen: the test pictures under a condition.
+        parts: keeps what is done.
+        console: where progress is shown.
+    """
+    curves = {
+        name: parts.get(f"{study}, {name}", lambda m=method: curve(network, m, choose))
+        for name, method in track(METHODS.items(), f"{study}: strengths", console=console)
+    }
+    chosen = {name: best(found) for name, found in curves.items()}
+    networks = {PLAIN: network(None, 0.0)} | {
+        name: network(METHODS[name], strength) for name, strength in chosen.items()
+    }
+    answers = {
+        name: parts.get(f"{study}, {name}", lambda c=name: answers_of(networks, *seen(c)))
+        for name in track(CONDITIONS, study, console=console)
+    }
+    scores = {c: {m: scores_of([a]) for m, a in of.items()} for c, of in answers.items()}
+    return {"strengths": chosen, "curves": curves} | compared(scores)
+
+
+def filtered(
+    state: Mapping[str, np.ndarray], pictures: np.ndarray | None, method: Method | None, s: float
+) -> ResNet20:
+    """The released network with a method's filter of strength s; none for 0.
+
+    Args:
+        state: its weights.
+        pictures: on which the statistics of its batch norms are measured again; None: they stay.
+        method: where the filter is, and which.
+        s: its strength.
+    """
+    place = {method.place: lambda: filters.Filter(method.function, s)} if method and s else {}
+    model = ResNet20(**place, rngs=nnx.Rngs(0))
+    load_state(model, state)
+    if pictures is not None:
+        measure_norms(model, pictures)
+    model.eval()
+    return model
+
+
+def measure_norms(model: ResNet20, pictures: np.ndarray) -> None:
+    """Statistics of all batch norms from one batch."""
+    norms = [module for _, module in nnx.iter_graph(model) if isinstance(module, nnx.BatchNorm)]
+    usual = norms[0].momentum
+    for norm in norms:
+        norm.momentum = 0.0  # nothing of the statistics before remains
+    model.train()
+    _run(model, jnp.asarray(normalise(pictures)))
+    for norm in norms:
+        norm.momentum = usual
+
+
+@nnx.jit
+def _run(model: ResNet20, x: jnp.ndarray) -> None:
+    model(x)
+
+
+def corrupted(condition: str, test: Pictures) -> Pictures:
+    """Test pictures under a condition, each at one of the five severities."""
+    x, y = test
+    if condition == CLEAN:
+        return test
+    out = np.empty_like(x)
+    for i, severity in enumerate(corruptions.SEVERITIES):
+        part = slice(i, None, len(corruptions.SEVERITIES))
+        out[part] = corruptions.corrupt(condition, x[part], severity)
+    return out, y
+
+
+def curve(network: Callable, method: Method, pictures: Pictures) -> dict[str, list[float]]:
+    """Strength -> accuracy on clean pictures, and mean over the corruptions."""
+    seen = [corrupted(condition, pictures) for condition in CONDITIONS]
+    found = {}
+    for strength in (0.0, *method.strengths):
+        model = network(method, strength)
+        clean, *others = (100 * float(right(model, *shown).mean()) for shown in seen)
+        found[f"{strength:g}"] = [clean, float(np.mean(others))]
+    return found
+
+
+def best(curve: Mapping[str, Sequence[float]]) -> float:
+    """The weakest of the strengths with the highest mean over the corruptions."""
+    return float(max(curve, key=lambda strength: curve[strength][1]))
+
+
+def answers_of(networks: Mapping[str, Any], x: np.ndarray, y: np.ndarray) -> dict[str, str]:
+    """For every network a digit a picture: 1 where its label is right, else 0."""
+    return {
+        name: "".join(map(str, right(model, x, y).astype(int))) for name, model in networks.items()
+    }
+
+
+def fine_tuned(
+    state: Mapping[str, np.ndarray],
+    data: Labelled,
+    seen: Callable[[str], Pictures],
+    parts: Parts,
+    seeds: int,
+    console: Console,
+) -> dict[str, Any]:
+    """The study of weights that are trained on: all variants for as long, from the same seeds."""
+    task = fine_tuning.FineTuning(state)
+    runs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in task.variants}
+    for variant, seed in itertools.product(task.variants, range(seeds)):
+        name = f"fine-tuned, {variant}, seed {seed}"
+
+        def measure(variant=variant, seed=seed, name=name) -> dict[str, Any]:
+            model = task.trained(variant, seed, data, parts.folder / name, console)
+            answers = {c: answers_of({c: model}, *seen(c))[c] for c in CONDITIONS}
+            return {"strengths": fine_tuning.strengths(model), "answers": answers}
+
+        runs[variant].append(parts.get(name, measure))
+    scores = {
+        c: {variant: scores_of([run["answers"][c] for run in of]) for variant, of in runs.items()}
+        for c in CONDITIONS
+    }
+    strengths = {v: np.mean([run["strengths"] for run in of], axis=0) for v, of in runs.items()}
+    return {"strengths": {v: mean.tolist() for v, mean in strengths.items()}} | compared(scores)
+
+
+def scores_of(answers: Sequence[str]) -> np.ndarray:
+    """Percent of right answers for each picture, from a string of `answers_of` for each seed."""
+    return 100 * np.mean([np.array([*digits], float) for digits in answers], axis=0)
+
+
+def compared(scores: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
+    """Means and paired differences.
+
+    Args:
+        scores: condition -> method -> percent for each picture; the first method is the network
+            alone.
+
+    Returns:
+        `accuracy`: condition or group -> method -> percent. `gains`: condition or group -> method
+        -> gain over the network alone, with its interval. `leads`: the same for pairs of methods.
+    """
+    names = [*scores[CLEAN]]
+    groups = {
+        group: {m: np.mean([scores[c][m] for c in of], axis=0) for m in names}
+        for group, of in GROUPS.items()
+    }
+    every = {**scores, **groups}
+    pairs = [pair for pair in LEADS if set(pair) <= set(names)]
+    return {
+        "accuracy": {c: {m: float(of[m].mean()) for m in names} for c, of in every.items()},
+        "gains": {
+            c: {m: paired_difference(of[m], of[names[0]]) for m in names[1:]}
+            for c, of in every.items()
+        },
+        "leads": {
+            c: {" over ".join(pair): paired_difference(*(of[m] for m in pair)) for pair in pairs}
+            for c, of in every.items()
+        },
+    }
+
+
+def table(results: dict[str, Any]) -> list[list[str]]:
+    """The header, then for each study and method: strength, and gains by group of corruptions."""
+    columns = (CLEAN, *GROUPS)
+    rows = [["study", "method", "strength", *columns]]
+    for study, found in results["studies"].items():
+        alone = (f"{found['accuracy'][column][PLAIN]:.1f} %" for column in columns)
+        rows.append([study, PLAIN, "", *alone])
+        for method in found["gains"][CLEAN]:
+            strength = ", ".join(f"{v:.2g}" for v in np.ravel(found["strengths"][method]))
+            rows.append(["", method, strength, *gains_of(found["gains"], method, columns)])
+        for pair in found["leads"][CLEAN]:
+            rows.append(["", pair, "", *gains_of(found["leads"], pair, columns)])
+    return rows
+
+
+def gains_of(gains: Mapping[str, Any], method: str, columns: Sequence[str]) -> list[str]:
+    """Differences in points, with their intervals."""
+    return [shown(tuple(gains[column][method]), digits=1) for column in columns]
+
+
+def figure(results: dict[str, Any]) -> Figure:
+    """Gains of each method over the network alone, with their intervals, by study and group."""
+    studies, columns = results["studies"], (CLEAN, *GROUPS)
+    drawn = Figure(figsize=(9, 2.6 * len(studies)), layout="constrained")
+    grid = drawn.subplots(len(studies), squeeze=False)[:, 0]
+    for axes, (study, found) in zip(grid, studies.items()):
+        methods = [*found["gains"][CLEAN]]
+        for i, method in enumerate(methods):
+            gains = np.array([found["gains"][column][method] for column in columns])
+            at = np.arange(len(columns)) + 0.14 * (i - (len(methods) - 1) / 2)
+            errors = np.abs(gains[:, 1:] - gains[:, :1]).T
+            axes.errorbar(at, gains[:, 0], errors, fmt="o", ms=4, capsize=2, label=method)
+        axes.axhline(0, color="gray", lw=0.8)
+        axes.set_xticks(range(len(columns)), columns)
+        axes.set(title=study, ylabel="gain, points")
+        axes.legend(frameon=False, fontsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    return drawn
