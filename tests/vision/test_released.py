@@ -221,7 +221,7 @@ def test_finished_parts_are_kept_for_the_same_study(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"what": "smoothing"}, "`what` must be one of denoising.* with `--weights`"),
+        ({"what": "smoothing"}, "`what` must be one of .*denoising.* with `--weights`"),
         ({"data": None}, "`--data` is missing"),
         ({"side": -1}, "`--side` must be 0 or more, got -1"),
         ({"limit": 9}, "`--limit` is no option of denoising with `--weights`"),
