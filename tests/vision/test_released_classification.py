@@ -258,7 +258,7 @@ def test_the_command_measures_and_goes_on(stand_ins, tmp_path, monkeypatch):
 @pytest.mark.nightly
 def test_fine_tuning_is_paired(stand_ins, tmp_path, monkeypatch):
     weights, data = stand_ins
-    names = ("network alone", "TV-smooth from 0.3")
+    names = ("network alone", "TV-smooth from 0.05")
     monkeypatch.setattr(released, "METHODS", {})
     monkeypatch.setattr(fine_tuning.FineTuning, "variants", dict.fromkeys(names, ""))
     settings = dataclasses.replace(fine_tuning.SETTINGS, batch_size=6)
@@ -268,7 +268,7 @@ def test_fine_tuning_is_paired(stand_ins, tmp_path, monkeypatch):
     found = results["studies"]["fine-tuned"]
     assert found["strengths"][names[0]] == []
     assert len(found["strengths"][names[1]]) == 3
-    assert all(lam != pytest.approx(0.3, abs=1e-6) for lam in found["strengths"][names[1]])
+    assert all(lam != pytest.approx(0.05, abs=1e-6) for lam in found["strengths"][names[1]])
     assert [*found["gains"]["clean"]] == [names[1]]
 
 

@@ -72,7 +72,7 @@ FROZEN = {"frozen": False}
 LEADS = (
     ("TV-smooth before the norms", "Gaussian before the norms"),
     ("TV-smooth in front", "Gaussian in front"),
-    ("TV-smooth from 0.3", "Gaussian from 0.7"),
+    ("TV-smooth from 0.05", "Gaussian from 0.3"),
 )
 
 Pictures = tuple[np.ndarray, np.ndarray]  # uint8 (N, 32, 32, 3), labels (N,)

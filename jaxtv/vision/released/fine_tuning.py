@@ -23,8 +23,7 @@ FILTERS = {
     "network alone": None,
     "TV-smooth from 0.05": (filters.tv_smooth, 0.05),
     "TV-sharp from 0.05": (filters.tv_sharp, 0.05),
-    "TV-smooth from 0.3": (filters.tv_smooth, 0.3),
-    "Gaussian from 0.7": (filters.gaussian, 0.7),
+    "Gaussian from 0.3": (filters.gaussian, 0.3),
 }
 SETTINGS = Settings(
     epochs=1,
@@ -34,7 +33,7 @@ SETTINGS = Settings(
     width=16,
     depth=20,
     size=32,
-    limit=5000,
+    limit=2500,
 )
 
 
