@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from matplotlib.figure import Figure
@@ -25,7 +24,6 @@ from jaxtv.vision import corruptions
 from jaxtv.vision.metrics.paired import paired_difference, shown
 from jaxtv.vision.networks import filters
 from jaxtv.vision.networks.resnet20 import ResNet20, load_state
-from jaxtv.vision.readers.augment import normalise
 from jaxtv.vision.readers.cifar import CIFAR
 from jaxtv.vision.readers.classification import read
 from jaxtv.vision.readers.labelled import Labelled, at_most
@@ -37,7 +35,7 @@ from jaxtv.vision.tasks.classification import right
 
 OPTIONS = ("limit", "seeds")
 WEIGHTS = "resnet20-12fca82f.th"
-CHOOSE, MEASURE = 150, 1000  # pictures on which parameters are chosen, and norms measured
+CHOOSE = 150  # pictures on which strengths are chosen
 PLAIN, CLEAN = "network alone", "clean"
 CONDITIONS = (CLEAN, *corruptions.CORRUPTIONS)
 GROUPS = {
@@ -66,8 +64,6 @@ METHODS = {
     "TV-smooth in front": Method("front", filters.tv_smooth, (0.01, 0.02, 0.04, 0.08)),
     "Gaussian in front": Method("front", filters.gaussian, WIDTHS),
 }
-# Name -> whether the statistics of the batch norms are measured again, with the filter in place.
-FROZEN = {"frozen": False}
 # Whose difference is reported too.
 LEADS = (
     ("TV-smooth before the norms", "Gaussian before the norms"),
@@ -92,10 +88,9 @@ def evaluate(
         seeds: of fine-tuning; 0: the weights stay frozen.
 
     Returns:
-        `data`, and `studies`: frozen, norms measured again, fine-tuned -> `strengths` (method ->
-        chosen or trained) and what `compared` returns. Studies of frozen weights also have
-        `curves`: method -> strength -> accuracy on the pictures that the strength is chosen on,
-        clean and corrupted.
+        `data`, and `studies`: frozen, fine-tuned -> `strengths` (method -> chosen or trained) and
+        what `compared` returns. The study of frozen weights also has `curves`: method -> strength
+        -> accuracy on the pictures that the strength is chosen on, clean and corrupted.
 
     Raises:
         DataError: weights or pictures are missing or damaged.
@@ -107,11 +102,7 @@ def evaluate(
     seen = functools.cache(lambda condition: corrupted(condition, test))
     described = f"{found.description}, {len(test[0])} to test"
     parts = Parts(folder, {"weights": str(weights), "data": described})
-    studies = {}
-    for study, again in FROZEN.items():
-        pictures = found.train[0][:MEASURE] if again else None
-        network = functools.partial(filtered, state, pictures)
-        studies[study] = frozen(study, network, choose, seen, parts, console)
+    studies = {"frozen": frozen(state, choose, seen, parts, console)}
     if seeds:
         studies["fine-tuned"] = fine_tuned(state, found, seen, parts, seeds, console)
     return {"data": described, "studies": studies}
@@ -134,74 +125,48 @@ def read_cifar10(data: Path) -> Labelled:
 
 
 def frozen(
-    study: str,
-    network: Callable[[Method | None, float], ResNet20],
+    state: Mapping[str, np.ndarray],
     choose: Pictures,
     seen: Callable[[str], Pictures],
     parts: Parts,
     console: Console,
 ) -> dict[str, Any]:
-    """A study without training: strengths chosen on some pictures, accuracy on the test pictures.
+    """The study without training.
 
     Args:
-        study: its name.
-        network: makes the network with a method's filter.
+        state: the released weights.
         choose: pictures on which strengths are chosen.
         seen: the test pictures under a condition.
         parts: keeps what is done.
         console: where progress is shown.
     """
     curves = {
-        name: parts.get(f"{study}, {name}", lambda m=method: curve(network, m, choose))
-        for name, method in track(METHODS.items(), f"{study}: strengths", console=console)
+        name: parts.get(f"frozen, {name}", lambda m=method: curve(state, m, choose))
+        for name, method in track(METHODS.items(), "strengths", console=console)
     }
     chosen = {name: best(found) for name, found in curves.items()}
-    networks = {PLAIN: network(None, 0.0)} | {
-        name: network(METHODS[name], strength) for name, strength in chosen.items()
+    networks = {PLAIN: filtered(state)} | {
+        name: filtered(state, METHODS[name], strength) for name, strength in chosen.items()
     }
     answers = {
-        name: parts.get(f"{study}, {name}", lambda c=name: answers_of(networks, *seen(c)))
-        for name in track(CONDITIONS, study, console=console)
+        name: parts.get(f"frozen, {name}", lambda c=name: answers_of(networks, *seen(c)))
+        for name in track(CONDITIONS, "test pictures", console=console)
     }
     scores = {c: {m: scores_of([a]) for m, a in of.items()} for c, of in answers.items()}
     return {"strengths": chosen, "curves": curves} | compared(scores)
 
 
 def filtered(
-    state: Mapping[str, np.ndarray], pictures: np.ndarray | None, method: Method | None, s: float
+    state: Mapping[str, np.ndarray], method: Method | None = None, strength: float = 0.0
 ) -> ResNet20:
-    """The released network with a method's filter of strength s; none for 0.
-
-    Args:
-        state: its weights.
-        pictures: on which the statistics of its batch norms are measured again; None: they stay.
-        method: where the filter is, and which.
-        s: its strength.
-    """
-    place = {method.place: lambda: filters.Filter(method.function, s)} if method and s else {}
+    """The released network, with a method's filter unless its strength is 0."""
+    place = {}
+    if method and strength:
+        place = {method.place: functools.partial(filters.Filter, method.function, strength)}
     model = ResNet20(**place, rngs=nnx.Rngs(0))
     load_state(model, state)
-    if pictures is not None:
-        measure_norms(model, pictures)
     model.eval()
     return model
-
-
-def measure_norms(model: ResNet20, pictures: np.ndarray) -> None:
-    """Statistics of all batch norms from one batch."""
-    norms = [module for _, module in nnx.iter_graph(model) if isinstance(module, nnx.BatchNorm)]
-    usual = norms[0].momentum
-    for norm in norms:
-        norm.momentum = 0.0  # nothing of the statistics before remains
-    model.train()
-    _run(model, jnp.asarray(normalise(pictures)))
-    for norm in norms:
-        norm.momentum = usual
-
-
-@nnx.jit
-def _run(model: ResNet20, x: jnp.ndarray) -> None:
-    model(x)
 
 
 def corrupted(condition: str, test: Pictures) -> Pictures:
@@ -216,12 +181,14 @@ def corrupted(condition: str, test: Pictures) -> Pictures:
     return out, y
 
 
-def curve(network: Callable, method: Method, pictures: Pictures) -> dict[str, list[float]]:
+def curve(
+    state: Mapping[str, np.ndarray], method: Method, pictures: Pictures
+) -> dict[str, list[float]]:
     """Strength -> accuracy on clean pictures, and mean over the corruptions."""
     seen = [corrupted(condition, pictures) for condition in CONDITIONS]
     found = {}
     for strength in (0.0, *method.strengths):
-        model = network(method, strength)
+        model = filtered(state, method, strength)
         clean, *others = (100 * float(right(model, *shown).mean()) for shown in seen)
         found[f"{strength:g}"] = [clean, float(np.mean(others))]
     return found
