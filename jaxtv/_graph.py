@@ -103,8 +103,8 @@ class Graph:
     Attributes:
         edges: int32 NumPy array, as given.
         num_nodes: as given.
-        num_forests: L, of which every iteration of a solve costs one `prox_tv1d` each. It is at
-            least half the largest number of edges at a node, so hubs are slow.
+        num_forests: L. An iteration of a solve takes L calls of `prox_tv1d`. L is at least half
+            the largest number of edges at a node, so hubs are slow.
 
     Raises:
         TypeError: `edges` is not an array of integers, or `num_nodes` no integer.

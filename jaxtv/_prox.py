@@ -343,9 +343,10 @@ def prox_tv(
 
     Raises:
         TypeError: x, `lam` or `data_weight` is not a float array, `solver` does not fit the number
-            of axes or `data_weight`, or a dual was given to, or asked of, a solver without one.
+            of axes or `data_weight`, or `init_dual` or `return_dual` is used with another solver
+            than `AcceleratedDykstra`.
         ValueError: `axes`, `lam`, `data_weight` or `init_dual` do not fit x, a concrete λ is
-            negative or NaN, or so is a concrete `data_weight`, or it is infinite, or 0 for
+            negative or NaN, or a concrete `data_weight` is negative, infinite, NaN, or 0 with
             `Dykstra`.
 
     Examples:

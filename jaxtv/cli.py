@@ -66,7 +66,10 @@ def main(args: Sequence[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise
-        sys.exit(f"jaxtv: {error.name} is missing; install it with: pip install 'jaxtv[vision]'")
+        sys.exit(
+            f"jaxtv: {error.name} is missing; install it with: pip install 'jaxtv[vision]' "
+            "(in a checkout: pip install '.[vision]')"
+        )
 
 
 def demo(

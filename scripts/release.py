@@ -84,8 +84,13 @@ def heading(root: pathlib.Path) -> str:
 
 
 def notes(root: pathlib.Path = ROOT) -> str:
-    """What the changelog says of the latest version."""
-    return re.split(r"^## .*\n", (root / "CHANGELOG.md").read_text("utf-8"), flags=re.M)[1].strip()
+    """What the changelog says of the latest version, as GitHub shows it on the page of a release.
+
+    There a line break within a paragraph is a break, and links need the whole address.
+    """
+    section = re.split(r"^## .*\n", (root / "CHANGELOG.md").read_text("utf-8"), flags=re.M)[1]
+    unwrapped = re.sub(r"(?<=\S)\n *(?![\s#-])", " ", section.strip())
+    return absolute(unwrapped, repository(root), f"v{version(root)}")
 
 
 def absolute(text: str, owner_and_name: str, at: str) -> str:

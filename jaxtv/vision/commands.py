@@ -160,7 +160,7 @@ def evaluate_released(
         known = ", ".join(released.TASKS)
         raise ValueError(f"`what` must be one of {known} with `--weights`, got {task!r}.")
     if data is None:
-        raise ValueError(f"`--data` is missing: a folder with the pictures; ${DATA_VARIABLE} too.")
+        raise ValueError(f"`--data` is missing: name a folder of pictures or set ${DATA_VARIABLE}.")
     study, console = released.TASKS[task], Console()
     given = {option: value for option, value in options.items() if value is not None}
     for option, value in given.items():

@@ -71,6 +71,13 @@ def test_links_of_the_page_on_pypi():
     assert re.findall(r"\]\((?!https?://)[^)]*\)", readme) == []
 
 
+def test_notes_are_for_the_page_of_a_release():
+    notes = release.notes()
+    assert "](https://github.com/" in notes
+    assert re.findall(r"\]\((?!https?://)[^)]*\)", notes) == []
+    assert re.findall(r"\S\n +[^ -].*", notes) == []  # a line that goes on
+
+
 def test_the_plugins_differ_in_their_cuda_version_alone():
     texts = [(ROOT / f"plugins/cuda{v}/pyproject.toml").read_text() for v in (12, 13)]
     versions = {"CUDA 12": "CUDA 13", "cuda12": "cuda13", "12.9": "13.0"}

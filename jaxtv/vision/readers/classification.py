@@ -79,7 +79,8 @@ def read_npz(path: Path) -> Labelled:
     parts = {}
     for n in names:
         if x[n].shape[1:] != x["train"].shape[1:]:
-            raise DataError(f"{path}: x_{n} is {x[n].shape}, x_train {x['train'].shape}: one size.")
+            sizes = f"x_{n} is {x[n].shape}, x_train {x['train'].shape}"
+            raise DataError(f"{path}: {sizes}; expected one size.")
         y = checks.labels(f"{path}: y_{n}", arrays[f"y_{n}"], len(x[n]), len(classes))
         parts[n] = (x[n], y)
     train, validation = parts["train"], parts.get("validation")

@@ -109,7 +109,7 @@ def garments(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         labels = array(f"{prefix}-labels-idx1-ubyte.gz", 8)
         pixels = array(f"{prefix}-images-idx3-ubyte.gz", 16)
         if pixels.size != 784 * labels.size:
-            raise DataError(f"{folder}: {prefix} has {labels.size} labels and other images.")
+            raise DataError(f"{folder}: {prefix} has {labels.size} labels, and not as many images.")
         labels = checks.labels(f"{folder}: {prefix}-labels", labels, len(labels), 10)
         found[part] = (pixels.reshape(-1, 28, 28), labels)
     return found

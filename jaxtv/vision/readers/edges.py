@@ -96,7 +96,7 @@ def read_mat(path: Path) -> tuple[np.ndarray, ...]:
     except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise DataError(f"{path} has no groundTruth with Boundaries: {error}.") from error
     if not found:
-        raise DataError(f"{path} has a groundTruth of no annotator.")
+        raise DataError(f"{path} has a groundTruth without an annotator.")
     return found
 
 
