@@ -41,7 +41,8 @@ def seconds(code):
     return time.perf_counter() - start
 
 
-jax, both = (min(seconds(code) for _ in range(5)) for code in ("import jax", "import jax, jaxtv"))
+rounds = [(seconds("import jax"), seconds("import jax, jaxtv")) for _ in range(5)]
+jax, both = map(min, zip(*rounds))
 print(f"import jax: {jax:.2f} s, jaxtv on top of it: {both - jax:.2f} s", flush=True)
 END
 "$python" -m pytest -q "$@"

@@ -1,3 +1,3 @@
-from jaxtv.vision.figures import figure1  # extra `vision`
+from jaxtv.vision.figures import figure1
 
 figure1().savefig("figure1.webp", dpi=80)
