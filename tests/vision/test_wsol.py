@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage as ndi
 from flax import nnx
 from PIL import Image
 
@@ -86,12 +87,36 @@ def test_the_best_of_several_components_and_boxes_counts():
     assert metrics.best_ious(np.zeros((9, 9)), boxes).max() == 0
 
 
+def contour_boxes(mask):
+    """Boxes of all contours of one mask, as OpenCV has them: (N, 4), x0, y0, x1, y1."""
+    height, width = mask.shape
+    regions = lambda mask, near: ndi.find_objects(ndi.label(mask, near)[0])
+    ends = lambda y, x: (x.start, y.start, x.stop, y.stop)
+    boxes = [ends(*region) for region in regions(mask, np.ones((3, 3)))]
+    for x0, y0, x1, y1 in (ends(*region) for region in regions(~mask, None)):
+        if x0 > 0 and y0 > 0 and x1 < width and y1 < height:
+            boxes.append((x0 - 1, y0 - 1, x1 + 1, y1 + 1))
+    return np.minimum(boxes or np.zeros((1, 4), int), [width - 1, height - 1] * 2)
+
+
+def test_the_tree_has_the_contours_of_every_threshold():
+    rng = np.random.default_rng(0)
+    noise = [ndi.gaussian_filter(rng.normal(size=(31, 40)), width) for width in (0.5, 1.5, 4)]
+    scores = np.stack([0 * noise[0], *(metrics.score_map(x, 31, 40) for x in noise)])
+    boxes = np.array([[3, 4, 20, 25], [22, 2, 30, 9]])
+    for score, found in zip(scores, metrics.best_ious(scores, boxes), strict=True):
+        gray = (255 * score).astype(np.uint8)
+        levels = (metrics.THRESHOLDS * gray.max()).astype(int)
+        each = [metrics.iou(contour_boxes(gray > v)[:, None], boxes).max() for v in levels[::4]]
+        np.testing.assert_array_equal(found[::4], each)
+
+
 def test_contours_of_holes_count_and_boxes_end_at_their_width():
     """As OpenCV's findContours and boundingRect give them to wsolevaluation."""
     scores = np.zeros((224, 224))
     scores[20:200, 20:200] = 1
     scores[60:120, 60:120] = 0  # the contour round the hole is on the frame: 59..120, to 121
-    found = metrics.contour_boxes(scores > 0)
+    found = contour_boxes(scores > 0)
     np.testing.assert_array_equal(found, [[20, 20, 200, 200], [59, 59, 121, 121]])
     overlap = metrics.best_ious(scores, np.array([[59, 59, 120, 120]])).max()
     assert overlap == pytest.approx(62**2 / 63**2)
@@ -99,12 +124,12 @@ def test_contours_of_holes_count_and_boxes_end_at_their_width():
     scores[100:106, 100:106] = 1
     assert metrics.best_ious(scores, np.array([[100, 100, 106, 106]])).max() == 1
     scores[100:106, 200:] = 1  # ends at the last pixel; open to the side: no hole
-    found = metrics.contour_boxes(scores > 0)
+    found = contour_boxes(scores > 0)
     np.testing.assert_array_equal(found, [[100, 100, 106, 106], [200, 100, 223, 106]])
     ring = np.ones((9, 9), bool)
     ring[4, 4] = ring[3, 3] = False  # two holes: diagonal neighbours of the background are apart
-    assert len(metrics.contour_boxes(ring)) == 3
-    np.testing.assert_array_equal(metrics.contour_boxes(ring & False), [[0, 0, 0, 0]])
+    assert len(contour_boxes(ring)) == 3
+    np.testing.assert_array_equal(contour_boxes(ring & False), [[0, 0, 0, 0]])
 
 
 def test_max_box_acc_by_hand():

