@@ -116,7 +116,7 @@ def evaluate(
     from OUTPUT/TASK-released/ if it was stopped.
 
     Args:
-        what: the folder of a run; with --weights a task: classification, denoising or wsol.
+        what: the folder of a run; with --weights a task: classification, denoising, edges or wsol.
         data: file or folder; by default as for `jaxtv train`.
         weights: folder with the weights that others have released; see `jaxtv data list`.
         side: denoising with --weights: of the centre of each test picture that is measured;

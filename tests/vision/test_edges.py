@@ -136,6 +136,7 @@ def test_scores_by_hand():
     inside = (levels >= 0.1) & (levels <= 0.85)
     area = np.interp(levels[inside], recall[::-1], precision[::-1]).sum() / 100
     assert found["ap"] == pytest.approx(area)
+    assert found["least recall"] == pytest.approx(0.1)
 
 
 def test_a_pixel_that_any_annotator_has_is_right():
@@ -156,6 +157,23 @@ def test_a_thick_line_is_thinned_first():
     count = boundaries.counts(found, [truth > 0])[0]
     assert count[3] <= 50  # 250 pixels were detected
     assert count[2] / count[3] > 0.95
+
+
+@pytest.mark.parametrize("angle", [0, 30, 45, 90, 120])
+def test_the_ridge_is_what_is_not_suppressed(angle):
+    y, x = np.indices((60, 80)) - np.array([30, 40]).reshape(2, 1, 1)
+    across, along = (
+        x * np.cos(a) + y * np.sin(a) for a in (np.radians(angle), np.radians(angle + 90))
+    )
+    ridge = np.exp(-0.5 * (across / 2) ** 2)
+    found = boundaries.suppress_non_maxima(ridge)
+    inner = (np.abs(y) < 24) & (np.abs(x) < 34)
+    kept = (found > 0.5) & inner
+    assert np.abs(across[kept]).max() < 0.8
+    assert len(np.unique(np.round(along[kept]))) > 40  # without gaps
+    smooth = ndi.gaussian_filter(ridge, 0.7)
+    np.testing.assert_allclose(found[kept], smooth[kept], atol=0.03)
+    assert found[0].max() == found[:, -1].max() == 0
 
 
 # ---------------------------------------------------------------------------- model

@@ -219,9 +219,9 @@ def stand_ins(tmp_path, monkeypatch):
     boxes = [(5, 6, 50, 60), (0, 0, 30, 20), (20, 30, 63, 63), (2, 2, 60, 60)]
     lay_tiny_imagenet(tmp_path / "data", boxes)
     monkeypatch.setattr(wsol, "SIDES", {"efficientnet-lite0": 96})
-    monkeypatch.setattr(wsol, "LAMBDAS", (1e-6, 1.0))
-    monkeypatch.setattr(wsol, "WIDTHS", (1e-6, 0.7))
-    monkeypatch.setattr(wsol, "PART", 3)
+    for name in ("LAMBDAS", "LAMBDAS_AFTER", "WIDTHS"):
+        monkeypatch.setattr(wsol, name, (1e-6, 0.7))
+    monkeypatch.setattr(wsol, "PART", 2)
     return tmp_path / "weights", tmp_path / "data"
 
 
@@ -262,10 +262,10 @@ def test_maps_are_those_of_smoothed_features(stand_ins):
     found = efficientnet_lite.features(net, (x - 127) / 128, 16)
     weigh = lambda f: np.asarray(f) @ np.asarray(net.kernel[:, 7])
     np.testing.assert_allclose(maps[wsol.PLAIN][0], weigh(found), atol=1e-4)
-    smooth = wsol.prox_tv2d(found, jnp.float32(1), axes=(1, 2))
-    np.testing.assert_allclose(maps["TV before"][1.0], weigh(smooth), atol=1e-4)
-    after = wsol.prox_tv2d(weigh(found), np.float32(1), axes=(1, 2))
-    np.testing.assert_allclose(maps["TV after"][1.0], after, atol=1e-4)
+    smooth = wsol.prox_tv2d(found, jnp.float32(0.7), axes=(1, 2))
+    np.testing.assert_allclose(maps["TV before"][0.7], weigh(smooth), atol=1e-4)
+    after = wsol.prox_tv2d(weigh(found), np.float32(0.7), axes=(1, 2))
+    np.testing.assert_allclose(maps["TV after"][0.7], after, atol=1e-4)
 
 
 def test_a_folder_without_weights_is_named(tmp_path):

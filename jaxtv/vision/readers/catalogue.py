@@ -97,6 +97,12 @@ CATALOGUE: dict[str, Source] = {
         "edges/imgs/{train,test}/rgbr/…, edges/edge_maps/{train,test}/rgbr/…",
     ),
     "uded": Source("edges", "https://github.com/xavysp/UDED", "test_pair.lst and what it lists"),
+    "pidinet-maps": Source(
+        "edges",
+        "https://github.com/hellozhuo/pidinet/tree/master/generated_maps/table5_pidinet",
+        "NAME.png for each test picture of BSDS500, anywhere in the folder of --weights",
+        terms="no licence is stated: ask the authors before any use but your own tests",
+    ),
     "kodak24": Source("denoising", "https://r0k.us/graphics/kodak/", "Kodak24/*.png, and train/"),
     "cbsd68": Source("denoising", "https://github.com/cszn/FFDNet", "CBSD68/*.png, and train/"),
     "mcmaster": Source("denoising", "https://github.com/cszn/FFDNet", "McMaster/*.tif, and train/"),
@@ -238,4 +244,5 @@ def unpack(archive: Path, folder: Path) -> None:
 def wanted(name: str) -> str:
     """For errors: where something of the catalogue comes from, its terms, and its layout."""
     source = CATALOGUE[name]
-    return f"Get it from {source.page} ({source.terms}); expected: {source.layout}."
+    terms = f" ({source.terms})" if source.terms else ""
+    return f"Get it from {source.page}{terms}; expected: {source.layout}."

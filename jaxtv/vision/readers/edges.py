@@ -67,20 +67,31 @@ def read(path: Path) -> dict[str, list[Annotated]]:
 
 def read_bsds(path: Path) -> dict[str, list[Annotated]] | None:
     """BSDS500, also below `BSDS500/data`; None: another layout."""
-    root = next(
-        (p for p in (path, path / "BSDS500" / "data") if (p / "groundTruth").is_dir()), None
-    )
+    root = bsds_root(path)
     if root is None:
         return None
 
     def part(name: str) -> list[Annotated]:
-        truths = root / "groundTruth" / name
-        return [
-            annotated(p, read_mat(truths / f"{p.stem}.mat"), truths / f"{p.stem}.mat")
-            for p in photos.files_of(root / "images" / name)
-        ]
+        return [read_bsds_picture(p) for p in photos.files_of(root / "images" / name)]
 
     return {"train": part("train"), "validation": part("val")[:4], "test": part("test")}
+
+
+def bsds_root(path: Path) -> Path | None:
+    """Where `images/` and `groundTruth/` of BSDS500 are, also below `BSDS500/data`."""
+    folders = (path, path / "BSDS500" / "data")
+    return next((p for p in folders if (p / "groundTruth").is_dir()), None)
+
+
+def read_bsds_picture(picture: Path) -> Annotated:
+    """A picture `images/PART/NAME.jpg` with its `groundTruth/PART/NAME.mat`.
+
+    Raises:
+        DataError: the annotations are missing, damaged, or of another size.
+    """
+    part = picture.parent
+    truths = part.parent.parent / "groundTruth" / part.name / f"{picture.stem}.mat"
+    return annotated(picture, read_mat(truths), truths)
 
 
 def read_mat(path: Path) -> tuple[np.ndarray, ...]:

@@ -5,6 +5,11 @@ methods on the same pictures and keeps finished parts in the folder; `OPTIONS`, 
 options; `table` and `figure` of what `evaluate` returns.
 """
 
-from jaxtv.vision.released import classification, denoising, wsol
+from jaxtv.vision.released import classification, denoising, edges, wsol
 
-TASKS = {"classification": classification, "denoising": denoising, "wsol": wsol}
+TASKS = {
+    "classification": classification,
+    "denoising": denoising,
+    "edges": edges,
+    "wsol": wsol,
+}

@@ -25,6 +25,7 @@ from jaxtv.vision.networks.efficientnet_lite import EfficientNetLite, features
 from jaxtv.vision.readers import catalogue, tiny_imagenet
 from jaxtv.vision.readers.located import Located
 from jaxtv.vision.readers.weights import read_efficientnet_lite
+from jaxtv.vision.released.drawing import draw_gains
 from jaxtv.vision.released.parts import Parts
 from jaxtv.vision.task import DataError
 
@@ -33,9 +34,9 @@ SIDES = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lit
 STRIDES = (32, 16)
 PART = 50  # pictures that are measured at once, and kept
 PLAIN = "network alone"
-LAMBDAS = (0.03, 0.1, 0.3, 1.0, 3.0)
-WIDTHS = (0.3, 0.5, 0.7, 1.0, 1.4)  # in positions of the map
-VALUES = {"TV before": LAMBDAS, "TV after": LAMBDAS, "Gaussian": WIDTHS}
+LAMBDAS = (0.03, 0.1, 0.3, 1.0, 3.0)  # of features, which are from 0 to 6
+LAMBDAS_AFTER = (0.3, 1.0, 3.0)  # of maps, which have a larger range
+WIDTHS = (0.5, 0.7, 1.0)  # in positions of the map
 
 Maps = dict[str, dict[float, np.ndarray]]  # method -> value of its parameter -> maps (N, h, w)
 
@@ -117,12 +118,12 @@ def maps_of(
     """The classes that are seen (N,), and the maps of the true ones."""
     seen, before = evidence(net, jnp.asarray(images), jnp.asarray(labels), side, stride)
     plain, *smooth = np.asarray(before)
+    smooth_map = lambda lam: prox_tv2d(jnp.asarray(plain), jnp.float32(lam), axes=(1, 2))
     blur = lambda width: ndi.gaussian_filter(plain, (0, width, width), mode="nearest")
-    after = {lam: prox_tv2d(jnp.asarray(plain), jnp.float32(lam), axes=(1, 2)) for lam in LAMBDAS}
     return np.asarray(seen), {
         PLAIN: {0: plain},
         "TV before": dict(zip(LAMBDAS, smooth)),
-        "TV after": {lam: np.asarray(maps) for lam, maps in after.items()},
+        "TV after": {lam: np.asarray(smooth_map(lam)) for lam in LAMBDAS_AFTER},
         "Gaussian": {width: blur(width) for width in WIDTHS},
     }
 
@@ -215,24 +216,12 @@ def table(results: dict[str, Any]) -> list[list[str]]:
 
 
 def figure(results: dict[str, Any]) -> Figure:
-    """Gains over the map alone with their intervals, from weak to strong, by network and stride."""
+    """Gains over the map alone with their intervals, by network and stride."""
     cases = results["cases"]
     drawn = Figure(figsize=(4.5 * len(cases), 3.6), layout="constrained")
     for axes, (name, case) in zip(drawn.subplots(1, len(cases), squeeze=False)[0], cases.items()):
-        for i, (method, gains) in enumerate(case["gains"].items()):
-            found = np.array([*gains.values()])
-            at = np.arange(len(found)) + 0.15 * (i - 1)
-            errors = np.abs(found[:, 1:] - found[:, :1]).T
-            axes.errorbar(at, found[:, 0], errors, fmt="o-", ms=4, lw=0.8, capsize=2, label=method)
-        ticks = [f"λ {lam:g}\nσ {width:g}" for lam, width in zip(LAMBDAS, WIDTHS)]
-        axes.set_xticks(range(len(ticks)), ticks, fontsize=8)
-        axes.axhline(0, color="gray", lw=0.8)
-        score = f"{case['score']:.1f} without"
-        axes.set_title(
-            f"{name}: {case['positions'][0]}×{case['positions'][1]}, {score}", fontsize=9
-        )
-        axes.spines[["top", "right"]].set_visible(False)
-    first = drawn.axes[0]
-    first.set_ylabel("gain in MaxBoxAccV2, points")
-    first.legend(frameon=False, fontsize=8)
+        draw_gains(axes, case["gains"])
+        height, width = case["positions"]
+        axes.set_title(f"{name}: {height}×{width}, {case['score']:.1f} without", fontsize=9)
+    drawn.axes[0].set_ylabel("gain in MaxBoxAccV2, points")
     return drawn

@@ -45,6 +45,7 @@ class EdgeDetection(Task):
                 Column("ODS", "ods", {"baseline": ".859", "tv": ".874"}),
                 Column("OIS", "ois", {"baseline": ".867", "tv": ".879"}),
                 Column("AP", "ap", {"baseline": ".905", "tv": ".914"}),
+                Column("least recall", "least recall", {}),
             ),
         )
     }
@@ -101,7 +102,7 @@ class EdgeDetection(Task):
         return {"error": float(np.mean(errors))}
 
     def evaluate(self, model: DexiNed, data: Edges, settings: Settings) -> dict[str, float]:
-        """ODS, OIS and AP on the test pictures."""
+        """ODS, OIS, AP and the least recall on the test pictures."""
         return boundaries.scores(
             [boundaries.counts(detect(model, a.image), a.truths) for a in data.test]
         )
