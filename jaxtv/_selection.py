@@ -17,13 +17,14 @@ from jaxtv._arguments import Lam
 from jaxtv._dtypes import compute_dtype
 from jaxtv._prox import prox_tv
 from jaxtv._solvers import fitting_exact
-from jaxtv._tv_ball import Problem, Solver, discrepancy, find_lam
+from jaxtv._tv_ball import Problem, Solver, discrepancy, find_lam, of_size_one
 
 Criterion = Literal["sure", "discrepancy"]
 
-# The risk jumps with λ. So λ is searched on a grid of ratios, and again on grids between the
-# neighbours of its best, whose middle it is.
-_GRIDS = (36, 9, 9)
+# The risk of a signal jumps with λ. So λ is searched on a grid of ratios, and again on grids
+# between the neighbours of its best, whose middle it is. Over several axes a solve takes long and
+# the risk is smoother, so these grids are coarser.
+_GRIDS, _GRIDS_OF_IMAGES = (36, 9, 9), (18, 7, 7)
 _AT_ONCE = 9  # λ that one call solves
 _LARGE = 1e6  # times max|x|: noise in which x is nothing
 
@@ -194,15 +195,15 @@ def _select(
     if sigma is None:
         sigma = jnp.maximum(_noise(x, axes), float(jnp.finfo(x.dtype).tiny))
     solver = fitting_exact(None, len(axes))
+    problem, exponent = of_size_one(Problem(x, sigma, discrepancy, axes, solver))
     if criterion == "discrepancy" and lams is None:
-        return find_lam(Problem(x, sigma, discrepancy, axes, solver), sigma > 0).lam
-    x, sigma, lams = jax.lax.stop_gradient((x, jnp.where(sigma > 0, sigma, jnp.nan), lams))
-    # Samples of a size about one, whose squares stay in range; a larger σ does no more.
-    exponent = jnp.frexp(jnp.max(jnp.abs(x), axes, keepdims=True))[1]
-    x, sigma = jnp.ldexp(x, -exponent), jnp.minimum(jnp.ldexp(sigma, -exponent), _LARGE)
+        return jnp.ldexp(find_lam(problem, sigma > 0).lam, exponent)
+    x, sigma, lams = jax.lax.stop_gradient((problem.x, problem.bound, lams))
+    sigma = jnp.where(sigma > 0, jnp.minimum(sigma, _LARGE), jnp.nan)
     score = partial(_score, criterion, x, sigma, axes, solver)
     if lams is None:
-        return jnp.ldexp(_search(score, sigma / 100, _constant_from(x, axes)), exponent)
+        grids = _GRIDS if len(axes) == 1 else _GRIDS_OF_IMAGES
+        return jnp.ldexp(_search(score, grids, sigma / 100, _constant_from(x, axes)), exponent)
     ones = jnp.ones_like(jnp.max(x, axes, keepdims=True))
     lams = _leading(lams, x) * ones[None]
     return _best(lambda lam: score(jnp.ldexp(lam, -exponent)), lams)[1]
@@ -229,10 +230,12 @@ def _best(score: Callable[[Array], Array], lams: Array) -> tuple[Array, Array]:
     return index[0], jnp.where(take(scores) < jnp.inf, take(lams), jnp.nan)
 
 
-def _search(score: Callable[[Array], Array], low: Array, high: Array) -> Array:
+def _search(
+    score: Callable[[Array], Array], grids: Sequence[int], low: Array, high: Array
+) -> Array:
     """The λ of the least score between two λ of each element; see `_GRIDS`."""
     lam, start, end = low, jnp.zeros_like(low), jnp.ones_like(low)
-    for size in _GRIDS:
+    for size in grids:
         steps = _leading(jnp.arange(size, dtype=low.dtype) / (size - 1), low)
         t = start[None] + steps * (end - start)[None]
         index, lam = _best(score, low[None] ** (1 - t) * high[None] ** t)

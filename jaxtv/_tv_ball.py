@@ -113,6 +113,15 @@ def _iterate(problem: Problem, tol: float, state: _State) -> _State:
     return jax.tree.map(lambda a, b: jnp.where(state.active, a, b), after, state)
 
 
+def of_size_one(problem: Problem) -> tuple[Problem, Array]:
+    """The problem times 2^-exponent of each element, whose sums stay in range; the exponent."""
+    x = jax.lax.stop_gradient(problem.x)
+    exponent = jnp.frexp(jnp.max(jnp.abs(x), problem.axes, keepdims=True))[1]
+    x, bound = (jnp.ldexp(v, -exponent) for v in (problem.x, problem.bound))
+    positive = jnp.maximum(bound, float(jnp.finfo(x.dtype).tiny))
+    return problem._replace(x=x, bound=jnp.where(problem.bound > 0, positive, bound)), exponent
+
+
 class Found(NamedTuple):
     """One entry for each batch element, of size 1 along the axes."""
 
@@ -299,12 +308,17 @@ def _problem(x, axes, solver, newton, name: str, bound) -> tuple[Problem, jnp.dt
 
 
 def _solution(problem: Problem, dtype: jnp.dtype, good: Array, return_info: bool):
-    x, axes, solver = problem.x, problem.axes, problem.solver
-    if x.size == 0:
-        return prox_tv(x.astype(dtype), 0.0, axes=axes, solver=solver, return_info=return_info)
+    original, axes, solver = problem.x, problem.axes, problem.solver
+    if original.size == 0:
+        y = original.astype(dtype)
+        return prox_tv(y, 0.0, axes=axes, solver=solver, return_info=return_info)
+    problem, exponent = of_size_one(problem)
+    x = problem.x
     lam, equal, steps, done = find_lam(problem, good)
+    same = done & (lam == 0)
+    unscaled = lambda y: jnp.where(same, original, jnp.ldexp(y, exponent)).astype(dtype)
     if not return_info:
-        return prox_tv(x, lam, axes=axes, solver=solver).astype(dtype)
+        return unscaled(prox_tv(x, lam, axes=axes, solver=solver))
     y, info = prox_tv(x, lam, axes=axes, solver=solver, return_info=True)
     if problem.newton is ball:
         left = lam * jnp.abs(problem.variation(y) - problem.bound)
@@ -312,4 +326,5 @@ def _solution(problem: Problem, dtype: jnp.dtype, good: Array, return_info: bool
         left = jnp.abs(problem.total((y - x) ** 2 - problem.bound**2)) / 2
     each = lambda v: jnp.squeeze(v, axes)
     gap = info.gap + each(jnp.where(equal, left, 0))
-    return y.astype(dtype), Info(gap, each(steps), info.converged & each(done))
+    gap = jnp.ldexp(jnp.ldexp(gap, each(exponent)), each(exponent))
+    return unscaled(y), Info(gap, each(steps), info.converged & each(done))

@@ -142,6 +142,18 @@ def test_a_constraint_that_is_met_anyway(name):
 
 
 @BOTH
+@pytest.mark.parametrize("scale", [2.0**-116, 2.0**120])
+def test_the_whole_range_of_float32(name, scale):
+    x = steps(2, 300).astype(np.float32)
+    bound = np.float32(0.05 * np.abs(x).max())
+    find = solver_of(name, (1,), info=True)
+    y, _ = find(x, bound)
+    scaled, info = find(x * np.float32(scale), bound * np.float32(scale))
+    assert np.abs(np.asarray(scaled) / np.float32(scale) - y).max() < 1e-5 * np.abs(x).max()
+    assert info.converged.all()
+
+
+@BOTH
 def test_vmap_one_bound_and_degenerate_sizes(name):
     x = jnp.asarray(rng(9).normal(size=(3, 2, 8)))
     f = functools.partial(FUNCTIONS[name], axes=-1)
