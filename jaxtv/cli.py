@@ -39,6 +39,9 @@ def main(args: Sequence[str] | None = None) -> None:
     if list(args) == ["--version"]:
         print(f"jaxtv {importlib.metadata.version('jaxtv')}")
         return
+    if list(args) == ["info"]:  # needs no extra
+        info()
+        return
     try:
         import tyro
 
@@ -152,20 +155,20 @@ def _weights(lam: float, alpha: np.ndarray | None) -> float | tuple[np.ndarray, 
 
 def info() -> None:
     """Print versions, kernels and devices."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
-    table.add_row("python", f"{platform.python_version()} ({platform.platform()})")
+    rows: list[tuple[str, object]] = [
+        ("python", f"{platform.python_version()} ({platform.platform()})")
+    ]
     for package in ("jaxtv", "jax", "jaxlib", "flax", "numpy"):
-        table.add_row(package, importlib.metadata.version(package))
+        rows.append((package, importlib.metadata.version(package)))
     for name, facts in _native.status().items():
         for fact, value in facts.items():
-            shown = "\n".join(value) if isinstance(value, list | tuple) else str(value)
-            table.add_row(f"{name} {fact}", shown)
-    table.add_row("cuda", _native.cuda_state())
-    table.add_row("devices", "\n".join(f"{d} ({d.device_kind})" for d in jax.devices()))
-    Console(markup=False).print(table)  # [cuda13] is an extra
+            rows.append((f"{name} {fact}", value))
+    rows.append(("cuda", _native.cuda_state()))
+    rows.append(("devices", [f"{d} ({d.device_kind})" for d in jax.devices()]))
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        lines = map(str, value if isinstance(value, list | tuple) else [value])
+        print(f"{name:{width}}  " + f"\n{'':{width}}  ".join(lines))
 
 
 def _spell_out() -> None:

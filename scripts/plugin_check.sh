@@ -28,7 +28,7 @@ cd "$here/away"
 from jaxtv import _native
 status = _native.status()
 assert status['cuda']['module'] == 'jaxtv_cuda${version}_plugin._cuda', status
-assert set(status['cuda']['kernels']) <= set(status['cpu']['kernels']), status"
+assert status['cuda']['kernels'], status"
 
 # jax's own plugin in a folder apart: an environment that has it counts as one with a GPU.
 jax=$("$python" -c "import jax; print(jax.__version__)")

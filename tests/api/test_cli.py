@@ -402,7 +402,9 @@ def test_demo_errors(tmp_path, capsys):
     assert "is a folder" in fails(capsys, "demo", "--output", str(tmp_path / "demo.png"))
 
 
-def test_info(capsys):
+def test_info_needs_no_extra(capsys, monkeypatch):
+    for module in ("tyro", "rich"):
+        monkeypatch.setitem(sys.modules, module, None)
     cli.main(["info"])
     printed = capsys.readouterr().out
     for word in ("jaxtv", "jaxlib", "flax", "jaxtv_prox1d", "FFI", "devices", "cpu:0"):
@@ -426,7 +428,7 @@ def test_names_the_extra_that_is_missing(tmp_path, monkeypatch, capsys, module):
 
 def test_the_demo_needs_no_orbax():
     """README's first command installs the extra [demo] alone."""
-    script = "import sys; sys.modules['orbax'] = None; from jaxtv import cli; cli.main(['info'])"
+    script = "import sys; sys.modules['orbax'] = None; from jaxtv import cli; cli.main(['demo', '--help'])"
     subprocess.run([sys.executable, "-P", "-c", script], check=True, capture_output=True)
 
 
