@@ -29,6 +29,7 @@ from jaxtv.vision.readers.classification import read
 from jaxtv.vision.readers.labelled import Labelled, at_most
 from jaxtv.vision.readers.weights import read_resnet20
 from jaxtv.vision.released import fine_tuning
+from jaxtv.vision.released.drawing import draw_cases
 from jaxtv.vision.released.parts import Parts
 from jaxtv.vision.task import DataError
 from jaxtv.vision.tasks.classification import right
@@ -296,15 +297,8 @@ def figure(results: dict[str, Any]) -> Figure:
     drawn = Figure(figsize=(9, 2.6 * len(studies)), layout="constrained")
     grid = drawn.subplots(len(studies), squeeze=False)[:, 0]
     for axes, (study, found) in zip(grid, studies.items()):
-        methods = [*found["gains"][CLEAN]]
-        for i, method in enumerate(methods):
-            gains = np.array([found["gains"][column][method] for column in columns])
-            at = np.arange(len(columns)) + 0.14 * (i - (len(methods) - 1) / 2)
-            errors = np.abs(gains[:, 1:] - gains[:, :1]).T
-            axes.errorbar(at, gains[:, 0], errors, fmt="o", ms=4, capsize=2, label=method)
-        axes.axhline(0, color="gray", lw=0.8)
-        axes.set_xticks(range(len(columns)), columns)
+        gains = found["gains"]
+        by_method = {method: [gains[c][method] for c in columns] for method in gains[CLEAN]}
+        draw_cases(axes, by_method, columns)
         axes.set(title=study, ylabel="gain, points")
-        axes.legend(frameon=False, fontsize=7)
-        axes.spines[["top", "right"]].set_visible(False)
     return drawn

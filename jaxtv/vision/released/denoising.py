@@ -27,6 +27,7 @@ from jaxtv.vision.networks.dncnn import from_convolutions
 from jaxtv.vision.readers import denoising as reader
 from jaxtv.vision.readers import photos
 from jaxtv.vision.readers.weights import read_dncnn
+from jaxtv.vision.released.drawing import draw_cases
 from jaxtv.vision.released.parts import Parts
 from jaxtv.vision.task import apply
 from jaxtv.vision.tasks.denoising import noisy
@@ -246,14 +247,7 @@ def figure(results: dict[str, Any]) -> Figure:
     cases = results["cases"]
     drawn = Figure(figsize=(9, 4.5), layout="constrained")
     axes = drawn.add_subplot()
-    for i, method in enumerate(METHODS):
-        found = np.array([differences(case, method) for case in cases.values()])
-        at = np.arange(len(cases)) + 0.15 * (i - (len(METHODS) - 1) / 2)
-        errors = np.abs(found[:, 1:] - found[:, :1]).T
-        axes.errorbar(at, found[:, 0], errors, fmt="o", ms=4, capsize=2, label=method)
-    axes.axhline(0, color="gray", lw=0.8)
-    axes.set_xticks(range(len(cases)), [name.replace(", ", "\n") for name in cases], fontsize=8)
+    gains = {method: [differences(case, method) for case in cases.values()] for method in METHODS}
+    draw_cases(axes, gains, [name.replace(", ", "\n") for name in cases])
     axes.set_ylabel("gain over the network alone, dB")
-    axes.legend(frameon=False, fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
     return drawn
