@@ -20,7 +20,7 @@ from rich.progress import track
 
 from jaxtv._prox import prox_tv2d
 from jaxtv.vision.metrics.paired import cross_fitted, paired_difference, shown
-from jaxtv.vision.metrics.wsol import THRESHOLDS, best_ious, hits, max_box_accuracy, score_map
+from jaxtv.vision.metrics.wsol import IOUS, THRESHOLDS, best_ious, hits, max_box_accuracy, score_map
 from jaxtv.vision.networks.efficientnet_lite import EfficientNetLite, features
 from jaxtv.vision.readers import catalogue, tiny_imagenet
 from jaxtv.vision.readers.located import Located
@@ -153,10 +153,12 @@ def turns(picture: Located, maps: np.ndarray) -> list[list[list[int]]]:
 
 
 def hits_of(every: list[list[list[int]]]) -> np.ndarray:
-    """`turns` of all pictures as bool (N, 3, thresholds)."""
-    count = len(THRESHOLDS)
-    ends = [[np.bincount(row, minlength=count + 1) for row in one] for one in every]
-    return np.cumsum(ends, axis=-1)[..., :count] % 2 == 1
+    """`turns` of all pictures as bool (N, 3, levels), at the thresholds that differ in 8 bits."""
+    changes = np.zeros((len(every), len(IOUS), len(THRESHOLDS) + 1), bool)
+    for i, k in np.ndindex(changes.shape[:2]):
+        changes[i, k, every[i][k]] = True
+    levels = np.unique((255 * THRESHOLDS).astype(int), return_index=True)[1]
+    return np.logical_xor.accumulate(changes, axis=-1)[..., levels]
 
 
 def summary(parts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -202,16 +204,21 @@ def summary(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> list[list[str]]:
-    """The header, then a row for each network, stride, method and value of its parameter."""
-    rows = [["network", "method", "parameter", "MaxBoxAccV2, gain, 95 % interval"]]
-    for name, case in results["cases"].items():
-        height, width = case["positions"]
-        rows.append([f"{name}: {height}×{width}", PLAIN, "", f"{case['score']:.2f}"])
-        for method, gains in case["gains"].items():
-            rows += [["", method, value, shown(gain)] for value, gain in gains.items()]
-            chosen = case["chosen"][method]
-            values = " and ".join(f"{value:g}" for value in chosen["values"])
-            rows.append(["", method, f"chosen: {values}", shown(chosen["gain"])])
+    """The header, then a row for each method and value of its parameter, a column for each case."""
+    cases = [*results["cases"].values()]
+    sizes = ["×".join(map(str, case["positions"])) for case in cases]
+    rows = [["method", "parameter", *(f"{n}: {size}" for n, size in zip(results["cases"], sizes))]]
+    rows.append([PLAIN, "", *(f"{case['score']:.2f}" for case in cases)])
+    for method, gains in cases[0]["gains"].items():
+        for value in gains:
+            rows.append([method, value, *(shown(case["gains"][method][value]) for case in cases)])
+        chosen = [case["chosen"][method] for case in cases]
+        values = [" and ".join(f"{value:g}" for value in c["values"]) for c in chosen]
+        cells = [f"{shown(c['gain'])} ({v})" for c, v in zip(chosen, values)]
+        rows.append([method, "chosen", *cells])
+        if method != "Gaussian":
+            leads = [shown(c["lead"]) for c in chosen]
+            rows.append([f"{method}, over the Gaussian", "chosen", *leads])
     return rows
 
 
