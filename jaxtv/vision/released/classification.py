@@ -91,7 +91,8 @@ def evaluate(
     Returns:
         `data`, and `studies`: frozen, fine-tuned -> `strengths` (method -> chosen or trained) and
         what `compared` returns. The study of frozen weights also has `curves`: method -> strength
-        -> accuracy on the pictures that the strength is chosen on, clean and corrupted.
+        -> accuracy on the pictures that the strength is chosen on, clean and corrupted. The
+        other one has `seeds`.
 
     Raises:
         DataError: weights or pictures are missing or damaged.
@@ -232,7 +233,8 @@ def fine_tuned(
         for c in CONDITIONS
     }
     strengths = {v: np.mean([run["strengths"] for run in of], axis=0) for v, of in runs.items()}
-    return {"strengths": {v: mean.tolist() for v, mean in strengths.items()}} | compared(scores)
+    mean = {variant: value.tolist() for variant, value in strengths.items()}
+    return {"seeds": seeds, "strengths": mean} | compared(scores)
 
 
 def scores_of(answers: Sequence[str]) -> np.ndarray:
