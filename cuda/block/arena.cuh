@@ -26,6 +26,22 @@ template <class T>
 using Shared = ::simt::Pointer<T>;
 #endif
 
+// The same pointer, in one register: nvcc would otherwise compute its offset again in every block
+// of code that uses it.
+#if !defined(JAXTV_SIMT)
+template <class T>
+JAXTV_DEVICE T* held(T* pointer) {
+  unsigned address = unsigned(__cvta_generic_to_shared(pointer));
+  asm("" : "+r"(address));
+  return static_cast<T*>(__cvta_shared_to_generic(address));
+}
+#else
+template <class T>
+T held(T pointer) {
+  return pointer;
+}
+#endif
+
 // Dynamic shared memory, handed out array by array. Every thread makes its own Arena and takes the
 // same arrays in the same order. Take arrays with large alignment first: then nothing is padded.
 //

@@ -92,7 +92,7 @@ struct Iterate {
   // region_values are the direction of the step.
   SignalState<Index, Samples, Weights, Cuts, Values> candidate;
   Values u, y;   // the duals; the primal that belongs to them
-  Cuts binding;  // of each dual: whether it stays at its bound in this step
+  Cuts binding;  // of each dual: whether it stays at its bound in this step; 0 at n - 1
   JAXTV_DEVICE Index n() const { return candidate.n; }
   JAXTV_DEVICE FreeRegions<Index, Values, Cuts> free_regions() const {
     return {candidate.n, y, binding, candidate.region_values};
@@ -197,6 +197,7 @@ JAXTV_DEVICE void find_direction(const State& state, SampleRange<Index> range, d
     state.binding[e] = newton_detail::is_binding(
         state.u[e], signal.w(e), state.jump(e),
         max_of(abs_of(signal.x(e)), abs_of(signal.x(e + 1))), norm.value, scale);
+  if (range.begin <= last && last < range.end) state.binding[last] = 0;  // after the last sample
   Group::sync();
   const auto free_regions = state.free_regions();
   const double mean = update_means<double, Group>(free_regions, range);

@@ -35,8 +35,8 @@ struct SignalState {
   Samples samples;
   Index stride;
   Weights weights;
-  Index weight_stride;   // 0: one λ
-  Cuts cuts;             // of the edge (i, i + 1): the sign of its jump, 0 inside a region
+  Index weight_stride;  // 0: one λ
+  Cuts cuts;  // of the edge (i, i + 1): the sign of its jump, 0 inside a region and at n - 1
   Values region_values;  // at the first sample of a region: its mean
   double factor;         // of the signal's size, see kSolverLimit
   JAXTV_DEVICE double x(Index i) const { return double(samples[i * stride]) * factor; }
@@ -214,16 +214,11 @@ JAXTV_DEVICE SampleBounds bounds_of(const Signal& signal, SampleRange<Index> ran
   return b;
 }
 
-// The cut after sample i.
-template <class Index, class Signal>
-JAXTV_DEVICE int cut_after(const Signal& signal, Index i) {
-  return i + 1 < signal.n ? signal.cut(i) : 0;
-}
-
 // The sum of no samples at the end of a range.
 template <class Index, class Signal>
 JAXTV_DEVICE RegionSumFor<Signal> empty_region_sum(const Signal& signal, SampleRange<Index> range) {
-  return {0, range.begin < range.end ? signal.x(range.end - 1) : 0.0, 0, 0, 0};
+  if (range.begin == range.end) return {};
+  return {0, signal.x(range.end - 1), 0, 0, range.end == signal.n};
 }
 
 // Extends a sum to the left by sample i, with `cut` after it.
@@ -231,8 +226,8 @@ template <class Index, class Signal>
 JAXTV_DEVICE void extend(const Signal& signal, Index i, int cut, RegionSumFor<Signal>& region) {
   const double x = signal.x(i);
   const auto mass = mass_of(signal, i);
-  if (i + 1 == signal.n || cut != 0)
-    region = {0, x, cut != 0 ? double(cut) * signal.w(i) : 0.0, mass, 1};
+  if (cut != 0)
+    region = {0, x, double(cut) * signal.w(i), mass, 1};
   else
     region.sum += double(mass) * (x - region.reference), region.count += mass;
 }
@@ -241,8 +236,7 @@ JAXTV_DEVICE void extend(const Signal& signal, Index i, int cut, RegionSumFor<Si
 template <class Index, class Signal>
 JAXTV_DEVICE RegionSumFor<Signal> region_sum_of(const Signal& signal, SampleRange<Index> range) {
   RegionSumFor<Signal> region = empty_region_sum(signal, range);
-  for (Index i = range.end - 1; i >= range.begin; --i)
-    extend(signal, i, cut_after(signal, i), region);
+  for (Index i = range.end - 1; i >= range.begin; --i) extend(signal, i, signal.cut(i), region);
   return region;
 }
 
@@ -263,12 +257,16 @@ class RegionMeans {
   JAXTV_DEVICE RegionMeans(const Signal& signal, SampleRange<Index> range)
       : signal_(signal), range_(range), region_(empty_region_sum(signal, range)) {}
   JAXTV_DEVICE void add(Index i, int cut) {
-    if (cut != 0 && i + 1 < range_.end) start(i + 1, double(cut) * signal_.w(i));
-    extend(signal_, i, cut, region_);
+    if (cut == 0) {
+      extend(signal_, i, 0, region_);
+    } else {
+      if (i + 1 < range_.end) start(i + 1, double(cut) * signal_.w(i));
+      extend(signal_, i, cut, region_);
+    }
   }
   JAXTV_DEVICE void add_all() {
 #pragma unroll 1
-    for (Index i = range_.end - 1; i >= range_.begin; --i) add(i, cut_after(signal_, i));
+    for (Index i = range_.end - 1; i >= range_.begin; --i) add(i, signal_.cut(i));
   }
   // The sum from the first sample on.
   JAXTV_DEVICE Sum begin() {
@@ -312,12 +310,13 @@ template <class Index, class Signal>
 JAXTV_DEVICE Clamp compose_messages(const Signal& signal, SampleRange<Index> range, double value,
                                     int left) {
   Clamp message;
+  if (range.begin == 0) left = 1;  // a region starts there, after the dual 0
   for (Index i = range.begin; i < range.end; ++i) {
     const double bound = i > 0 ? signal.w(i - 1) : 0.0;
-    if (i == 0 || left != 0) {
+    if (left != 0) {
       value = signal.region_values[i];
-      message.low = message.high = (left != 0 ? double(left) * bound : 0.0) +
-                                   double(mass_of(signal, i)) * (value - signal.x(i));
+      message.low = message.high =
+          double(left) * bound + double(mass_of(signal, i)) * (value - signal.x(i));
     } else {
       const double by = double(mass_of(signal, i)) * (value - signal.x(i));
       message.shift += by;
@@ -335,13 +334,14 @@ template <class Index, class Signal>
 JAXTV_DEVICE Label label_samples(const Signal& signal, SampleRange<Index> range, double value,
                                  int left, double message) {
   Label first;
+  if (range.begin == 0) left = 1;
   double before = range.begin > 0 && range.begin < range.end ? signal.w(range.begin - 1) : 0.0;
   for (Index i = range.begin; i < range.end; ++i) {
-    const int cut = cut_after(signal, i);
+    const int cut = signal.cut(i);
     const double bound = i + 1 < signal.n ? signal.w(i) : 0.0;
-    if (i == 0 || left != 0) {
+    if (left != 0) {
       value = signal.region_values[i];
-      message = left != 0 ? double(left) * before : 0.0;
+      message = double(left) * before;
     } else {
       message = max_of(-before, min_of(before, message));
     }
@@ -363,24 +363,26 @@ JAXTV_DEVICE Label label_samples(const Signal& signal, SampleRange<Index> range,
 }
 
 // Cuts where labels change; returns whether it cut. `right`: the label of the sample after the
-// range. note(i, cut, is_new) is told the state of each edge.
+// range; kCopyRight where there is none. note(i, cut, is_new) is told the state of each edge.
 template <class Index, class Signal, class Note>
 JAXTV_DEVICE bool cut_between_labels(const Signal& signal, SampleRange<Index> range, int right,
                                      Note note) {
-  bool changed = false;
+  int changed = 0;
+  const auto label_at = [&](int packed) { return (packed + 1) >> 2; };
+  if (right == kCopyRight && range.begin < range.end) right = label_at(signal.cuts[range.end - 1]);
 #pragma unroll 1
   for (Index i = range.end - 1; i >= range.begin; --i) {
-    const int packed = signal.cuts[i], code = (packed + 1) >> 2;
-    int cut = packed - 4 * code;
-    const bool old = cut != 0;
+    const int packed = signal.cuts[i], code = label_at(packed);
     const int label = code == kCopyRight ? right : code;
-    if (!old && i + 1 < signal.n) cut = right - label;
-    changed |= cut != 0 && !old;
+    int cut = packed - 4 * code;
+    const int new_cut = cut == 0 ? right - label : 0;
+    cut += new_cut;
+    changed |= new_cut;
     signal.cuts[i] = static_cast<signed char>(cut);
-    note(i, cut, cut != 0 && !old);
+    note(i, cut, new_cut != 0);
     right = label;
   }
-  return changed;
+  return changed != 0;
 }
 
 // Whether the cut after sample i, between regions of the values `left` and `right`, is a tie
@@ -405,7 +407,7 @@ JAXTV_DEVICE bool join_ties_in_range(const Signal& signal, SampleRange<Index> ra
   bool joined = false;
   for (Index i = range.begin; i < range.end; ++i) {
     if (starts) value = signal.region_values[i];
-    const int cut = cut_after(signal, i);
+    const int cut = signal.cut(i);
     starts = cut != 0;
     if (cut == 0 || !(signal.w(i) > 0)) continue;
     if (is_tie_at(signal, i, value, signal.region_values[i + 1], scale)) {

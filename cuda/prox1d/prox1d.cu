@@ -140,9 +140,9 @@ JAXTV_DEVICE void solve_in(const GroupMemory<T, kWarps, kSignals>& memory, const
     using State =
         SignalState<int, Shared<T>, decltype(weights), Shared<signed char>, Shared<double>>;
     Group::sync();
-    solve<T, Group, int>(
-        State{n, memory.x, 1, weights, weight_stride, memory.cuts, memory.region_values, 1.0},
-        memory.x);
+    solve<T, Group, int>(State{n, held(memory.x), 1, weights, weight_stride, held(memory.cuts),
+                               held(memory.region_values), 1.0},
+                         memory.x);
   };
   for (int k = Group::thread(); k < n; k += Group::kThreads) memory.x[k] = signal.x[k];
   if constexpr (kUniform) {
@@ -182,7 +182,8 @@ struct WindowsPlan {
   int n;        // samples of a signal
   int windows;  // threads of a signal
   int signals;  // of a block at once
-  JAXTV_HD int pitch() const { return n | 1; }
+  // One more for the fence.
+  JAXTV_HD int pitch() const { return (n + 1) | 1; }
   explicit WindowsPlan(std::int64_t length)
       : n(int(length)), windows((n + kWindow - 1) / kWindow), signals(kWindowsThreads / windows) {}
   // The groups that do what remains need less.
@@ -253,9 +254,16 @@ __global__ void __launch_bounds__(kWindowsThreads, tuning::ThreadWindows::kBlock
     };
     WindowCuts own;
     WindowSegments segments;
+    const bool fences = !kPerEdge && mine < count && window.is_last();
+    float last = 0;
+    if constexpr (!kPerEdge) {
+      if (fences) last = raise_fence(plan.n, 1, x + at, weights);
+      __syncthreads();
+    }
     bool solved = mine >= count || find_window(window, x + at, weights, cuts.each + at, own);
     found[threadIdx.x] = own;
     __syncthreads();
+    if (fences) x[at + plan.n - 1] = last;
     if (mine < count) segments = WindowSegments(window, found + mine * plan.windows);
     unsigned unsolved = signals_where(!(solved && segments.known()));
     if (mine < count && !(unsolved >> mine & 1))

@@ -65,6 +65,15 @@ struct Cuts {
   }
 };
 
+// Makes x what taut_string_float calls fenced; returns its last sample, which has to be restored.
+JAXTV_DEVICE float raise_fence(int n, int step, Shared<float> x, float w) {
+  const Shared<float> last = x + (n - 1) * step;
+  const float sample = last[0];
+  last[0] = sample - w;
+  last[step] = __builtin_huge_valf();
+  return sample;
+}
+
 // The cuts of prox(x), and in y the value of each segment at the place of its first sample, by
 // include/jaxtv/certificate.hpp; false where that cannot tell. y may be x, which is overwritten
 // then. `taut_string` becomes false where it is the wrong method. `cuts` must be 0 before; x has
@@ -73,15 +82,13 @@ template <int kRows, class Weights>
 JAXTV_DEVICE bool certified_cuts(int n, int step, Shared<float> x, Weights w,
                                  Shared<signed char> cuts, Shared<float> y, bool& taut_string) {
   constexpr bool kPerEdge = !std::is_same_v<Weights, float>;
-  const Shared<float> last = x + (n - 1) * step;
-  const float sample = last[0];
-  if constexpr (!kPerEdge) {
-    last[0] = sample - w;
-    last[step] = __builtin_huge_valf();
-  }
+  x = held(x);
+  cuts = held(cuts);
+  float last = x[(n - 1) * step];
+  if constexpr (!kPerEdge) last = raise_fence(n, step, x, w);
   taut_string = taut_string_float<kRows, kPerEdge, !kPerEdge>(n, n, step, x, w, cuts,
                                                               taut_string_budget<kRows>(n));
-  last[0] = sample;
+  x[(n - 1) * step] = last;
   return taut_string && certified_values<kRows, kPerEdge, true>(n, step, x, w, cuts, y);
 }
 

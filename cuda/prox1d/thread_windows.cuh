@@ -11,12 +11,15 @@ namespace jaxtv::cuda {
 
 constexpr int kWindow = tuning::ThreadWindows::kWindow, kHalo = tuning::ThreadWindows::kHalo;
 constexpr int kWindowRows = tuning::RowsPerRound::kProx;
+// A window gives up where a segment is longer.
+constexpr int kLongestSegment = kWindow + 2 * kHalo;
 
 struct ThreadWindow {
   int n, index;    // samples of the signal; number of the window
   int begin, end;  // samples of the window, and the edges after them
   JAXTV_DEVICE ThreadWindow(int n, int index)
       : n(n), index(index), begin(min_of(index * kWindow, n)), end(min_of(begin + kWindow, n)) {}
+  JAXTV_DEVICE bool is_last() const { return begin < n && end == n; }
 };
 
 // The first and the last cut in a window; no such edge where there is none.
@@ -70,17 +73,19 @@ JAXTV_DEVICE Shared<float> weights_from(Shared<float> w, int k) { return w + k; 
 JAXTV_DEVICE float weight_at(float w, int) { return w; }
 JAXTV_DEVICE float weight_at(Shared<float> w, int e) { return w[e]; }
 
-// Finds the cuts, which must be 0 before; false where the taut string is the wrong method.
+// Finds the cuts, which must be 0 before; false where the taut string is the wrong method. With one
+// λ the signal must have its fence.
 template <class Weights>
 JAXTV_DEVICE bool find_window(const ThreadWindow& window, Shared<float> x, Weights w,
                               Shared<signed char> cuts, WindowCuts& found) {
-  const int first = max_of(window.begin - kHalo, 0), stop = min_of(window.end + kHalo, window.n);
-  const int length = stop - first;
+  constexpr bool kPerEdge = !std::is_same_v<Weights, float>;
+  const int first = max_of(window.begin - kHalo, 0);
   if (window.begin == window.end) return true;
-  return taut_string_float<kWindowRows, !std::is_same_v<Weights, float>, false>(
-      length, window.end - first, 1, x + first, weights_from(w, first),
-      CutsOfWindow(window, cuts, first, found),
-      taut_string_budget<kWindowRows>(length, tuning::TautStringBudget::kPerWindowSample));
+  return taut_string_float<kWindowRows, kPerEdge, !kPerEdge>(
+      window.n - first, window.end - first, 1, held(x + first), weights_from(w, first),
+      CutsOfWindow(window, held(cuts), first, found),
+      taut_string_budget<kWindowRows>(kLongestSegment, tuning::TautStringBudget::kPerWindowSample),
+      kLongestSegment);
 }
 
 // The segments that end in a window, and the one after them.
@@ -103,8 +108,8 @@ struct WindowSegments {
         next = i * kWindow + edge;
   }
   JAXTV_DEVICE bool any() const { return last >= 0; }
-  // Whether windows can know them: they know no more than what they read.
-  JAXTV_DEVICE bool known() const { return !any() || next - start < kWindow + 2 * kHalo; }
+  // Whether windows can know them.
+  JAXTV_DEVICE bool known() const { return !any() || next - start < kLongestSegment; }
 };
 
 // Writes the values of the segments that end in the window, each to its first sample in y; whether
@@ -119,8 +124,9 @@ JAXTV_DEVICE bool certify_window(const ThreadWindow& window, const WindowSegment
     return e >= 0 && e + 1 < window.n ? float(cuts[e]) * weight_at(w, e) : 0.0f;
   };
   return certified_values<kWindowRows, !std::is_same_v<Weights, float>, false>(
-      segments.next + 1 - start, 1, x + start, weights_from(w, start), cuts + start,
-      ValuesBefore{y + start, segments.last + 1 - start}, dual(segments.next), dual(start - 1));
+      segments.next + 1 - start, 1, held(x + start), weights_from(w, start), held(cuts + start),
+      ValuesBefore{held(y + start), segments.last + 1 - start}, dual(segments.next),
+      dual(start - 1));
 }
 
 // x = prox(x) in the window. `start`: of the segment that it begins in.

@@ -22,11 +22,13 @@ constexpr int kScanThreads = tuning::SegmentMeans::kScanThreads;
 //                                   jump, subtracted from the one after it (JVP; 0 in the VJP)
 //   store(offset, mean)             writes the results at that sample
 //   put_gw(offset, value)           writes a value of gw, or adds it (VJP)
-// kDykstraPass: edges are given by codes, and the states of Dykstra's iteration are updated.
+// kDykstraPass: the states of Dykstra's iteration are updated. kFromCodes: edges are given by
+// codes.
 
 template <class Sample, bool kDykstraPass>
 struct VjpTerms {
   using T = Compute<Sample>;
+  static constexpr bool kFromCodes = kDykstraPass || kHalf<Sample>;
   static constexpr bool kIsVjp = true;
   const SegmentVjp<Sample>& op;
 
@@ -58,6 +60,7 @@ struct VjpTerms {
 template <class Sample, bool kDykstraPass>
 struct JvpTerms {
   using T = Compute<Sample>;
+  static constexpr bool kFromCodes = kDykstraPass || kHalf<Sample>;
   static constexpr bool kIsVjp = false;
   const SegmentJvp<Sample>& op;
 
@@ -218,12 +221,12 @@ __global__ void __launch_bounds__(tuning::SegmentMeans::kLaunchBound<T, kDykstra
                                   tuning::SegmentMeans::kBlocksPerMultiprocessor)
     summarise_chunks(Tiling tiling, Op op, ChunkSummary* chunks) {
   Arena arena;
-  const SegmentMemory<T> memory(arena, tiling, !kDykstraPass);
+  const SegmentMemory<T> memory(arena, tiling, !Terms::kFromCodes);
   const Terms terms{op};
   for (std::int64_t index = blockIdx.x; index < tiling.tiles; index += gridDim.x) {
     const Tile tile(tiling, std::uint32_t(index));
     const ThreadRange range(tiling, tile);
-    ThreadSamples<T> samples = load_samples<T, kDykstraPass>(memory, tiling, tile, range, terms);
+    ThreadSamples<T> samples = load_samples<T>(memory, tiling, tile, range, terms);
     const OpenSegments open =
         visible_to_others(samples, sum_segments(samples, range, terms, tiling.shape.inner).open);
     memory.open[threadIdx.x] = open;
@@ -283,12 +286,12 @@ __global__ void __launch_bounds__(tuning::SegmentMeans::kLaunchBound<T, kDykstra
                                   tuning::SegmentMeans::kBlocksPerMultiprocessor)
     segment_means(Tiling tiling, Op op, ChunkSummary* chunks) {
   Arena arena;
-  const SegmentMemory<T> memory(arena, tiling, !kDykstraPass);
+  const SegmentMemory<T> memory(arena, tiling, !Terms::kFromCodes);
   const Terms terms{op};
   for (std::int64_t index = blockIdx.x; index < tiling.tiles; index += gridDim.x) {
     const Tile tile(tiling, std::uint32_t(index));
     const ThreadRange range(tiling, tile);
-    ThreadSamples<T> samples = load_samples<T, kDykstraPass>(memory, tiling, tile, range, terms);
+    ThreadSamples<T> samples = load_samples<T>(memory, tiling, tile, range, terms);
     const ThreadSums sums = sum_segments(samples, range, terms, tiling.shape.inner);
     OpenSegments around;
     if (tiling.threads_per_signal > 1) {
@@ -354,7 +357,7 @@ __global__ void __launch_bounds__(kScanThreads)
 template <class T, bool kDykstraPass, class Terms, class Op>
 Status run(cudaStream_t stream, const Tiling& tiling, const Op& op, ChunkSummary* chunks) {
   if (Status bad = check(tiling)) return bad;
-  const std::size_t shared = SegmentMemory<T>::bytes(tiling, !kDykstraPass);
+  const std::size_t shared = SegmentMemory<T>::bytes(tiling, !Terms::kFromCodes);
   if (tiling.chunks > 1) {
     if (!chunks) return "jaxtv: scratch missing";
     const std::int64_t signals = tiling.shape.signals();
@@ -370,6 +373,12 @@ Status run(cudaStream_t stream, const Tiling& tiling, const Op& op, ChunkSummary
                 tiling.threads(), shared, stream, tiling, op, chunks);
 }
 
+// Whether it is a pass of Dykstra's iteration. The edges of half types are given by codes always.
+template <class Sample, class Op>
+bool is_dykstra_pass(const Op& op) {
+  return kHalf<Sample> ? op.updates_states() : !op.edges.y;
+}
+
 bool empty(const Shape& shape) { return shape.signals() == 0 || shape.n == 0; }
 
 }  // namespace
@@ -381,8 +390,9 @@ Status segment_jvp(cudaStream_t stream, const Shape& shape, const SegmentJvp<Sam
   if (empty(shape)) return nullptr;
   const Tiling tiling = segment_tiles<T>(shape);
   ChunkSummary* chunks = static_cast<ChunkSummary*>(scratch);
-  return op.edges.y ? run<T, false, JvpTerms<Sample, false>>(stream, tiling, op, chunks)
-                    : run<T, true, JvpTerms<Sample, true>>(stream, tiling, op, chunks);
+  return is_dykstra_pass<Sample>(op)
+             ? run<T, true, JvpTerms<Sample, true>>(stream, tiling, op, chunks)
+             : run<T, false, JvpTerms<Sample, false>>(stream, tiling, op, chunks);
 }
 
 template <class Sample>
@@ -392,8 +402,9 @@ Status segment_vjp(cudaStream_t stream, const Shape& shape, const SegmentVjp<Sam
   if (empty(shape)) return nullptr;
   const Tiling tiling = segment_tiles<T>(shape);
   ChunkSummary* chunks = static_cast<ChunkSummary*>(scratch);
-  if (Status bad = op.edges.y ? run<T, false, VjpTerms<Sample, false>>(stream, tiling, op, chunks)
-                              : run<T, true, VjpTerms<Sample, true>>(stream, tiling, op, chunks))
+  if (Status bad = is_dykstra_pass<Sample>(op)
+                       ? run<T, true, VjpTerms<Sample, true>>(stream, tiling, op, chunks)
+                       : run<T, false, VjpTerms<Sample, false>>(stream, tiling, op, chunks))
     return bad;
   if (tiling.chunks == 1 || op.gw_per_edge) return nullptr;
   return launch("sum_chunk_gw", sum_chunk_gw<T>, shape.signals(), kScanThreads,

@@ -47,6 +47,7 @@ struct SegmentJvp {
   Sample* ty;        // may be tx; null where only tp is wanted
   OtherStates<const T> other_tp{};
   T* tp = nullptr;  // null: not wanted
+  bool updates_states() const { return tp || other_tp.count > 0; }
 };
 
 // Reads g and gp; writes gx and gw:
@@ -67,6 +68,7 @@ struct SegmentVjp {
   bool add_to_gx_sum = false;  // else it is overwritten
   OtherStates<T> other_gp{};
   unsigned other_gp_in_use = 0;  // bit j: other_gp[j] has a value; else it counts as zero
+  bool updates_states() const { return gp || gx_sum || other_gp.count > 0; }
 };
 
 // Scratch of either: segment_scratch in scratch.hpp.

@@ -138,18 +138,16 @@ JAXTV_DEVICE std::uint32_t codes_from_memory(const SegmentEdges<T>& edges, const
   const std::int64_t element = batch * shape.outer * shape.n * shape.inner;
   const std::uint8_t* bytes = edges.codes + batch * edges.code_stride + (range.offset - element);
   // The edges before and after the signal have no byte.
-  const int first = range.first > 0 ? 0 : 1;
   const int last = int(min_of<std::int64_t>(shape.n - range.first - 1, range.count));
-  std::uint32_t codes = ~0u;  // all kSeparate
-  bytes -= shape.inner;
+  std::uint32_t codes = kSeparate;
+  if (range.first > 0) codes = *(bytes - shape.inner) >> edges.code_shift & kCodeMask;
 #pragma unroll
-  for (int j = 0; j <= kThreadSamples; ++j) {
+  for (int j = 1; j <= kThreadSamples; ++j) {
     if (j > kFewSamples && range.few) break;
-    if (j >= first && j <= last)
-      codes ^= std::uint32_t(~(*bytes >> edges.code_shift) & kCodeMask) << 2 * j;
+    if (j <= last) codes |= std::uint32_t(*bytes >> edges.code_shift & kCodeMask) << 2 * j;
     bytes += shape.inner;
   }
-  return codes;
+  return codes | ~0u << 2 * last << 2;
 }
 
 // ---- shared memory ----
@@ -180,14 +178,14 @@ struct SegmentMemory {
 
 // ---- memory to shared memory to registers ----
 
-// All threads of the block copy a contiguous tile into memory.values, and with kFromCodes false
-// also into memory.y. The caller synchronises.
-template <bool kFromCodes, class T, class Terms>
+// All threads of the block copy a contiguous tile into memory.values, and y into memory.y where it
+// gives the edges. The caller synchronises.
+template <class T, class Terms>
 JAXTV_DEVICE void load_tile(const SegmentMemory<T>& memory, const Shape& shape, const Tile& tile,
                             const Terms& terms) {
   const int across = int(shape.inner), count = tile.group * tile.rows * across;
   const std::int64_t first = (tile.outer * shape.n + tile.row) * across;
-  if constexpr (!kFromCodes) {
+  if constexpr (!Terms::kFromCodes) {
     const int before = tile.row > 0 ? across : 0;
     const int after = tile.row + tile.rows < shape.n ? across : 0;
     const T* y = terms.op.edges.y + (first - before);
@@ -215,9 +213,9 @@ JAXTV_DEVICE void load_y(const Shape& shape, const ThreadRange& range, From from
   }
 }
 
-// The samples of this thread. kFromCodes: edge codes are read; else they are made from y. All
-// threads of the block call it: it may synchronise.
-template <class T, bool kFromCodes, class Terms>
+// The samples of this thread. Edge codes are read, or made from y. All threads of the block call
+// it: it may synchronise.
+template <class T, class Terms>
 JAXTV_DEVICE ThreadSamples<T> load_samples(const SegmentMemory<T>& memory, const Tiling& tiling,
                                            const Tile& tile, const ThreadRange& range,
                                            const Terms& terms) {
@@ -226,13 +224,13 @@ JAXTV_DEVICE ThreadSamples<T> load_samples(const SegmentMemory<T>& memory, const
   const bool shared = through_shared_memory(shape);
   const int step = int(shape.inner);
   if (shared) {
-    load_tile<kFromCodes>(memory, shape, tile, terms);
+    load_tile(memory, shape, tile, terms);
     __syncthreads();
   }
   ThreadSamples<T> samples{};
   samples.count = range.count;
   if (range.count == 0) return samples;
-  if constexpr (kFromCodes) {
+  if constexpr (Terms::kFromCodes) {
     samples.codes = codes_from_memory(edges, shape, range, tile.batch);
   } else {
     SolutionWindow<T> y;

@@ -52,8 +52,8 @@ JAXTV_HD bool certify(std::ptrdiff_t n, X x, W w, S sign, Y y) {
 // huge or one λ of 0, it returns false, and a solver in double has to solve the signal.
 
 // Margin of a comparison relative to what it compares. Counted in units of 2^-24: a dual is off by
-// at most 4.2 of its bound (sum rounded, bound added) and 5.1 of its distance to the mean
-// (difference, reciprocal, product), a mean by 2.1 of itself.
+// at most 7.2 of its bound (sum rounded, bound added, both in units of it) and 5.1 of its distance
+// to the mean (difference, reciprocal, product), a mean by 3.1 of itself.
 constexpr float kMargin = 0x1p-20f;
 constexpr float kLargestWeight = 1e37f;  // sums of a few weights do not overflow
 // A jump is sure where it is so many times the slack of what is looked at: a tie depends on the
@@ -82,6 +82,14 @@ JAXTV_HD bool certified_values(int n, int step, X x, W w, S sign, Y y, float rig
     else
       return w;
   };
+  // low, high and their sums are in units of what a dual may not pass, where that is one number:
+  // this saves a product per sample.
+  const float per_unit = [&] {
+    if constexpr (kPerEdge)
+      return 1.0f;
+    else
+      return 1.0f / (w * (1 - kMargin));
+  }();
   int at = (n - 1) * step;  // the first sample of the segment so far
   x = x + at;
   sign = sign + (at - step);  // the edge before it
@@ -92,6 +100,7 @@ JAXTV_HD bool certified_values(int n, int step, X x, W w, S sign, Y y, float rig
   };
   float ref = x[0], count = 1, low = -kInfinite, high = kInfinite;
   double sum = 0, wide = ref;  // of x - ref from here to the right end; ref
+  float pull = right * per_unit;
   // Of the segment to the right; means are relative to ref. The end is a sure jump.
   float direction = 1, other_ref = 3e38f, other_mean = 0, other_count = 1;
   double other_total = 0;  // count times mean
@@ -130,11 +139,12 @@ JAXTV_HD bool certified_values(int n, int step, X x, W w, S sign, Y y, float rig
     const double ends = kPerEdge ? double(right) - double(before) : double(right - before);
     double total = sum + ends;
     float mean = quotient(float(total), count, reciprocal(count));
-    const float size = magnitude(mean), within = smaller(mean - low, high - mean);
+    const float size = magnitude(mean), scaled = mean * per_unit;
+    const float within = smaller(scaled - low, high - scaled);
     const float apart = other_ref - ref, rise = apart + (other_mean - mean);
     const float least = kMargin * (magnitude(apart) + (size + magnitude(other_mean)));
     const bool jumps = rise * direction > least || (kPerEdge && right == 0);
-    if (!(within > kMargin * size && jumps) && decide_in_double(total)) {
+    if (!(within > kMargin * magnitude(scaled) && jumps) && decide_in_double(total)) {
       sign[int(count) * step] = 0;
       count += other_count;
       ref = other_ref;
@@ -157,11 +167,15 @@ JAXTV_HD bool certified_values(int n, int step, X x, W w, S sign, Y y, float rig
 #endif
     for (int i = 0; i < kRows && cut == 0; ++i) {
       go_left();
-      const float bound = weight(at), inside = bound * (1 - kMargin);
-      if constexpr (kPerEdge) certain &= (bound > 0) & (bound <= kLargestWeight);
-      const float r = reciprocal(count), total = float(sum) + right, reach = inside * r;
-      low = larger(low, total * r - reach);
-      high = smaller(high, total * r + reach);
+      const float r = reciprocal(count), total = fused(float(sum), per_unit, pull);
+      float reach = r;
+      if constexpr (kPerEdge) {
+        const float bound = weight(at);
+        certain &= (bound > 0) & (bound <= kLargestWeight);
+        reach *= bound * (1 - kMargin);
+      }
+      low = larger(low, fused(total, r, -reach));
+      high = smaller(high, fused(total, r, reach));
       sum += double(float(x[0])) - wide;
       count += 1;
       if (i + 1 == kRows || at == 0) break;
@@ -173,6 +187,7 @@ JAXTV_HD bool certified_values(int n, int step, X x, W w, S sign, Y y, float rig
     finish(before);
     go_left();
     right = before;
+    pull = before * per_unit;
     direction = float(cut);
     ref = x[0];
     wide = ref;

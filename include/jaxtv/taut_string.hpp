@@ -75,15 +75,24 @@ JAXTV_HD I taut_string(I n, X x, W w, S sign, double cap, Patience<I> patience) 
 //
 // kFenced: x has infinity at n, and of its last sample w is subtracted. Then the last edge is one
 // as any other, with the dual w.
+// longest: false too where a segment is longer, unless it is 0.
 template <int kRows, bool kPerEdge, bool kFenced, class X, class W, class S>
-JAXTV_HD bool taut_string_float(int n, int stop, int step, X x, W w, S sign, int rounds) {
+JAXTV_HD bool taut_string_float(int n, int stop, int step, X x, W w, S sign, int rounds,
+                                int longest = 0) {
   static_assert(!(kPerEdge && kFenced));
   const int last = (n - 1) * step;
+  // One weight is the unit of sums and bounds, which saves a product per sample.
+  const float unit = [&] {
+    if constexpr (kPerEdge)
+      return 1.0f;
+    else
+      return 1.0f / w;
+  }();
   const auto weight = [&](int e) {
     if constexpr (kPerEdge)
       return float(w[e]);
     else
-      return w;
+      return 1.0f;
   };
   stop = min_of(stop * step, last);
   if (stop == 0) return true;
@@ -92,17 +101,17 @@ JAXTV_HD bool taut_string_float(int n, int stop, int step, X x, W w, S sign, int
   float sum = 0, count = 1, high = weight(0), low = -high;
   int lowest = 0, highest = 0, at = 0;
   X next = x + step;
+  int limit = longest * step;
   for (; rounds > 0; --rounds) {
 #if defined(__CUDACC__)
 #pragma unroll
 #endif
     for (int i = 0; i < kRows; ++i) {
       at += step;
-      sum += next[0] - base;
-      next = next + step;
+      sum = fused(next[i * step] - base, unit, sum);
       count += 1;
       const float r = reciprocal(count), reach = (kFenced || at < last ? weight(at) : 0.0f) * r;
-      const float least = sum * r - reach, most = sum * r + reach;
+      const float least = fused(sum, r, -reach), most = fused(sum, r, reach);
       // NaN ends a segment. So does the last edge, for which both are equal.
       const bool rises = !(least < low), falls = !(most > high);
       lowest = rises ? at : lowest;
@@ -111,6 +120,8 @@ JAXTV_HD bool taut_string_float(int n, int stop, int step, X x, W w, S sign, int
       high = falls ? most : high;
       if (!(low < high)) break;
     }
+    next = next + kRows * step;
+    if (longest > 0 && at > limit) rounds = 0;
     if (low < high) continue;
     const bool up = lowest > highest;  // the later bound has passed the other
     const int e = up ? highest : lowest;
@@ -119,8 +130,9 @@ JAXTV_HD bool taut_string_float(int n, int stop, int step, X x, W w, S sign, int
     if (at >= stop) return true;  // what is left is one sample, or none
     const float dual = weight(e), bound = weight(at);
     next = x + at;
-    sum = (next[0] - base) + (up ? -dual : dual);
+    sum = fused(next[0] - base, unit, up ? -dual : dual);
     next = next + step;
+    limit = at + longest * step;
     count = 1;
     low = sum - bound;
     high = sum + bound;

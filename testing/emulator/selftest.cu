@@ -122,12 +122,15 @@ template <class W>
 JAXTV_DEVICE void solve_windows(int n, Shared<float> x, W w, Shared<signed char> sign,
                                 Shared<float> y, Shared<WindowCuts> found, int* sure) {
   const int windows = (n + kWindow - 1) / kWindow;
+  float last = x[n - 1];
+  if constexpr (std::is_same_v<W, float>) last = raise_fence(n, 1, x, w);
   *sure = 1;
   for (int i = 0; i < windows; ++i) {
     WindowCuts own;
     *sure &= find_window(ThreadWindow(n, i), x, w, sign, own);
     found[i] = own;
   }
+  x[n - 1] = last;
   const auto segments = [&](int i) { return WindowSegments(ThreadWindow(n, i), found); };
   for (int i = 0; i < windows; ++i) *sure &= segments(i).known();
   for (int i = 0; i < windows && *sure; ++i)
@@ -137,7 +140,7 @@ JAXTV_DEVICE void solve_windows(int n, Shared<float> x, W w, Shared<signed char>
 }
 __global__ void windows(int n, int edges, float* samples, const float* weights, int* sure) {
   Arena arena;
-  const Shared<float> x = arena.take<float>(n), y = arena.take<float>(n),
+  const Shared<float> x = arena.take<float>(n + 1), y = arena.take<float>(n),
                       w = arena.take<float>(edges);
   const Shared<WindowCuts> found = arena.take<WindowCuts>(n / kWindow + 1);
   const Shared<signed char> sign = arena.take<signed char>(n);
@@ -254,7 +257,7 @@ extern "C" __attribute__((visibility("default"))) int certified(float* x, const 
 extern "C" __attribute__((visibility("default"))) const char* certified_windows(
     float* x, const float* w, int signals, int n, int edges, int* sure) {
   for (int i = 0; i < signals; ++i)
-    if (Status bad = launch("windows", windows, 1, 1, n * 9 + edges * 4 + (n / kWindow + 1) * 8,
+    if (Status bad = launch("windows", windows, 1, 1, n * 9 + 4 + edges * 4 + (n / kWindow + 1) * 8,
                             simt::kStream, n, edges, x + i * n, w + i * edges, sure + i))
       return bad;
   return "";
