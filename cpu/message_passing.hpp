@@ -39,12 +39,12 @@ class Knots {
   }
 
  private:
-  std::vector<Knot> ring_ = std::vector<Knot>(1024);
+  std::vector<Knot> ring_;
   std::size_t first_ = 0, size_ = 0;
 
   std::size_t mask() const { return ring_.size() - 1; }
   void grow() {
-    std::vector<Knot> larger(2 * ring_.size());
+    std::vector<Knot> larger(max_of(std::size_t{1024}, 2 * ring_.size()));
     for (std::size_t i = 0; i < size_; ++i) larger[i] = ring_[(first_ + i) & mask()];
     ring_.swap(larger);
     first_ = 0;

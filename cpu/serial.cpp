@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "jaxtv/cuts.hpp"
@@ -23,15 +24,17 @@ struct Workspace {
   std::vector<signed char> sign;
   Knots knots;
   void reserve(std::int64_t n) {
-    if (std::int64_t(x.size()) >= n) return;
+    if (std::int64_t(sign.size()) >= n) return;
     for (auto* v : {&x, &w, &y}) v->resize(n);
-    sign.resize(n);
+    sign.resize(n);  // last: where memory ran out before, it is not there
   }
   double* scratch_of(std::int64_t n) {
     if (std::int64_t(scratch.size()) < n) scratch.resize(n);
     return scratch.data();
   }
 };
+// A thread's variable whose construction throws counts as constructed.
+static_assert(std::is_nothrow_default_constructible_v<Workspace>);
 thread_local Workspace workspace;  // in a loop by pointers only: each access looks for the thread's
 
 // Samples [first, last) of the n in workspace, with their n - 1 edges. A sample before `first` or

@@ -83,6 +83,10 @@ class Values {
     if (r == 1) return std::numeric_limits<double>::infinity();
     return std::abs(sample());
   }
+  double positive() {
+    const double v = sample();
+    return v == 0 ? 1 : std::abs(v);
+  }
   std::uint8_t codes() { return std::uint8_t(kind_ % 2 ? next() : next() & next() & next()); }
 
  private:
@@ -170,6 +174,12 @@ struct Drawing {
     const auto f = [&] { return values.sample(); };
     type == XLA_FFI_DataType_F32 ? fill<float>(a, f) : fill<double>(a, f);
   }
+  void data_weights() {  // the library joins samples of weight 0 to others
+    Values values(bytes, call.tame);
+    const auto f = [&] { return values.positive(); };
+    OwnedArray& a = in(dims, type);
+    type == XLA_FFI_DataType_F32 ? fill<float>(a, f) : fill<double>(a, f);
+  }
   std::vector<std::int64_t> weight_shape(std::int64_t axis) {
     return with(axis, bytes.below(2) ? dims[axis] - 1 : 1);
   }
@@ -220,7 +230,7 @@ void prox1d(Drawing& d, bool info) {
 void prox1d_data_weight(Drawing& d) {
   d.one_axis();
   d.samples();
-  d.samples();
+  d.data_weights();
   d.weights(d.weight_shape(d.axes[0]));
   d.like();
 }
