@@ -245,6 +245,7 @@ def test_fine_tuning_is_paired(stand_ins, tmp_path, monkeypatch):
     monkeypatch.setattr(released, "METHODS", {})
     monkeypatch.setattr(fine_tuning.FineTuning, "variants", dict.fromkeys(names, ""))
     settings = dataclasses.replace(fine_tuning.SETTINGS, batch_size=6)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
     monkeypatch.setattr(fine_tuning, "SETTINGS", settings)
     commands.evaluate("classification", data, weights, limit=20, seeds=2, output=tmp_path / "out")
     results = json.loads((tmp_path / "out" / "classification-released.json").read_text())
