@@ -308,7 +308,7 @@ class Problem {
   void find_codes(const Pool& pool) {
     for_strips(pool, strips_, [&](std::int64_t begin, std::int64_t end) {
       for (std::size_t byte = 0; byte < codes_.size(); byte += size_)
-        std::fill(&codes_[byte + begin], &codes_[byte + end], 0);
+        std::fill_n(codes_.data() + byte + begin, end - begin, 0);
       for (std::size_t a = 0; a < axes_; ++a) {
         std::uint8_t* of_axis = &codes_[code_byte(a) * size_];
         const int shift = code_shift(a);
