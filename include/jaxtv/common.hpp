@@ -29,11 +29,7 @@ struct Strided {
 // The numerics below avoid <cmath> so that one source serves host, device and every vector ISA.
 template <class R>
 JAXTV_HD inline R abs_of(R v) {
-#if defined(__CUDA_ARCH__)
-  return fabs(v);  // a part of the instruction that takes it
-#else
   return v < R(0) ? -v : v;
-#endif
 }
 template <class R>
 JAXTV_HD inline R min_of(R a, R b) {
@@ -70,6 +66,7 @@ JAXTV_HD inline float quotient_by(float a, float count, float r, Fma fma) {
 __device__ inline float smaller(float a, float b) { return fminf(a, b); }
 __device__ inline float larger(float a, float b) { return fmaxf(a, b); }
 __device__ inline float magnitude(float a) { return fabsf(a); }
+__device__ inline double magnitude(double a) { return fabs(a); }
 __device__ inline float fused(float a, float b, float c) { return fmaf(a, b, c); }
 // 1 / count, off by at most 2^-23 of it.
 __device__ inline float reciprocal(float count) {
@@ -85,6 +82,7 @@ __device__ inline float quotient(float a, float count, float r) {
 JAXTV_HD inline float smaller(float a, float b) { return min_of(a, b); }
 JAXTV_HD inline float larger(float a, float b) { return max_of(a, b); }
 JAXTV_HD inline float magnitude(float a) { return abs_of(a); }
+JAXTV_HD inline double magnitude(double a) { return abs_of(a); }
 JAXTV_HD inline float fused(float a, float b, float c) { return a * b + c; }
 JAXTV_HD inline float reciprocal(float count) { return 1.0f / count; }
 JAXTV_HD inline float quotient(float a, float count, float) { return a / count; }

@@ -18,7 +18,7 @@ constexpr signed char kZero = 2, kOne = 3, kCopy = 4;
 // Ties (a message at its bound up to round-off) stay joined. Not relative to all of the signal: a
 // slack above the bounds of small weights would join what differs.
 JAXTV_HD inline double round_off(double bound, double threshold, double sample, double mass = 1) {
-  return 4 * kEps * (bound + mass * abs_of(threshold) + mass * abs_of(sample));
+  return 4 * kEps * (bound + mass * magnitude(threshold) + mass * magnitude(sample));
 }
 
 // One round on the region [a, b]; `left` and `right` are the duals at its two ends, `sum` and
