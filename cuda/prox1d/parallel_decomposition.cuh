@@ -407,7 +407,7 @@ JAXTV_DEVICE bool join_ties_in_range(const Signal& signal, SampleRange<Index> ra
   bool joined = false;
   for (Index i = range.begin; i < range.end; ++i) {
     if (starts) value = signal.region_values[i];
-    const int cut = signal.cut(i);
+    const int cut = i + 1 < signal.n ? signal.cut(i) : 0;
     starts = cut != 0;
     if (cut == 0 || !(signal.w(i) > 0)) continue;
     if (is_tie_at(signal, i, value, signal.region_values[i + 1], scale)) {
