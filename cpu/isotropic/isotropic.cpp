@@ -44,9 +44,11 @@ class Problem {
     const std::int64_t plane = g.plane(), arrays = g.channels * plane;
     const std::int64_t weights = op_.per_pixel ? plane : g.pitch;
     const std::int64_t duals = g.axes * arrays;
-    OperationScratch scratch(2 * Arena::bytes<T>(Grid::kMultiple) + 2 * Arena::bytes<T>(duals) +
-                             4 * Arena::bytes<T>(arrays) + Arena::bytes<T>(weights) +
-                             Arena::bytes<T>(g.pitch));
+    // A y is read beyond its end, where none may be written.
+    const std::int64_t padded = arrays + Grid::kMultiple;
+    OperationScratch scratch(Arena::bytes<T>(Grid::kMultiple) + 2 * Arena::bytes<T>(duals) +
+                             3 * Arena::bytes<T>(padded) + Arena::bytes<T>(arrays) +
+                             Arena::bytes<T>(weights) + Arena::bytes<T>(g.pitch));
     Arena memory(scratch.template as<void>());
     const auto zeros = [&](std::int64_t size) {
       T* array = memory.take<T>(size);
@@ -55,8 +57,7 @@ class Problem {
     };
     zeros(Grid::kMultiple);  // before the first dual
     u_ = zeros(duals), p_.last_u = zeros(duals);
-    y_ = zeros(arrays), last_y_ = zeros(arrays), p_.new_y = zeros(arrays);
-    zeros(Grid::kMultiple);  // after the last y
+    y_ = zeros(padded), last_y_ = zeros(padded), p_.new_y = zeros(padded);
     x_ = zeros(arrays), w_ = zeros(weights);
     T* has_next = zeros(g.pitch);
     std::fill(has_next, has_next + length_ - 1, T(1));
@@ -263,12 +264,14 @@ class Problem {
 
   double step() {
     point_at_iterate();
+    const std::int64_t deferred = strips() > 1 ? slice_ : 0;
     const double uphill = sum_strips([&](std::int64_t begin, std::int64_t end) {
-      return kernel_.step(p_, begin, end, begin > 0 ? slice_ : 0, scratch());
+      return kernel_.step(p_, begin, end, deferred, scratch());
     });
-    // The first slices of the strips need the new duals of the strips before.
-    for_strips([&](std::int64_t s, std::int64_t begin, std::int64_t end) {
-      if (s > 0) kernel_.primal(p_, begin, std::min(end, begin + slice_));
+    // The first slices of the strips need the new duals of the strips before; that of the first
+    // one reads the end of the last one, in the array of another axis or channel.
+    for_strips([&](std::int64_t, std::int64_t begin, std::int64_t end) {
+      kernel_.primal(p_, begin, std::min(end, begin + deferred));
     });
     std::swap(u_, p_.last_u);
     T* oldest = std::exchange(last_y_, y_);
