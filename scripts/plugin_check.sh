@@ -28,7 +28,8 @@ cd "$here/away"
 from jaxtv import _native
 status = _native.status()
 assert status['cuda']['module'] == 'jaxtv_cuda${version}_plugin._cuda', status
-assert status['cuda']['kernels'], status"
+only_cuda = set(status['cuda']['kernels']) - set(status['cpu']['kernels'])
+assert only_cuda == {'jaxtv_isotropic_steps'}, status"
 
 # jax's own plugin in a folder apart: an environment that has it counts as one with a GPU.
 jax=$("$python" -c "import jax; print(jax.__version__)")

@@ -168,26 +168,20 @@ struct Drawing {
     a.allocate(0);
     return a;
   }
-  void samples() {
+  void floats(const std::vector<std::int64_t>& shape, double (Values::*next)()) {
     Values values(bytes, call.tame);
-    OwnedArray& a = in(dims, type);
-    const auto f = [&] { return values.sample(); };
+    OwnedArray& a = in(shape, type);
+    const auto f = [&] { return (values.*next)(); };
     type == XLA_FFI_DataType_F32 ? fill<float>(a, f) : fill<double>(a, f);
   }
-  void data_weights() {  // the library joins samples of weight 0 to others
-    Values values(bytes, call.tame);
-    const auto f = [&] { return values.positive(); };
-    OwnedArray& a = in(dims, type);
-    type == XLA_FFI_DataType_F32 ? fill<float>(a, f) : fill<double>(a, f);
-  }
+  void samples() { floats(dims, &Values::sample); }
+  // The library joins samples of weight 0 to others.
+  void data_weights() { floats(dims, &Values::positive); }
   std::vector<std::int64_t> weight_shape(std::int64_t axis) {
     return with(axis, bytes.below(2) ? dims[axis] - 1 : 1);
   }
   void weights(const std::vector<std::int64_t>& shape, bool tangent = false) {
-    Values values(bytes, call.tame);
-    OwnedArray& a = in(shape, type);
-    const auto f = [&] { return tangent ? values.sample() : values.weight(); };
-    type == XLA_FFI_DataType_F32 ? fill<float>(a, f) : fill<double>(a, f);
+    floats(shape, tangent ? &Values::sample : &Values::weight);
   }
   void codes(std::int64_t planes) {
     std::vector<std::int64_t> shape = dims;
