@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -32,11 +32,13 @@ class Overrides:
         weight_decay: of the weights.
         width: channels of the network.
         depth: blocks or layers of the network.
-        size: side of training examples in pixels.
+        size: side of training examples in pixels; classification: of random crops, where the
+            images are larger.
         limit: most examples that are used; 0: all.
         sweeps: Dykstra iterations of every TV layer.
         init_lam: λ of the TV layers before training; 0: as the task sets it.
         classes: classification and wsol: number of classes.
+        dropout: classification: share of features that are dropped; of the input 0.4 times that.
         noise: denoising: σ on the scale 0..255.
         backbone: wsol: the classifier.
         precision: of activations.
@@ -54,6 +56,7 @@ class Overrides:
     sweeps: int | None = None
     init_lam: float | None = None
     classes: int | None = None
+    dropout: float | None = None
     noise: float | None = None
     backbone: Literal["vgg16", "resnet50", "inception3"] | None = None
     precision: Literal["float32", "bfloat16"] | None = None
@@ -108,6 +111,7 @@ def evaluate(
     side: int | None = None,
     limit: int | None = None,
     seeds: int | None = None,
+    runs: Path | None = None,
     output: Path = Path("runs"),
 ) -> None:
     """Measure a trained model again, also on other data, or what TV adds to released weights.
@@ -123,13 +127,15 @@ def evaluate(
             0, the default: all of it.
         limit: other tasks with --weights: most test pictures that are measured; 0: all.
         seeds: classification with --weights: of fine-tuning; 0, the default: no fine-tuning.
+        runs: classification with --weights: folder VARIANT/seedN of networks that were trained
+            on CIFAR-10, which are measured too; `jaxtv reproduce table2` makes it.
         output: with --weights: folder of the results.
     """
 
     def run() -> None:
         if weights is not None:
             source = data or default_data(str(what))
-            options = {"side": side, "limit": limit, "seeds": seeds}
+            options = {"side": side, "limit": limit, "seeds": seeds, "runs": runs}
             evaluate_released(str(what), weights, source, options, output)
             return
         from jaxtv.vision import training
@@ -144,7 +150,7 @@ def evaluate(
 
 
 def evaluate_released(
-    task: str, weights: Path, data: Path | None, options: Mapping[str, int | None], output: Path
+    task: str, weights: Path, data: Path | None, options: Mapping[str, Any], output: Path
 ) -> None:
     """Measures released weights with and without TV layers; prints and writes the results.
 
@@ -166,7 +172,7 @@ def evaluate_released(
     for option, value in given.items():
         if option not in study.OPTIONS:
             raise ValueError(f"`--{option}` is no option of {task} with `--weights`.")
-        if value < 0:
+        if isinstance(value, int) and value < 0:
             raise ValueError(f"`--{option}` must be 0 or more, got {value}.")
     name = output / f"{task}-released"
     results = study.evaluate(weights, data, name, console, **given)

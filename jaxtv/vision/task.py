@@ -39,11 +39,13 @@ class Settings:
         weight_decay: of the weights, never of λ̃.
         width: channels of the network; the paper's number is in the preset `paper`.
         depth: blocks or layers of the network.
-        size: side of training examples in pixels.
+        size: side of training examples in pixels; classification: of random crops, where the
+            images are larger.
         limit: most training and test examples that are used; 0: all.
         sweeps: Dykstra iterations K of every TV layer (the paper: 3 or 4).
         init_lam: λ of the TV layers before training; 0: as the paper or the task sets it.
         classes: classification and wsol: number of classes.
+        dropout: classification: share of features that are dropped; of the input 0.4 times that.
         noise: denoising: σ on the scale 0..255.
         backbone: wsol: the classifier.
         precision: of activations; weights, statistics and losses stay float32.
@@ -61,6 +63,7 @@ class Settings:
     sweeps: int = 4
     init_lam: float = 0.0
     classes: int = 10
+    dropout: float = 0.5
     noise: float = 25.0
     backbone: Literal["vgg16", "resnet50", "inception3"] = "vgg16"
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -251,4 +254,6 @@ def settings_of(task: Task, preset: str, overrides: Mapping[str, Any] | None = N
     for field in ("learning_rate", "lam_learning_rate", "weight_decay", "limit", "init_lam"):
         if not getattr(settings, field) >= 0:
             raise ValueError(f"`{field}` must not be negative, got {getattr(settings, field)}.")
+    if not 0 <= settings.dropout < 1:
+        raise ValueError(f"`dropout` must be in [0, 1), got {settings.dropout}.")
     return settings

@@ -48,9 +48,9 @@ class Run:
         here = dataclasses.asdict(self)
         path = folder / "run.json"
         if path.exists():
-            there = json.loads(path.read_text(encoding="utf-8"))
+            there = dataclasses.asdict(Run.read(folder))  # with defaults of fields that are newer
             if there != here:
-                differs = sorted(k for k in here if there.get(k) != here[k])
+                differs = sorted(k for k in here if there[k] != here[k])
                 raise ValueError(
                     f"`output` {folder} holds another run ({', '.join(differs)} differ); choose "
                     "another folder or remove it."

@@ -40,6 +40,17 @@ def test_the_papers_network_has_the_published_size():
     assert count["tv-smooth"] == count["tv-sharp"] == count["baseline"] + 3
 
 
+def test_dropout_is_a_setting():
+    rates = []
+    for dropout in (None, 0.0):
+        settings = settings_of(TASK, "smoke", {"dropout": dropout})
+        model = nnx.eval_shape(lambda s=settings: TASK.build("baseline", s, nnx.Rngs(0)))
+        rates.append((model.input_dropout.rate, model.dropout.rate))
+    assert rates == [(0.2, 0.5), (0, 0)]
+    with pytest.raises(ValueError, match=r"`dropout` must be in \[0, 1\), got 1"):
+        settings_of(TASK, "smoke", {"dropout": 1.0})
+
+
 def test_the_variants_start_from_the_same_weights_and_are_the_baseline_at_lam_zero(untrained):
     x = jnp.asarray(augment.normalise(shapes.random_shapes(4, 32, np.random.default_rng(0))[0]))
     outputs = {}
@@ -104,6 +115,19 @@ def test_augmentation_shifts_and_mirrors_whole_images():
         candidates = [padded[i, a : a + 9, b : b + 9] for a in range(3) for b in range(3)]
         candidates += [c[:, ::-1] for c in candidates]
         assert any(np.array_equal(image, c) for c in candidates)
+
+
+def test_larger_images_are_cropped():
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, size=(200, 9, 11, 3), dtype=np.uint8)
+    out = augment.augment(x, rng, side=8)
+    places = set()
+    for i, crop in enumerate(out):
+        candidates = {(a, b): x[i, a : a + 8, b : b + 8] for a in range(2) for b in range(4)}
+        candidates |= {(a, b, 1): c[:, ::-1] for (a, b), c in candidates.items()}
+        places |= {place for place, c in candidates.items() if np.array_equal(crop, c)}
+    assert len(places) == 16
+    assert augment.augment(x, rng, side=9).shape == x.shape
 
 
 def write_cifar(folder, rng, binary):

@@ -1,6 +1,8 @@
 """The released ResNet-20: its file, its layers, and what is measured with it."""
 
 import dataclasses
+import functools
+import itertools
 import json
 
 import jax
@@ -9,9 +11,10 @@ import numpy as np
 import pytest
 import scipy.ndimage as ndi
 from flax import nnx
+from rich.console import Console
 
 from jaxtv.nnx import TVLayer
-from jaxtv.vision import commands, corruptions
+from jaxtv.vision import commands, corruptions, training
 from jaxtv.vision.networks import filters
 from jaxtv.vision.networks.resnet20 import DEVIATION, MEAN, ResNet20, load_state
 from jaxtv.vision.readers.augment import normalise
@@ -19,7 +22,9 @@ from jaxtv.vision.readers.cifar import CIFAR
 from jaxtv.vision.readers.weights import read_resnet20
 from jaxtv.vision.released import classification as released
 from jaxtv.vision.released import fine_tuning
-from jaxtv.vision.task import DataError, apply
+from jaxtv.vision.released.parts import Parts
+from jaxtv.vision.task import DataError, apply, get_task, settings_of
+from jaxtv.vision.tasks.classification import accuracy
 from testing import torch_files
 
 pytestmark = [pytest.mark.float32, pytest.mark.usefixtures("flax_broadcasts")]
@@ -254,6 +259,32 @@ def test_fine_tuning_is_paired(stand_ins, tmp_path, monkeypatch):
     assert len(found["strengths"][names[1]]) == 3
     assert all(lam != pytest.approx(0.05, abs=1e-6) for lam in found["strengths"][names[1]])
     assert [*found["gains"]["clean"]] == [names[1]]
+
+
+def test_trained_networks_are_paired(stand_ins, tmp_path):
+    """Runs as they are before the first step, and a seed that one variant lacks."""
+    _, data = stand_ins
+    task = get_task("classification")
+    settings = settings_of(task, "smoke")
+    for variant, seed in (*itertools.product(released.TRAINED, (0,)), ("baseline", 1)):
+        folder = tmp_path / "runs" / variant / f"seed{seed}"
+        run = training.Run("classification", variant, settings, seed, "")
+        run.write(folder)
+        with training.checkpoints(folder) as manager:
+            training.save(manager, 1, *training.create(task, run, steps=1))
+        training.write_json(folder / "result.json", {})
+    test = released.read_cifar10(data).test
+    seen = functools.cache(lambda condition: released.corrupted(condition, test))
+    parts = Parts(tmp_path / "parts", {})
+    found = released.trained(tmp_path / "runs", seen, parts, Console(quiet=True))
+    assert found["seeds"] == 1
+    assert [*found["gains"]["clean"]] == ["TV-smooth", "TV-sharp"]
+    assert found["strengths"]["TV-smooth"] == pytest.approx([0.05] * 3)
+    model = training.load(tmp_path / "runs" / "tv-sharp" / "seed0")[2]
+    assert found["accuracy"]["contrast"]["TV-sharp"] == accuracy(model, *seen("contrast"))
+    (tmp_path / "runs" / "tv-sharp" / "seed0" / "result.json").unlink()
+    with pytest.raises(DataError, match=r"no seed that all variants.*tv-sharp/seedN"):
+        released.trained(tmp_path / "runs", seen, parts, Console(quiet=True))
 
 
 def test_fine_tuning_starts_from_the_released_weights(state):

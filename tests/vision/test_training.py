@@ -95,6 +95,17 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
         train(tmp_path, run_of(seed=1))
 
 
+def test_a_run_of_an_older_version_goes_on(tmp_path):
+    """Its `run.json` lacks settings that are newer; they have their defaults."""
+    run_of().write(tmp_path)
+    path = tmp_path / "run.json"
+    fields = json.loads(path.read_text())
+    del fields["settings"]["dropout"]
+    path.write_text(json.dumps(fields))
+    run_of().write(tmp_path)
+    assert training.Run.read(tmp_path) == run_of()
+
+
 def test_a_folder_without_a_run_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="is not the folder of a run"):
         training.load(tmp_path)

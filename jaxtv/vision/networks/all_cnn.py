@@ -24,7 +24,7 @@ class AllCNN(nnx.Module):
         mode: "smooth" or "sharp" TV layers before the batch norms of the first three blocks; None
             for the baseline.
         settings: `classes`, `width` (paper: 96; the later blocks have twice that), `sweeps`,
-            `init_lam` (paper: 0.05), `precision`.
+            `init_lam` (paper: 0.05), `dropout` (paper: 0.5), `precision`.
         rngs: of weights and dropout.
     """
 
@@ -37,8 +37,8 @@ class AllCNN(nnx.Module):
             tv = mode if i < TV_BLOCKS else None
             blocks.append(Block(channels, features, kernel, stride, tv, settings, rngs=rngs))
             channels = features
-        self.input_dropout = nnx.Dropout(0.2, rngs=rngs)
-        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.input_dropout = nnx.Dropout(0.4 * settings.dropout, rngs=rngs)
+        self.dropout = nnx.Dropout(settings.dropout, rngs=rngs)
         self.blocks = nnx.List(blocks)
         self.classify = Conv(channels, settings.classes, (1, 1), dtype=dtype, rngs=rngs)
 

@@ -20,7 +20,8 @@ class Labelled(Dataset):
     """Images uint8 (N, H, W, 3) with labels int32 (N,), in three parts.
 
     `corrupted(name, severity)` gives the corrupted test images: files of CIFAR-10-C where they
-    are, else `corruptions.corrupt`.
+    are, else `corruptions.corrupt`. `crop` is the side of what is cut out of training images that
+    are larger; 0: nothing is.
     """
 
     description: str
@@ -29,14 +30,15 @@ class Labelled(Dataset):
     validation: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
     published: Path | None = None
+    crop: int = 0
 
     def steps(self, batch_size: int) -> int:
         """Whole batches only."""
         return len(self.train[0]) // batch_size
 
     def epoch(self, rng: np.random.Generator, batch_size: int) -> Iterator[Batch]:
-        """Shuffled, mirrored and shifted by up to 4 pixels (He et al. 2016)."""
-        return batches(self.train, rng, batch_size, shift=4)
+        """Shuffled, mirrored, and cropped or shifted by up to 4 pixels (He et al. 2016)."""
+        return batches(self.train, rng, batch_size, shift=4, side=self.crop)
 
     def corrupted(self, name: str, severity: int) -> tuple[np.ndarray, np.ndarray]:
         """Test images under one corruption, and their labels."""

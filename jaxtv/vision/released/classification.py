@@ -2,7 +2,8 @@
 
 Each picture is measured at one of the five severities, which take turns: that is unbiased for the
 mean over all five, at a fifth of the cost. The plain alternative is a Gaussian in the same place,
-its width chosen (frozen weights) or trained (fine-tuned weights) in the same way.
+its width chosen (frozen weights) or trained (fine-tuned weights) in the same way. Beside them: runs
+of All-CNN-C that were trained from random weights.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 
-from jaxtv.vision import corruptions
+from jaxtv.vision import corruptions, training
 from jaxtv.vision.metrics.paired import paired_difference, shown
 from jaxtv.vision.networks import filters
 from jaxtv.vision.networks.resnet20 import ResNet20, load_state
@@ -34,7 +35,7 @@ from jaxtv.vision.released.parts import Parts
 from jaxtv.vision.task import DataError
 from jaxtv.vision.tasks.classification import right
 
-OPTIONS = ("limit", "seeds")
+OPTIONS = ("limit", "seeds", "runs")
 WEIGHTS = "resnet20-12fca82f.th"
 CHOOSE = 150  # pictures on which strengths are chosen
 PLAIN, CLEAN = "network alone", "clean"
@@ -65,18 +66,27 @@ METHODS = {
     "TV-smooth in front": Method("front", filters.tv_smooth, (0.01, 0.02, 0.04, 0.08)),
     "Gaussian in front": Method("front", filters.gaussian, WIDTHS),
 }
+# Variants of `jaxtv.vision.tasks.classification` -> their names here.
+TRAINED = {"baseline": PLAIN, "tv-smooth": "TV-smooth", "tv-sharp": "TV-sharp"}
 # Whose difference is reported too.
 LEADS = (
     ("TV-smooth before the norms", "Gaussian before the norms"),
     ("TV-smooth in front", "Gaussian in front"),
     ("TV-smooth from 0.05", "Gaussian from 0.3"),
+    ("TV-smooth", "TV-sharp"),
 )
 
 Pictures = tuple[np.ndarray, np.ndarray]  # uint8 (N, 32, 32, 3), labels (N,)
 
 
 def evaluate(
-    weights: Path, data: Path, folder: Path, console: Console, limit: int = 0, seeds: int = 0
+    weights: Path,
+    data: Path,
+    folder: Path,
+    console: Console,
+    limit: int = 0,
+    seeds: int = 0,
+    runs: Path | None = None,
 ) -> dict[str, Any]:
     """Accuracy on clean and corrupted test pictures for every method.
 
@@ -87,15 +97,17 @@ def evaluate(
         console: where progress is shown.
         limit: most test pictures; 0: all.
         seeds: of fine-tuning; 0: the weights stay frozen.
+        runs: a folder with `VARIANT/seedN` of networks that were trained on CIFAR-10, as `jaxtv
+            reproduce table2` makes it; None: these are not measured.
 
     Returns:
-        `data`, and `studies`: frozen, fine-tuned -> `strengths` (method -> chosen or trained) and
-        what `compared` returns. The study of frozen weights also has `curves`: method -> strength
-        -> accuracy on the pictures that the strength is chosen on, clean and corrupted. The
-        other one has `seeds`.
+        `data`, and `studies`: frozen, fine-tuned, trained -> `strengths` (method -> chosen or
+        trained) and what `compared` returns. The study of frozen weights also has `curves`: method
+        -> strength -> accuracy on the pictures that the strength is chosen on, clean and corrupted.
+        The others have `seeds`.
 
     Raises:
-        DataError: weights or pictures are missing or damaged.
+        DataError: weights, pictures or runs are missing or damaged.
     """
     state = read_resnet20(weights / WEIGHTS)
     found = read_cifar10(data)
@@ -107,6 +119,9 @@ def evaluate(
     studies = {"frozen": frozen(state, choose, seen, parts, console)}
     if seeds:
         studies["fine-tuned"] = fine_tuned(state, found, seen, parts, seeds, console)
+    if runs:
+        kept = Parts(folder / "trained", {"runs": str(runs), "data": described})
+        studies["trained"] = trained(runs, seen, kept, console)
     return {"data": described, "studies": studies}
 
 
@@ -224,17 +239,57 @@ def fine_tuned(
 
         def measure(variant=variant, seed=seed, name=name) -> dict[str, Any]:
             model = task.trained(variant, seed, data, parts.folder / name, console)
-            answers = {c: answers_of({c: model}, *seen(c))[c] for c in CONDITIONS}
-            return {"strengths": fine_tuning.strengths(model), "answers": answers}
+            return measured(model, fine_tuning.strengths(model), seen)
 
         runs[variant].append(parts.get(name, measure))
+    return averaged(runs)
+
+
+def trained(
+    runs: Path, seen: Callable[[str], Pictures], parts: Parts, console: Console
+) -> dict[str, Any]:
+    """The study of networks trained from random weights, on the seeds that all variants have.
+
+    Raises:
+        DataError: there is no such seed.
+    """
+    ended = [
+        {path.parent.name for path in (runs / variant).glob("*/result.json")} for variant in TRAINED
+    ]
+    seeds = sorted(set.intersection(*ended))
+    if not seeds:
+        folders = ", ".join(f"{variant}/seedN" for variant in TRAINED)
+        raise DataError(
+            f"{runs} has no seed that all variants were trained with: expected {folders}, each "
+            "with a result.json. `jaxtv reproduce table2` makes them."
+        )
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in TRAINED.values()}
+    every = [*itertools.product(TRAINED.items(), seeds)]
+    for (variant, name), seed in track(every, "trained networks", console=console):
+
+        def measure(folder=runs / variant / seed) -> dict[str, Any]:
+            model = training.load(folder)[2]
+            return measured(model, [*training.lambdas(model).values()], seen)
+
+        found[name].append(parts.get(f"{variant}, {seed}", measure))
+    return averaged(found)
+
+
+def measured(model: Any, strengths: list[float], seen: Callable[[str], Pictures]) -> dict[str, Any]:
+    """The answers of a trained network under every condition, beside its strengths."""
+    answers = {c: answers_of({c: model}, *seen(c))[c] for c in CONDITIONS}
+    return {"strengths": strengths, "answers": answers}
+
+
+def averaged(runs: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, Any]:
+    """Mean over the seeds: what `measured` gave for each, by method."""
     scores = {
-        c: {variant: scores_of([run["answers"][c] for run in of]) for variant, of in runs.items()}
+        c: {method: scores_of([run["answers"][c] for run in of]) for method, of in runs.items()}
         for c in CONDITIONS
     }
-    strengths = {v: np.mean([run["strengths"] for run in of], axis=0) for v, of in runs.items()}
-    mean = {variant: value.tolist() for variant, value in strengths.items()}
-    return {"seeds": seeds, "strengths": mean} | compared(scores)
+    strengths = {m: np.mean([run["strengths"] for run in of], axis=0) for m, of in runs.items()}
+    mean = {method: value.tolist() for method, value in strengths.items()}
+    return {"seeds": len(next(iter(runs.values()))), "strengths": mean} | compared(scores)
 
 
 def scores_of(answers: Sequence[str]) -> np.ndarray:

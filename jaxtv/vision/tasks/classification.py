@@ -78,6 +78,7 @@ class Classification(Task):
         if len(found.classes) > settings.classes:
             count = len(found.classes)
             raise DataError(f"{data} has {count} classes; train with --classes {count}.")
+        found = dataclasses.replace(found, crop=settings.size)
         if settings.limit:
             parts = ("train", "validation", "test")
             cut = {part: at_most(settings.limit, getattr(found, part)) for part in parts}
