@@ -126,9 +126,9 @@ class AcceleratedDykstra:
 
     Every batch element stops by itself, when its duality gap meets `tol`. The derivative is the
     implicit one of the solution: averages over its connected components of equal value. It is exact
-    once these are found, which takes a smaller `tol` than a good y does. At 1e-5 some components
-    are still wrong (gradients of noisy images were off by 1 to 5 %, once by 27 %); at 1e-8 in
-    float64 none was. It is not the derivative of a few `Dykstra` sweeps.
+    once these are found, which takes a smaller `tol` than a good y does: at 1e-5 some components
+    are still wrong, and derivatives with them (docs/derivatives.md has a table); at 1e-8 in float64
+    none was. It is not the derivative of a few `Dykstra` sweeps.
 
     Attributes:
         tol: stop when the duality gap of y is at most `tol` times the objective. Below 1e-4, y is
