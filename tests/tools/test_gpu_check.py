@@ -122,7 +122,7 @@ SITE = 'import os, jax\njax.default_backend = lambda: "gpu"\n'
 # Few tests, and small benchmarks; compute-sanitizer's runs do nothing.
 PYTHON = """
 case "$*" in
-  *pytest*) set -- "$@" -k "test_half or test_signal" ;;
+  *"-m pytest"*) set -- "$@" -k "test_half or test_signal" ;;
   *benchmarks/gpu.py*) set -- "$@" --smoke ;;
 esac
 exec {python} "$@"
