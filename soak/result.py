@@ -22,5 +22,9 @@ def finding(log: str) -> str:
     log is printed.
     """
     print(log[-4000:], flush=True)
-    lines = [line for line in log.splitlines() if re.match(r"SUMMARY|FAILED|ERROR\b", line)]
+    lines = [
+        line
+        for line in log.splitlines()
+        if re.match(r"SUMMARY|FAILED|(CMake )?(ERROR|Error)\b", line)
+    ]
     return re.sub(r"(?<![\w.])(/[\w.+-]+)+/", "", "; ".join(lines)) or "stopped without saying why"
