@@ -52,8 +52,8 @@ def _load_cpu():
     except ImportError as error:
         raise ImportError(
             "jaxtv's CPU kernels are missing: the native module jaxtv._cpu can not be imported "
-            f"({error}). In a source checkout build it with `pip install -e .`; run the tests of a "
-            "non-editable install with `python -P -m pytest`."
+            f"({error}). In a source checkout build it with `pip install -e .`, or start Python "
+            "elsewhere to import the installed jaxtv."
         ) from error
     return _cpu
 
