@@ -73,6 +73,7 @@ LEADS = (
     ("TV-smooth before the norms", "Gaussian before the norms"),
     ("TV-smooth in front", "Gaussian in front"),
     ("TV-smooth from 0.05", "Gaussian from 0.3"),
+    ("TV-smooth from 0.3", "Gaussian from 0.7"),
     ("TV-smooth", "TV-sharp"),
 )
 

@@ -22,8 +22,10 @@ from jaxtv.vision.tasks.classification import Classification, accuracy
 FILTERS = {
     "network alone": None,
     "TV-smooth from 0.05": (filters.tv_smooth, 0.05),
+    "TV-smooth from 0.3": (filters.tv_smooth, 0.3),
     "TV-sharp from 0.05": (filters.tv_sharp, 0.05),
     "Gaussian from 0.3": (filters.gaussian, 0.3),
+    "Gaussian from 0.7": (filters.gaussian, 0.7),
 }
 SETTINGS = Settings(
     epochs=1,
