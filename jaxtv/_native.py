@@ -23,7 +23,7 @@ BUILD = "from a checkout, with nvcc: `pip install -C cmake.define.JAXTV_CUDA=ON 
 
 def runtime_api_version() -> tuple[int, int]:
     """Version of the XLA FFI that the installed jaxlib speaks, from its own header."""
-    header = pathlib.Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text()
+    header = pathlib.Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text("utf-8")
     major, minor = (
         int(re.search(rf"#define XLA_FFI_API_{part} (\d+)", header)[1])  # type: ignore[index]
         for part in ("MAJOR", "MINOR")
