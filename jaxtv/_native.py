@@ -181,7 +181,8 @@ def cuda_state() -> str:
     if others:
         state += f" (not used: {', '.join(others)})"
     if wanted is None:
-        state += "; jax has no CUDA plugin: `pip install 'jax[cuda13]'`"
+        version = 12 if used == PLUGIN.format(12) else 13
+        state += f"; jax has no CUDA plugin: `pip install 'jax[cuda{version}]'`"
     elif used in PLUGINS and used != PLUGIN.format(wanted):
         state += f"; jax runs on CUDA {wanted}: {install_cuda()}"
     return state

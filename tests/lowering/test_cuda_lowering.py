@@ -236,8 +236,9 @@ V12, V13 = "jaxtv_cuda12_plugin", "jaxtv_cuda13_plugin"
         ((), "rocm", None, ["jax has no CUDA plugin"]),
         ((V12,), "xla_cuda12", V12, []),
         ((V12,), "xla_cuda13", V12, ["jax runs on CUDA 13", "jaxtv[cuda13]"]),
+        ((V12,), None, V12, ["jax has no CUDA plugin", "jax[cuda12]"]),
         ((V12, V13), "xla_cuda12", V12, [f"not used: {V13}"]),
-        ((V12, V13), None, V13, [f"not used: {V12}", "jax has no CUDA plugin"]),
+        ((V12, V13), None, V13, [f"not used: {V12}", "jax has no CUDA plugin", "jax[cuda13]"]),
         (("jaxtv", V13), "xla_cuda13", "jaxtv", ["built from source", f"not used: {V13}"]),
     ],
 )
