@@ -14,7 +14,7 @@ import json
 import pathlib
 import time
 
-from benchmarks import capabilities, machine, network, report, sections
+from benchmarks import capabilities, machine, network, report, sections, worker
 from benchmarks.environments import BUILD, ROOT, Environments
 
 CHAPTERS = sections.CHAPTERS | {"network": network.training_step} | capabilities.CHAPTERS
@@ -29,6 +29,7 @@ def measure(quick: bool, only: list[str], known: dict, file: pathlib.Path) -> di
     results["chapters"] = dict(known.get("chapters", {}))
     results["seconds"] = dict(known.get("seconds", {}))
     results["dates"] = dict(known.get("dates", {}))
+    worker.keep_pages()
     environments = Environments(may_install=not quick)
     try:
         for name in only or CHAPTERS:

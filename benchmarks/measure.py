@@ -88,7 +88,7 @@ class Effort:
 
     runs: int
     seconds: float
-    block: float = 2e-3  # a sample consists of as many calls as take so long
+    block: float = 1e-2  # a sample consists of as many calls as take so long: threads stay awake
 
     def repeat(self, rough: float) -> int:
         return max(1, min(1000, math.ceil(self.block / max(rough, 1e-7))))
