@@ -83,7 +83,7 @@ def _head(results: dict) -> str:
 `python -m pip install -e '.[bench]' && python -m benchmarks` makes this page, its figures and `benchmarks.json` \
 ({minutes:.0f} minutes).{earlier}{warning if quick else ""}
 
-One run times all methods of a table in turns, so that the load of the machine affects all of them alike. A ratio is the median of the \
+One run times all methods of a table in turns, so that the load of the machine affects all of them alike. A turn is as many calls as take 10 ms. Memory that a call frees stays in the process, as with `MALLOC_ARENA_MAX=1` ([performance](performance.md)). A ratio is the median of the \
 ratios of all turns. jaxtv and the C loop compute in float32, other packages in float64 if they can.
 
 | word | meaning |
@@ -133,7 +133,7 @@ def _table1(records: list[dict]) -> str:
     }
     rows = [_table1_row(name, *line, total) for name, line in lines.items()]
     head = ["", "forward", "backward", "total", "× ours", "paper: forward", "backward", "×"]
-    note = f"ms: mean ± std (median) of {ours['runs']} runs on this CPU, each one call"
+    note = f"ms: mean ± std (median) of {ours['runs']} runs on this CPU"
     return f"""## Table 1 of the paper: 256×32×32 signals, λ = 1
 
 {_comparison(records)}
@@ -144,7 +144,7 @@ The methods that take the whole batch in one call come first, those that are cal
 
 Times are in {note}. The paper used a Core i7-6700K and the GPUs that are named. proxTV has no derivative; the \
 paper added one in PyTorch. CVXPYLayers (through DIFFCP) is timed on {_rows_of(layer)} rows and scaled. The totals of jaxtv and fastprox are \
-the prox and its derivative in x and λ, for jaxtv one `jax.value_and_grad`. The column × ours compares methods that have a derivative with \
+the prox and its derivative in x and λ at a given cotangent. The column × ours compares methods that have a derivative with \
 this total, and all others with our forward."""
 
 

@@ -24,9 +24,9 @@ SLOW = 5.0  # a longer one is not repeated to know how long it takes
 def keep_pages() -> None:
     """From now on glibc keeps the memory that is freed, in blocks of up to 32 MiB.
 
-    XLA allocates every result anew. As the methods of a race come and go, glibc gives such memory back
-    to the system or keeps it, and what was given back costs a page fault for every 4 KiB: up to half of
-    the time of a call of a millisecond. Peers that write into arrays made before never pay for that.
+    XLA allocates every result anew. As the methods of a race come and go, glibc gives its memory
+    back to the system or keeps it. What was given back costs a page fault for every 4 KiB, up to
+    half of the time of a short call. Peers that write into arrays made before never pay for that.
     """
     if sys.platform != "linux":
         return
