@@ -6,7 +6,6 @@ A request is {"do": "build" | "sample" | "output" | "clear", ...}; the answer is
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import sys
@@ -19,22 +18,6 @@ from benchmarks import methods
 
 WARM = 0.02  # seconds: a shorter call is preceded by one that is not timed
 SLOW = 5.0  # a longer one is not repeated to know how long it takes
-
-
-def keep_pages() -> None:
-    """From now on glibc keeps the memory that is freed, in blocks of up to 32 MiB.
-
-    XLA allocates every result anew. As the methods of a race come and go, glibc gives its memory
-    back to the system or keeps it. What was given back costs a page fault for every 4 KiB, up to
-    half of the time of a short call. Peers that write into arrays made before never pay for that.
-    """
-    if sys.platform != "linux":
-        return
-    trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # M_TRIM_THRESHOLD ... of malloc.h
-    limits = {trim_threshold: 2**31 - 1, mmap_threshold: 2**25, arena_max: 1}
-    libc = ctypes.CDLL(None)
-    if not all(libc.mallopt(*limit) for limit in limits.items()):
-        raise RuntimeError("mallopt() failed")
 
 
 def sample(call: Callable[[], object], repeat: int = 1) -> float:
@@ -87,7 +70,6 @@ def main() -> None:
     # Packages print to stdout as they like; the answers go where it pointed to at first.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    keep_pages()
     runners: dict[str, Runner] = {}
     for line in sys.stdin:
         try:

@@ -32,9 +32,7 @@ inline Pool part_of(const Pool& pool, std::int64_t work, std::int64_t per_thread
 // Calls f(chunk) for every chunk in [0, chunks). An exception of any of them reaches the caller.
 template <class F>
 void parallel_for(const Pool& pool, std::int64_t chunks, F f) {
-  // One more than are needed: an idle thread of XLA's pool spins while it looks for work, and may
-  // hold the core that a helper waits for.
-  const std::int64_t helpers = pool.threads > 1 ? std::min(pool.threads, chunks - 1) : 0;
+  const std::int64_t helpers = (pool.threads < chunks ? pool.threads : chunks) - 1;
   if (helpers <= 0) {
     for (std::int64_t i = 0; i < chunks; ++i) f(i);
     return;
