@@ -106,7 +106,6 @@ def table1(bench: Bench) -> list[dict]:
         Method("pyproximal TV", "pyproximal_rows", rows=few, note=f"FISTA, {in_one}"),
         Method("scikit-image chambolle", "skimage_chambolle_rows", rows=few, note=in_one),
     ]
-    print(problem.name, flush=True)
     return bench.race(problem, methods, seconds=4.0)
 
 

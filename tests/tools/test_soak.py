@@ -288,4 +288,7 @@ def test_a_finding_names_no_folder_of_the_machine():
     log += "FAILED tests/test_prox1d.py::test_x\n12 passed"
     ours = "SUMMARY: UBSan: overflow serial.cpp:1 in f; FAILED tests/test_prox1d.py::test_x"
     assert finding(log) == ours
+    assert (
+        finding("CMake Error at /home/me/CMakeLists.txt:1:\n") == "CMake Error at CMakeLists.txt:1:"
+    )
     assert finding("") != ""
