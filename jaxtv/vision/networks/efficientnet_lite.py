@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtv.vision.networks.convolution import convolve_each
+
 STAGE_STRIDES = (1, 2, 2, 2, 1, 2, 1)
 EPSILON = 1e-3  # of the batch norms
 
@@ -101,7 +103,8 @@ def features(net: EfficientNetLite, x: jax.Array, stride: int = 32) -> jax.Array
         step = next(stages) if block.starts_stage else 1
         taken = step if reached * step <= stride else 1
         y = x if block.expand is None else jax.nn.relu6(_convolve(block.expand, x))
-        y = jax.nn.relu6(_convolve_each(block.depthwise, y, taken, dilation))
+        y = convolve_each(y, block.depthwise.kernel, taken, dilation)
+        y = jax.nn.relu6(y + block.depthwise.bias.reshape(1, 1, 1, -1))
         reached, dilation = reached * taken, dilation * step // taken
         y = _convolve(block.project, y)
         x = x + y if x.shape == y.shape else y
@@ -112,18 +115,3 @@ def _convolve(conv: Convolution, x: jax.Array, stride: int = 1) -> jax.Array:
     strides, numbers = (stride, stride), ("NHWC", "HWIO", "NHWC")
     y = jax.lax.conv_general_dilated(x, conv.kernel, strides, "SAME", dimension_numbers=numbers)
     return y + conv.bias.reshape(1, 1, 1, -1)
-
-
-def _convolve_each(conv: Convolution, x: jax.Array, stride: int, dilation: int) -> jax.Array:
-    """Each channel with its own kernel, ten times as fast on a CPU as XLA's own convolution."""
-    kernel, size = conv.kernel.shape[:2], x.shape[1:3]
-    reach = [dilation * (n - 1) + 1 for n in kernel]
-    pads = jax.lax.padtype_to_pads(size, reach, (stride, stride), "SAME")
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    rows, columns = (stride * ((n - 1) // stride) + 1 for n in size)
-    out = conv.bias.reshape(1, 1, 1, -1)
-    for i, j in np.ndindex(kernel):
-        top, left = dilation * i, dilation * j
-        part = x[:, top : top + rows : stride, left : left + columns : stride]
-        out = out + part * conv.kernel[i, j].reshape(1, 1, 1, -1)
-    return out

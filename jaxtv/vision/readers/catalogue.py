@@ -97,11 +97,17 @@ CATALOGUE: dict[str, Source] = {
         "edges/imgs/{train,test}/rgbr/…, edges/edge_maps/{train,test}/rgbr/…",
     ),
     "uded": Source("edges", "https://github.com/xavysp/UDED", "test_pair.lst and what it lists"),
+    "pidinet-weights": Source(
+        "edges",
+        "https://github.com/hellozhuo/pidinet/tree/master/trained_models",
+        "table5_pidinet.pth anywhere in the folder of --weights",
+        terms="for research only: ask the authors before any commercial use",
+    ),
     "pidinet-maps": Source(
         "edges",
         "https://github.com/hellozhuo/pidinet/tree/master/generated_maps/table5_pidinet",
         "NAME.png for each test picture of BSDS500, anywhere in the folder of --weights",
-        terms="no licence is stated: ask the authors before any use but your own tests",
+        terms="for research only: ask the authors before any commercial use",
     ),
     "kodak24": Source("denoising", "https://r0k.us/graphics/kodak/", "Kodak24/*.png, and train/"),
     "cbsd68": Source("denoising", "https://github.com/cszn/FFDNet", "CBSD68/*.png, and train/"),

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtv.vision.networks import efficientnet_lite
+from jaxtv.vision.networks import efficientnet_lite, pidinet
 from jaxtv.vision.readers import catalogue, torch_files
 from jaxtv.vision.task import DataError
 
@@ -104,6 +104,24 @@ def read_efficientnet_lite(path: Path) -> efficientnet_lite.EfficientNetLite:
             f"{path} holds another network ({error}). {catalogue.wanted(source)}"
         ) from error
     return found
+
+
+def read_pidinet(path: Path) -> pidinet.PiDiNet:
+    """A PiDiNet of hellozhuo/pidinet with dilated convolutions and attention.
+
+    Args:
+        path: `table5_pidinet.pth`; the narrower `-small` and `-tiny` can be read too.
+
+    Raises:
+        DataError: the file is missing, damaged, or holds another network.
+    """
+    state = torch_files.read_state(path, "pidinet-weights")
+    try:
+        return pidinet.from_state(state)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path} holds another network ({error}). {catalogue.wanted('pidinet-weights')}"
+        ) from error
 
 
 def _kind(layer: Any) -> str:
