@@ -126,7 +126,7 @@ def evaluate(
         side: denoising with --weights: of the centre of each test picture that is measured;
             0, the default: all of it.
         limit: other tasks with --weights: most test pictures that are measured; 0: all.
-        seeds: classification with --weights: of fine-tuning; 0, the default: no fine-tuning.
+        seeds: classification and denoising with --weights: of fine-tuning; 0, the default: none.
         runs: classification with --weights: folder VARIANT/seedN of networks that were trained
             on CIFAR-10, which are measured too; `jaxtv reproduce table2` makes it.
         output: with --weights: folder of the results.

@@ -146,8 +146,12 @@ def train(task: Task, run: Run, data: Dataset, folder: Path, console: Console) -
     return result
 
 
-def load(folder: Path) -> tuple[Task, Run, Any]:
+def load(folder: Path, task: Task | None = None) -> tuple[Task, Run, Any]:
     """Task, run and trained model of a folder, ready for evaluation.
+
+    Args:
+        folder: of the run.
+        task: what the run was trained with; None: the task of its name.
 
     Raises:
         FileNotFoundError: the folder belongs to no run, or has no checkpoint yet.
@@ -155,7 +159,7 @@ def load(folder: Path) -> tuple[Task, Run, Any]:
     from jaxtv.vision.task import get_task
 
     run = Run.read(folder)
-    task = get_task(run.task)
+    task = task or get_task(run.task)
     model, optimizer = create(task, run, steps=1)
     with checkpoints(folder) as manager:
         if restore(manager, model, optimizer) == 0:

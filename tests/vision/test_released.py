@@ -1,5 +1,6 @@
 """Released networks: their files, and what TV and the plain alternatives add to them."""
 
+import dataclasses
 import itertools
 import json
 
@@ -10,17 +11,19 @@ import pytest
 import skimage
 from PIL import Image
 
-from jaxtv.vision import commands
+from jaxtv.vision import commands, training
 from jaxtv.vision.metrics.paired import paired_difference, shown
 from jaxtv.vision.networks.dncnn import from_convolutions
 from jaxtv.vision.readers.weights import read_dncnn
-from jaxtv.vision.released import denoising
+from jaxtv.vision.released import denoising, fine_tuned_dncnn
 from jaxtv.vision.released.parts import Parts
 from jaxtv.vision.task import DataError, apply
 
 h5py = pytest.importorskip("h5py")  # GPU machines need not have it (gpu_check.sh)
 
 pytestmark = pytest.mark.float32
+
+TUNED = (fine_tuned_dncnn.FROZEN, fine_tuned_dncnn.ALONE, fine_tuned_dncnn.JOINT)
 
 
 def write_dncnn(path, convolutions):
@@ -208,6 +211,32 @@ def test_the_command_measures_and_writes(stand_ins, tmp_path, capsys):
     for suffix in (".png", ".pdf"):
         assert (tmp_path / "out" / f"denoising-released{suffix}").stat().st_size > 1000
     assert "TV in front" in capsys.readouterr().out
+
+
+def test_fine_tuning_trains_weights_and_lam_or_one_of_them(stand_ins, tmp_path, monkeypatch):
+    weights, data = stand_ins
+    settings = dataclasses.replace(fine_tuned_dncnn.SETTINGS, batch_size=8, size=8, limit=2)
+    monkeypatch.setattr(fine_tuned_dncnn, "SETTINGS", settings)
+    name = "σ = 50, as trained"
+    monkeypatch.setattr(denoising, "CASES", {name: denoising.CASES[name]})
+    with jax.numpy_rank_promotion("allow"):
+        commands.evaluate("denoising", data, weights, side=24, seeds=1, output=tmp_path)
+    results = json.loads((tmp_path / "denoising-released.json").read_text())
+    case = results["cases"][name]
+    assert all(np.shape(case["sets"]["CBSD68"][variant]) == (2,) for variant in case["trained"])
+    rows = {row[1]: row for row in denoising.table(results)[1:]}
+    gain = np.mean(np.subtract(*(case["sets"]["McMaster"][v] for v in TUNED[:0:-1])))
+    assert rows["fine-tuned with TV over fine-tuned without TV"][4] == f"{gain:+.2f}"
+    kernel = read_dncnn(weights / "color_sigma=50.mat")[1][0]
+    for variant, kept in zip(TUNED, (True, False, False)):
+        folder = tmp_path / "denoising-released" / f"{name}, {variant}, seed 0"
+        task = fine_tuned_dncnn.FineTuning(random_weights())
+        run, model = training.load(folder, task)[1:]
+        assert run.settings.noise == 50
+        assert np.array_equal(model.hidden[0].kernel, kernel) == kept
+        lambdas = case["trained"][variant]
+        assert len(lambdas) == (0 if variant == fine_tuned_dncnn.ALONE else 2)
+        assert all(0 < lam != pytest.approx(0.01, rel=1e-3) for lam in lambdas)
 
 
 def test_finished_parts_are_kept_for_the_same_study(tmp_path):

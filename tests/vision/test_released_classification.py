@@ -21,7 +21,7 @@ from jaxtv.vision.readers.augment import normalise
 from jaxtv.vision.readers.cifar import CIFAR
 from jaxtv.vision.readers.weights import read_resnet20
 from jaxtv.vision.released import classification as released
-from jaxtv.vision.released import fine_tuning
+from jaxtv.vision.released import fine_tuned_resnet20
 from jaxtv.vision.released.parts import Parts
 from jaxtv.vision.task import DataError, apply, get_task, settings_of
 from jaxtv.vision.tasks.classification import accuracy
@@ -248,10 +248,10 @@ def test_fine_tuning_is_paired(stand_ins, tmp_path, monkeypatch):
     weights, data = stand_ins
     names = ("network alone", "TV-smooth from 0.05")
     monkeypatch.setattr(released, "METHODS", {})
-    monkeypatch.setattr(fine_tuning.FineTuning, "variants", dict.fromkeys(names, ""))
-    settings = dataclasses.replace(fine_tuning.SETTINGS, batch_size=6)
+    monkeypatch.setattr(fine_tuned_resnet20.FineTuning, "variants", dict.fromkeys(names, ""))
+    settings = dataclasses.replace(fine_tuned_resnet20.SETTINGS, batch_size=6)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    monkeypatch.setattr(fine_tuning, "SETTINGS", settings)
+    monkeypatch.setattr(fine_tuned_resnet20, "SETTINGS", settings)
     commands.evaluate("classification", data, weights, limit=20, seeds=2, output=tmp_path / "out")
     results = json.loads((tmp_path / "out" / "classification-released.json").read_text())
     found = results["studies"]["fine-tuned"]
@@ -288,12 +288,12 @@ def test_trained_networks_are_paired(stand_ins, tmp_path):
 
 
 def test_fine_tuning_starts_from_the_released_weights(state):
-    task = fine_tuning.FineTuning(state)
+    task = fine_tuned_resnet20.FineTuning(state)
     assert next(iter(task.variants)) == released.PLAIN
-    model = task.build("TV-sharp from 0.05", fine_tuning.SETTINGS, nnx.Rngs(0))
+    model = task.build("TV-sharp from 0.05", fine_tuned_resnet20.SETTINGS, nnx.Rngs(0))
     kernel = state["layer3.2.conv2.weight"].transpose(2, 3, 1, 0)
     np.testing.assert_array_equal(model.blocks[8].second.conv.kernel[...], kernel)
-    assert fine_tuning.strengths(model) == pytest.approx([0.05] * 3)
+    assert fine_tuned_resnet20.strengths(model) == pytest.approx([0.05] * 3)
 
 
 @pytest.mark.parametrize(

@@ -57,11 +57,18 @@ class DnCNN(nnx.Module):
         return {"input layer": start, "network": network, "output": output}
 
 
-def from_convolutions(convolutions: Sequence[tuple[np.ndarray, np.ndarray]]) -> DnCNN:
-    """A trained DnCNN without batch norms and TV layers, from its kernels and biases."""
+def from_convolutions(
+    convolutions: Sequence[tuple[np.ndarray, np.ndarray]], lam: float = 0.0
+) -> DnCNN:
+    """A trained DnCNN without batch norms, from its kernels and biases.
+
+    Args:
+        convolutions: kernel (3, 3, i, o) and bias (o,) of each.
+        lam: of the TV layers before training; 0: it has none.
+    """
     width, depth = convolutions[0][0].shape[-1], len(convolutions)
-    settings = Settings(1, 1, 0.0, 0.0, width=width, depth=depth, size=1)
-    model = DnCNN(False, settings, norms=False, rngs=nnx.Rngs(0))
+    settings = Settings(1, 1, 0.0, 0.0, width=width, depth=depth, size=1, init_lam=lam)
+    model = DnCNN(lam > 0, settings, norms=False, rngs=nnx.Rngs(0))
     layers = [model.first, *model.hidden, model.last]
     for layer, (kernel, bias) in zip(layers, convolutions, strict=True):
         layer.kernel[...] = jnp.asarray(kernel)

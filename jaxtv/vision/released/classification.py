@@ -29,7 +29,7 @@ from jaxtv.vision.readers.cifar import CIFAR
 from jaxtv.vision.readers.classification import read
 from jaxtv.vision.readers.labelled import Labelled, at_most
 from jaxtv.vision.readers.weights import read_resnet20
-from jaxtv.vision.released import fine_tuning
+from jaxtv.vision.released import fine_tuned_resnet20
 from jaxtv.vision.released.drawing import draw_cases
 from jaxtv.vision.released.parts import Parts
 from jaxtv.vision.task import DataError
@@ -233,14 +233,14 @@ def fine_tuned(
     console: Console,
 ) -> dict[str, Any]:
     """The study of weights that are trained on: all variants for as long, from the same seeds."""
-    task = fine_tuning.FineTuning(state)
+    task = fine_tuned_resnet20.FineTuning(state)
     runs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in task.variants}
     for variant, seed in itertools.product(task.variants, range(seeds)):
         name = f"fine-tuned, {variant}, seed {seed}"
 
         def measure(variant=variant, seed=seed, name=name) -> dict[str, Any]:
             model = task.trained(variant, seed, data, parts.folder / name, console)
-            return measured(model, fine_tuning.strengths(model), seen)
+            return measured(model, fine_tuned_resnet20.strengths(model), seen)
 
         runs[variant].append(parts.get(name, measure))
     return averaged(runs)

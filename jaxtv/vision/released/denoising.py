@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,19 @@ from rich.progress import track
 from jaxtv._prox import prox_tv2d
 from jaxtv.vision.metrics.errors import psnr
 from jaxtv.vision.metrics.paired import paired_difference, shown
-from jaxtv.vision.networks.dncnn import from_convolutions
+from jaxtv.vision.networks.dncnn import DnCNN, from_convolutions
 from jaxtv.vision.readers import denoising as reader
 from jaxtv.vision.readers import photos
 from jaxtv.vision.readers.weights import read_dncnn
 from jaxtv.vision.released.drawing import draw_cases
+from jaxtv.vision.released.fine_tuned_dncnn import (
+    ALONE,
+    JOINT,
+    Convolutions,
+    FineTuning,
+    Pictures,
+    strengths,
+)
 from jaxtv.vision.released.parts import Parts
 from jaxtv.vision.task import apply
 from jaxtv.vision.tasks.denoising import noisy
@@ -35,7 +44,7 @@ from jaxtv.vision.tasks.denoising import noisy
 Network = Callable[[np.ndarray], np.ndarray]  # float32 (H, W, 3) to the same
 Method = Callable[[Network, np.ndarray, float], np.ndarray]
 
-OPTIONS = ("side",)
+OPTIONS = ("side", "seeds")
 CROPS, CROP_SIDE = 12, 48  # of the training photos, on which parameters are chosen
 PLAIN = "network alone"
 
@@ -47,10 +56,12 @@ class Case:
     Attributes:
         sigma: the noise that the network was trained for, on the scale 0..255.
         degrade: from uint8 (H, W, 3) and a seed to float32 in about [0, 1].
+        as_trained: whether this is that noise. There the network can be fine-tuned, too.
     """
 
     sigma: int
     degrade: Callable[[np.ndarray, int], np.ndarray]
+    as_trained: bool = False
 
 
 def gaussian(sigma: float) -> Callable[[np.ndarray, int], np.ndarray]:
@@ -79,8 +90,8 @@ def jpeg(image: np.ndarray, seed: int, quality: int = 10) -> np.ndarray:
 
 
 CASES = {
-    "σ = 25, as trained": Case(25, gaussian(25)),
-    "σ = 50, as trained": Case(50, gaussian(50)),
+    "σ = 25, as trained": Case(25, gaussian(25), as_trained=True),
+    "σ = 50, as trained": Case(50, gaussian(50), as_trained=True),
     "σ = 35, trained for 25": Case(25, gaussian(35)),
     "σ = 50, trained for 25": Case(25, gaussian(50)),
     "Poisson, peak 20": Case(25, poisson),
@@ -114,7 +125,7 @@ METHODS: dict[str, tuple[Method, Sequence[float]]] = {
 
 
 def evaluate(
-    weights: Path, data: Path, folder: Path, console: Console, side: int = 0
+    weights: Path, data: Path, folder: Path, console: Console, side: int = 0, seeds: int = 0
 ) -> dict[str, Any]:
     """PSNR of every test picture, for every case and method.
 
@@ -124,15 +135,17 @@ def evaluate(
         folder: keeps the finished cases.
         console: where progress is shown.
         side: of the centre of a test picture that is measured; 0: all of it.
+        seeds: of fine-tuning on the noise that a network was trained for; 0: none.
 
     Returns:
-        `data`, `side`, and `cases`: case -> `chosen` (method -> parameter) and `sets`
-        (set -> method -> PSNR of each picture).
+        `data`, `side`, and `cases`: case -> `chosen` (method -> parameter), `sets` (set -> method
+        -> PSNR of each picture), and where a network was fine-tuned `trained` (variant -> λ of its
+        TV layers). PSNR and λ of variants are means over the seeds.
 
     Raises:
         DataError: weights or pictures are missing or damaged.
     """
-    nets = {sigma: released(weights, sigma) for sigma in {case.sigma for case in CASES.values()}}
+    kernels = {case.sigma: convolutions(weights, case.sigma) for case in CASES.values()}
     train, tests = reader.read(data)
     crops = training_crops(train)
     if side:
@@ -140,16 +153,23 @@ def evaluate(
     counts = ", ".join(f"{len(images)} {title}" for title, images in tests.items())
     parts = Parts(folder, {"weights": str(weights), "data": counts, "side": side})
     cases = {
-        name: parts.get(name, lambda case=case: measure(nets[case.sigma], case, crops, tests))
+        name: parts.get(name, lambda case=case: measure(kernels[case.sigma], case, crops, tests))
         for name, case in track(CASES.items(), console=console)
     }
+    for name, case in CASES.items():
+        if seeds and case.as_trained:
+            found = fine_tuned(kernels[case.sigma], name, (train, tests), parts, seeds, console)
+            cases[name]["trained"] = found["trained"]
+            for title, by_variant in found["sets"].items():
+                cases[name]["sets"][title] |= by_variant
     return {"data": counts, "side": side, "cases": cases}
 
 
 def measure(
-    net: Network, case: Case, crops: list[np.ndarray], tests: dict[str, list[np.ndarray]]
+    kernels: Convolutions, case: Case, crops: list[np.ndarray], tests: dict[str, list[np.ndarray]]
 ) -> dict[str, Any]:
     """One entry of `cases`: parameters chosen on the crops, PSNR on the test pictures."""
+    net = network(from_convolutions(kernels))
     chosen = choose(net, crops, [case.degrade(x, i) for i, x in enumerate(crops)])
     sets = {}
     for title, images in tests.items():
@@ -158,9 +178,48 @@ def measure(
     return {"chosen": chosen, "sets": sets}
 
 
-def released(folder: Path, sigma: int) -> Network:
-    """The network of the released weights for noise of that σ."""
-    model = from_convolutions(read_dncnn(folder / f"color_sigma={sigma}.mat"))
+def fine_tuned(
+    kernels: Convolutions, name: str, photos: Pictures, parts: Parts, seeds: int, console: Console
+) -> dict[str, Any]:
+    """`trained` and `sets` of a case: all variants for as long, from the same seeds."""
+    task, case = FineTuning(kernels), CASES[name]
+    runs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in task.variants}
+    for variant, seed in itertools.product(task.variants, range(seeds)):
+        part = f"{name}, {variant}, seed {seed}"
+
+        def measured(variant=variant, seed=seed, part=part) -> dict[str, Any]:
+            folder = parts.folder / part
+            model = task.trained(variant, case.sigma, seed, photos, folder, console)
+            return {"strengths": strengths(model), "sets": qualities(network(model), case, photos)}
+
+        runs[variant].append(parts.get(part, measured))
+    mean = lambda found: np.mean(found, axis=0).tolist()
+    return {
+        "trained": {
+            variant: mean([run["strengths"] for run in of]) for variant, of in runs.items()
+        },
+        "sets": {
+            title: {v: mean([run["sets"][title] for run in of]) for v, of in runs.items()}
+            for title in photos[1]
+        },
+    }
+
+
+def qualities(net: Network, case: Case, photos: Pictures) -> dict[str, list[float]]:
+    """PSNR of each test picture, by its set."""
+    return {
+        title: [quality_of(net(case.degrade(x, i)), x) for i, x in enumerate(images)]
+        for title, images in photos[1].items()
+    }
+
+
+def convolutions(folder: Path, sigma: int) -> Convolutions:
+    """The released weights for noise of that σ."""
+    return read_dncnn(folder / f"color_sigma={sigma}.mat")
+
+
+def network(model: DnCNN) -> Network:
+    """The model as a function of a picture."""
     return lambda x: np.asarray(apply(model, jnp.asarray(x)[None])[0])
 
 
@@ -222,10 +281,12 @@ def quality_of(x: np.ndarray, clean: np.ndarray) -> float:
     return psnr(np.rint(255 * np.clip(x, 0, 1)).astype(np.uint8), clean)
 
 
-def differences(case: dict[str, Any], method: str) -> tuple[float, float, float]:
-    """Gain of a method over the network alone on the pictures of all sets, with its interval."""
+def differences(
+    case: dict[str, Any], method: str, other: str = PLAIN
+) -> tuple[float, float, float]:
+    """Gain of a method over another on the pictures of all sets, with its interval."""
     every = lambda name: np.concatenate([found[name] for found in case["sets"].values()])
-    return paired_difference(every(method), every(PLAIN))
+    return paired_difference(every(method), every(other))
 
 
 def table(results: dict[str, Any]) -> list[list[str]]:
@@ -233,13 +294,21 @@ def table(results: dict[str, Any]) -> list[list[str]]:
     titles = list(next(iter(results["cases"].values()))["sets"])
     rows = [["case", "method", "parameter", *titles, "all pictures, 95 % interval"]]
     for name, case in results["cases"].items():
-        means = {title: np.mean(found[PLAIN]) for title, found in case["sets"].items()}
-        rows.append([name, PLAIN, "", *(f"{value:.2f} dB" for value in means.values()), ""])
-        for method, value in case["chosen"].items():
-            gains = [np.mean(found[method]) - means[title] for title, found in case["sets"].items()]
-            gain = shown(differences(case, method))
-            rows.append(["", method, f"{value:g}", *(f"{g:+.2f}" for g in gains), gain])
+        alone = (np.mean(found[PLAIN]) for found in case["sets"].values())
+        rows.append([name, PLAIN, "", *(f"{value:.2f} dB" for value in alone), ""])
+        trained = case.get("trained", {})
+        for method, value in {**case["chosen"], **trained}.items():
+            parameter = ", ".join(f"{v:.2g}" for v in np.ravel(value))
+            rows.append(["", method, parameter, *gains_of(case, method)])
+        if trained:
+            rows.append(["", f"{JOINT} over {ALONE}", "", *gains_of(case, JOINT, ALONE)])
     return rows
+
+
+def gains_of(case: dict[str, Any], method: str, other: str = PLAIN) -> list[str]:
+    """Gain of a method over another on each set, and on all pictures with its interval."""
+    gains = [np.mean(found[method]) - np.mean(found[other]) for found in case["sets"].values()]
+    return [*(f"{gain:+.2f}" for gain in gains), shown(differences(case, method, other))]
 
 
 def figure(results: dict[str, Any]) -> Figure:

@@ -64,27 +64,7 @@ class Denoising(Task):
             name, tests = "scikit-image", {"test": test}
         else:
             (train, tests), name = read(data), data.name
-        if settings.limit:
-            train = train[: settings.limit]
-            tests = {title: pictures[: settings.limit] for title, pictures in tests.items()}
-        counts = ", ".join(f"{len(pictures)} {title}" for title, pictures in tests.items())
-        # As many crops as cover the pictures about once.
-        pixels = np.mean([image.shape[0] * image.shape[1] for image in train])
-        per_photo = max(1, round(pixels / settings.size**2))
-
-        def finish(crops: np.ndarray, _: np.ndarray, rng: np.random.Generator) -> Batch:
-            clean = crops[:, 0] / np.float32(255)
-            noise = rng.standard_normal(clean.shape, np.float32) * np.float32(settings.noise / 255)
-            return {"clean": clean, "noisy": clean + noise}
-
-        return Photos(
-            f"{name}: {len(train)} photos to train on, tests: {counts}",
-            [image[None] for image in train],
-            settings.size,
-            per_photo,
-            finish,
-            tests,
-        )
+        return examples(train, tests, name, settings)
 
     def build(self, variant: str, settings: Settings, rngs: nnx.Rngs) -> DnCNN:
         """DnCNN or DnCNNTV."""
@@ -102,6 +82,33 @@ class Denoising(Task):
     def evaluate(self, model: DnCNN, data: Photos, settings: Settings) -> dict[str, float]:
         """PSNR in dB per test set, and `psnr`, the mean over sets."""
         return scores(model, data.tests, settings.noise)
+
+
+def examples(
+    train: list[np.ndarray], tests: dict[str, list[np.ndarray]], name: str, settings: Settings
+) -> Photos:
+    """Crops of photos with noise, and test pictures; `name` is for logs."""
+    if settings.limit:
+        train = train[: settings.limit]
+        tests = {title: pictures[: settings.limit] for title, pictures in tests.items()}
+    counts = ", ".join(f"{len(pictures)} {title}" for title, pictures in tests.items())
+    # As many crops as cover the pictures about once.
+    pixels = np.mean([image.shape[0] * image.shape[1] for image in train])
+    per_photo = max(1, round(pixels / settings.size**2))
+
+    def finish(crops: np.ndarray, _: np.ndarray, rng: np.random.Generator) -> Batch:
+        clean = crops[:, 0] / np.float32(255)
+        noise = rng.standard_normal(clean.shape, np.float32) * np.float32(settings.noise / 255)
+        return {"clean": clean, "noisy": clean + noise}
+
+    return Photos(
+        f"{name}: {len(train)} photos to train on, tests: {counts}",
+        [image[None] for image in train],
+        settings.size,
+        per_photo,
+        finish,
+        tests,
+    )
 
 
 def scores(model: DnCNN, tests: dict[str, list[np.ndarray]], noise: float) -> dict[str, float]:

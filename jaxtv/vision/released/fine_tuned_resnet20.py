@@ -65,11 +65,7 @@ class FineTuning(Classification):
         data = dataclasses.replace(data, train=at_most(SETTINGS.limit, data.train))
         run = training.Run("fine-tuning", variant, SETTINGS, seed, data.description)
         training.train(self, run, data, folder, console)
-        model, optimizer = training.create(self, run, steps=data.steps(SETTINGS.batch_size))
-        with training.checkpoints(folder) as manager:
-            training.restore(manager, model, optimizer)
-        model.eval()
-        return model
+        return training.load(folder, self)[2]
 
 
 def strengths(model: ResNet20) -> list[float]:
