@@ -172,14 +172,12 @@ struct Difference {
 constexpr auto kSet = [](auto& row, auto value) { row = value; };
 
 // Fetches what short signals need next, while those at hand are solved: the hardware begins anew at
-// each page, which is only a few of them away.
-template <class T>
-void prefetch(const T* next, std::int64_t count) {
+// each page, which is only a few of them away. `next` may be an address behind the array.
+inline void prefetch(std::uintptr_t next, std::int64_t bytes) {
   constexpr std::int64_t kPage = 4096, kLine = 64;
-  const std::int64_t bytes = count * std::int64_t(sizeof(T));
   if (bytes > kPage) return;
-  const char* from = reinterpret_cast<const char*>(next);
-  for (std::int64_t i = 0; i < bytes; i += kLine) __builtin_prefetch(from + i);
+  for (std::int64_t i = 0; i < bytes; i += kLine)
+    __builtin_prefetch(reinterpret_cast<const void*>(next + i));
 }
 
 // From arrays into rows: op(row, value) for each sample or vector of samples, with `row` a
@@ -202,7 +200,9 @@ void gather(const Source& source, const SignalOffsets& offsets, std::int64_t n, 
 template <int kSignals, class T>
 void gather(const T* source, const SignalOffsets& offsets, std::int64_t n, T* rows) {
   gather<kSignals>(Values<T>{source}, offsets, n, rows, kSet);
-  if (offsets.stride == 1) prefetch(source + offsets.at[kSignals - 1] + n, kSignals * n);
+  if (offsets.stride != 1) return;
+  const std::uintptr_t end = (offsets.at[kSignals - 1] + n) * sizeof(T);
+  prefetch(reinterpret_cast<std::uintptr_t>(source) + end, kSignals * n * sizeof(T));
 }
 
 // Where a vector of quads (Quads) of the samples from k on lies in an array.
