@@ -84,7 +84,7 @@ def reference(state, x, stride):
     return clip(conv("_conv_head", "_bn1", x))
 
 
-@pytest.mark.parametrize("stride", [32, 16])
+@pytest.mark.parametrize("stride", [32, 8])
 def test_features_are_those_of_the_modules(tmp_path, stride):
     state = random_state()
     torch_files.save(tmp_path / "a.pth", state, zipped=False, wrapped=False)
@@ -220,7 +220,7 @@ def stand_ins(tmp_path, monkeypatch):
     torch_files.save(tmp_path / "weights" / "models" / "efficientnet-lite0-1.pth", random_state())
     boxes = [(5, 6, 50, 60), (0, 0, 30, 20), (20, 30, 63, 63), (2, 2, 60, 60)]
     lay_tiny_imagenet(tmp_path / "data", boxes)
-    monkeypatch.setattr(wsol, "SIDES", {"efficientnet-lite0": 96})
+    monkeypatch.setattr(wsol, "NETWORKS", {"efficientnet-lite0": (96, (32, 16))})
     for name in ("LAMBDAS", "LAMBDAS_AFTER", "WIDTHS"):
         monkeypatch.setattr(wsol, name, (1e-6, 0.7))
     monkeypatch.setattr(wsol, "PART", 2)
@@ -250,8 +250,8 @@ def test_the_command_measures_and_writes(stand_ins, tmp_path, capsys):
     assert case["accuracy"] == pytest.approx(100 * np.mean(seen == labels))
     header, plain, *rows = wsol.table(results)
     assert header[2:] == [
-        "efficientnet-lite0, stride 32: 3×3",
-        "efficientnet-lite0, stride 16: 6×6",
+        "lite0, 3×3",
+        "lite0, 6×6",
     ]
     assert plain[3] == f"{case['score']:.2f}"
     assert len(rows) == 3 * 3 + 2

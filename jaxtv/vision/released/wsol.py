@@ -30,8 +30,13 @@ from jaxtv.vision.released.parts import Parts
 from jaxtv.vision.task import DataError
 
 OPTIONS = ("limit",)
-SIDES = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260}
-STRIDES = (32, 16)
+
+# Name -> side of its pictures, and strides that it is measured at (finer maps take long).
+NETWORKS = {
+    "efficientnet-lite0": (224, (32, 16, 8)),
+    "efficientnet-lite1": (240, (32, 16)),
+    "efficientnet-lite2": (260, (32, 16)),
+}
 PART = 50  # pictures that are measured at once, and kept
 PLAIN = "network alone"
 LAMBDAS = (0.03, 0.1, 0.3, 1.0, 3.0)  # of features, which are from 0 to 6
@@ -64,11 +69,12 @@ def evaluate(
     parts = Parts(folder, {"weights": sorted(nets), "data": str(data)})
     cases = {}
     for name, net in nets.items():
-        for stride in STRIDES:
+        side, strides = NETWORKS[name]
+        for stride in strides:
             title, found = f"{name}, stride {stride}", []
             for i in track(range(0, len(pictures), PART), title, console=console):
                 part = pictures[i : i + PART]
-                measured = functools.partial(measure, net, part, SIDES[name], stride)
+                measured = functools.partial(measure, net, part, side, stride)
                 found.append(parts.get(f"{title}, {i} to {i + len(part)}", measured))
             cases[title] = summary(found)
     return {"data": f"{len(pictures)} pictures of Tiny ImageNet", "cases": cases}
@@ -80,7 +86,7 @@ def released(folder: Path) -> dict[str, EfficientNetLite]:
     Raises:
         DataError: there is none, or one is damaged.
     """
-    paths = {name: next(iter(sorted(folder.rglob(f"{name}-*.pth"))), None) for name in SIDES}
+    paths = {name: next(iter(sorted(folder.rglob(f"{name}-*.pth"))), None) for name in NETWORKS}
     found = {name: read_efficientnet_lite(path) for name, path in paths.items() if path}
     if not found:
         raise DataError(
@@ -206,8 +212,7 @@ def summary(parts: list[dict[str, Any]]) -> dict[str, Any]:
 def table(results: dict[str, Any]) -> list[list[str]]:
     """The header, then a row for each method and value of its parameter, a column for each case."""
     cases = [*results["cases"].values()]
-    sizes = ["×".join(map(str, case["positions"])) for case in cases]
-    rows = [["method", "parameter", *(f"{n}: {size}" for n, size in zip(results["cases"], sizes))]]
+    rows = [["method", "parameter", *titles(results)]]
     rows.append([PLAIN, "", *(f"{case['score']:.2f}" for case in cases)])
     for method, gains in cases[0]["gains"].items():
         for value in gains:
@@ -222,13 +227,25 @@ def table(results: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
+def titles(results: dict[str, Any]) -> list[str]:
+    """Network and positions of each case."""
+    names = [name.removeprefix("efficientnet-").partition(",")[0] for name in results["cases"]]
+    sizes = ["×".join(map(str, case["positions"])) for case in results["cases"].values()]
+    return [f"{name}, {size}" for name, size in zip(names, sizes)]
+
+
 def figure(results: dict[str, Any]) -> Figure:
     """Gains over the map alone with their intervals, by network and stride."""
-    cases = results["cases"]
-    drawn = Figure(figsize=(4.5 * len(cases), 3.6), layout="constrained")
-    for axes, (name, case) in zip(drawn.subplots(1, len(cases), squeeze=False)[0], cases.items()):
+    cases = results["cases"].values()
+    columns = min(3, len(cases))
+    rows = -(-len(cases) // columns)
+    drawn = Figure(figsize=(4.5 * columns, 3.2 * rows), layout="constrained")
+    grid = drawn.subplots(rows, columns, squeeze=False)
+    for axes, title, case in zip(grid.flat, titles(results), cases):
         draw_gains(axes, case["gains"])
-        height, width = case["positions"]
-        axes.set_title(f"{name}: {height}×{width}, {case['score']:.1f} without", fontsize=9)
-    drawn.axes[0].set_ylabel("gain in MaxBoxAccV2, points")
+        axes.set_title(f"{title}, {case['score']:.1f} without", fontsize=9)
+    for axes in grid.flat[len(cases) :]:
+        axes.remove()
+    for axes in grid[:, 0]:
+        axes.set_ylabel("gain in MaxBoxAccV2, points")
     return drawn
