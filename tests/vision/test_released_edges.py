@@ -1,4 +1,4 @@
-"""PiDiNet from PyTorch's file; its maps of BSDS500: how they are read, smoothed and compared."""
+"""PiDiNet from PyTorch's file, and what smoothing its maps of BSDS500 is measured to do."""
 
 import json
 import os
@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.io
-import scipy.ndimage as ndi
 import skimage
 from PIL import Image
 
 from jaxtv.vision import commands
-from jaxtv.vision.metrics import boundaries
+from jaxtv.vision.metrics import boundaries, paired
 from jaxtv.vision.metrics.paired import paired_difference
 from jaxtv.vision.networks import pidinet
 from jaxtv.vision.readers.weights import read_pidinet
@@ -23,7 +22,6 @@ from jaxtv.vision.task import DataError
 from testing import torch_files
 
 pytestmark = pytest.mark.float32
-
 
 WIDTH, REDUCED, SIZE = 3, 2, (42, 60)
 
@@ -194,53 +192,92 @@ def test_released_weights_give_the_probabilities_of_the_authors_code():
 
 
 @pytest.fixture
-def stand_ins(tmp_path, monkeypatch):
-    """Maps of noisy lines, and BSDS500's layout with two annotators; few thresholds and values."""
-    data, weights = tmp_path / "BSDS500" / "data", tmp_path / "weights"
-    for folder in ("images", "groundTruth"):
-        (data / folder / "test").mkdir(parents=True)
-    (weights / "table5").mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for i in range(4):
-        truth = np.zeros((50, 60), bool)
-        truth[8:42, 12 + 8 * i] = truth[25, 8:52] = True
-        edges_found = 2 * ndi.gaussian_filter(truth + 0.3 * rng.random(truth.shape), 1)
-        found = np.uint8(255 * np.clip(edges_found, 0, 1))
-        Image.fromarray(found).save(weights / "table5" / f"{i}.png")
-        Image.fromarray(np.dstack([found] * 3)).save(data / "images" / "test" / f"{i}.jpg")
+def few_resamples(monkeypatch):
+    """Intervals in a moment."""
+    monkeypatch.setattr(paired, "RESAMPLES", 20)
+
+
+@pytest.fixture
+def stand_ins(weights, tmp_path, monkeypatch, few_resamples):
+    """BSDS500's layout with two annotators, who mark what random weights find; few thresholds."""
+    data, net = tmp_path / "BSDS500" / "data", read_pidinet(weights)
+    rng, thin = np.random.default_rng(0), {}
+    for part, count in (("val", 3), ("test", 4)):
+        for folder in ("images", "groundTruth"):
+            (data / folder / part).mkdir(parents=True)
+        for i in range(count):
+            image = rng.integers(0, 256, size=(6, 8, 3), dtype=np.uint8)
+            picture = Image.fromarray(image).resize(SIZE[::-1], Image.Resampling.BICUBIC)
+            picture.save(data / "images" / part / f"{i}.png")
+            logits = pidinet.logits(net, jnp.asarray(picture, jnp.float32)[None] / 255)
+            found = boundaries.suppress_non_maxima(np.asarray(jax.nn.sigmoid(logits[0])))
+            thin[data / "groundTruth" / part / f"{i}.mat"] = found
+    kept = np.concatenate([found[found > 0] for found in thin.values()])
+    low, middle, high = np.quantile(kept, (0.3, 0.6, 0.9))
+    for path, found in thin.items():
+        truth = skimage.morphology.thin(found >= middle)
+        truth[:, :9] = False  # which nobody sees
         cells = np.empty((1, 2), object)
         for k in range(2):
-            cells[0, k] = {"Boundaries": np.roll(truth, k, axis=1).astype(np.uint8)}
-        scipy.io.savemat(data / "groundTruth" / "test" / f"{i}.mat", {"groundTruth": cells})
-    monkeypatch.setattr(edges, "THRESHOLDS", np.array([0.3, 0.5, 0.7]))
+            cells[0, k] = {"Boundaries": truth.astype(np.uint8)}
+            truth[:9] = False  # which the second one does not see
+        scipy.io.savemat(path, {"groundTruth": cells})
+    monkeypatch.setattr(edges, "THRESHOLDS", np.array([low, middle, high]))
+    monkeypatch.setattr(edges, "VALIDATION", 2)
     kept = {name: (how, (1e-6, values[-1])) for name, (how, values) in edges.METHODS.items()}
     monkeypatch.setattr(edges, "METHODS", kept)
-    return weights, tmp_path
+    return tmp_path
 
 
 def test_the_command_measures_and_writes(stand_ins, tmp_path, capsys):
-    weights, data = stand_ins
-    commands.evaluate("edges", data, weights, limit=3, output=tmp_path / "out")
+    commands.evaluate("edges", stand_ins, stand_ins, limit=3, output=tmp_path / "out")
     results = json.loads((tmp_path / "out" / "edges-released.json").read_text())
-    assert results["data"] == "3 test pictures of BSDS500"
+    assert results["data"] == "3 test and 2 validation pictures of BSDS500"
     assert results["thresholds"] == 3
-    parts = [json.loads((tmp_path / f"out/edges-released/{i}.json").read_text()) for i in range(3)]
+    part = lambda name: json.loads((tmp_path / f"out/edges-released/{name}.json").read_text())
+    parts = [part(f"test-{i}") for i in range(3)]
+    seen = [part(f"val-{i}") for i in range(2)]
     plain = [np.array(part[edges.PLAIN]["0"]) for part in parts]
     assert results["scores"] == pytest.approx(boundaries.scores(plain))
     assert 0.5 < results["scores"]["ods"] < 1
+    ods = lambda parts, method, value: boundaries.scores(
+        [np.array(part[method][value]) for part in parts]
+    )["ods"]
     for method, by_value in results["gains"].items():
-        values = [value for value in by_value if value != "1e-06"]
-        ours = [np.array(part[method][values[0]]) for part in parts]
+        strong = [*by_value][-1]
+        ours = [np.array(part[method][strong]) for part in parts]
         for name in edges.SCORES:
             gain = boundaries.scores(ours)[name] - boundaries.scores(plain)[name]
-            assert by_value[values[0]][name][0] == pytest.approx(gain, abs=1e-6)
+            assert by_value[strong][name][0] == pytest.approx(gain, abs=1e-6)
+        gain = ods(seen, method, strong) - ods(seen, edges.PLAIN, "0")
+        assert results["validation"][method][strong] == pytest.approx(gain)
+        assert gain < 0
+        assert results["chosen"][method]["value"] < 0.02  # what is annotated was not smoothed
     assert results["gains"]["Gaussian"]["1e-06"]["ods"] == [0, 0, 0]
     assert results["chosen"]["Gaussian"]["lead"] == [0, 0, 0]
-    rows = edges.table(results)
-    assert len(rows) == 2 + 3 * 3
+    assert len(edges.table(results)) == 2 + 3 * 2
     for suffix in (".png", ".pdf"):
         assert (tmp_path / "out" / f"edges-released{suffix}").stat().st_size > 1000
-    assert "edges, released weights: 3 test pictures" in capsys.readouterr().out
+    assert "edges, released weights: 3 test and 2 validation" in capsys.readouterr().out
+
+
+def test_the_best_value_on_validation_pictures_is_used_on_test_pictures(few_resamples):
+    rng = np.random.default_rng(0)
+    draw = lambda: np.cumsum(rng.integers(1, 9, size=(6, 5, 4)), axis=2)[..., [0, 2, 1, 3]]
+    counts = lambda: {
+        edges.PLAIN: {0.0: draw()},
+        **{name: {1.0: draw(), 2.0: draw()} for name in edges.METHODS},
+    }
+    test, validation = counts(), counts()
+    validation["Gaussian"][2.0][..., 0] = validation["Gaussian"][2.0][..., 1]  # a recall of 1
+    validation["Gaussian"][2.0][..., 2] = validation["Gaussian"][2.0][..., 3]
+    for by_value in validation["TV on logits"].values():
+        by_value[..., 0] = 0
+    found = edges.summary(test, validation)
+    assert found["chosen"]["Gaussian"]["value"] == 2
+    assert found["chosen"]["Gaussian"]["ods"] == found["gains"]["Gaussian"]["2"]["ods"]
+    assert found["chosen"]["TV on logits"]["value"] == 0
+    assert found["chosen"]["TV on logits"]["ods"] == (0, 0, 0)
 
 
 def test_the_interval_of_ods_is_that_of_resampled_pictures():
@@ -256,39 +293,27 @@ def test_the_interval_of_ods_is_that_of_resampled_pictures():
     assert (low, high) == pytest.approx(tuple(np.quantile(resampled, (0.025, 0.975))), abs=0.01)
 
 
-def test_logits_are_smoothed_between_the_ends_of_8_bits():
-    x = np.float32([[0, 0, 1, 1], [0, 0, 1, 1]])
-    np.testing.assert_allclose(edges.tv_of_logits(x, 1e-6), x, atol=0.002)
-    np.testing.assert_allclose(edges.tv_of_logits(x, 100), 0.5, atol=1e-4)
+def lose_the_weights(folder):
+    (folder / "table5_pidinet.pth").unlink()
 
 
-def lose_a_map(weights, data):
-    (weights / "table5" / "1.png").unlink()
+def lose_annotations(folder):
+    (folder / "BSDS500" / "data" / "groundTruth" / "test" / "0.mat").unlink()
 
 
-def shrink_a_map(weights, data):
-    Image.fromarray(np.zeros((50, 59), np.uint8)).save(weights / "table5" / "0.png")
-
-
-def lose_annotations(weights, data):
-    (data / "BSDS500" / "data" / "groundTruth" / "test" / "0.mat").unlink()
-
-
-def lose_the_data(weights, data):
-    (data / "BSDS500").rename(data / "elsewhere")
+def lose_the_data(folder):
+    (folder / "BSDS500").rename(folder / "elsewhere")
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lose_a_map, r"has no 1.png. Get it from .*pidinet.*research only.*expected: NAME.png"),
-        (shrink_a_map, r"0.png must have the size of .*0.jpg, \(50, 60\)"),
+        (lose_the_weights, r"table5_pidinet.pth is missing. Get it from .*pidinet.*research only"),
         (lose_annotations, r"0.mat is missing"),
         (lose_the_data, r"has no groundTruth/. Get it from .*berkeley"),
     ],
 )
 def test_missing_and_damaged_files_are_named(stand_ins, tmp_path, damage, message):
-    weights, data = stand_ins
-    damage(weights, data)
+    damage(stand_ins)
     with pytest.raises(SystemExit, match=message):
-        commands.evaluate("edges", data, weights, output=tmp_path / "out")
+        commands.evaluate("edges", stand_ins, stand_ins, output=tmp_path / "out")

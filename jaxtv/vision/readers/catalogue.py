@@ -103,12 +103,6 @@ CATALOGUE: dict[str, Source] = {
         "table5_pidinet.pth anywhere in the folder of --weights",
         terms="for research only: ask the authors before any commercial use",
     ),
-    "pidinet-maps": Source(
-        "edges",
-        "https://github.com/hellozhuo/pidinet/tree/master/generated_maps/table5_pidinet",
-        "NAME.png for each test picture of BSDS500, anywhere in the folder of --weights",
-        terms="for research only: ask the authors before any commercial use",
-    ),
     "kodak24": Source("denoising", "https://r0k.us/graphics/kodak/", "Kodak24/*.png, and train/"),
     "cbsd68": Source("denoising", "https://github.com/cszn/FFDNet", "CBSD68/*.png, and train/"),
     "mcmaster": Source("denoising", "https://github.com/cszn/FFDNet", "McMaster/*.tif, and train/"),

@@ -1,7 +1,7 @@
-"""PiDiNet's released edge maps of BSDS500: what smoothing the final map adds.
+"""PiDiNet, trained on BSDS500: what smoothing its final map adds.
 
-No network runs: the authors' repository has the maps of the test pictures. Parameters are chosen on
-one half of them and measured on the other. The plain alternative is a Gaussian.
+Parameters are chosen on validation pictures. The authors trained with these too. The plain
+alternative is a Gaussian.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from rich.console import Console
 from rich.progress import track
 
 from jaxtv._prox import prox_tv2d
-from jaxtv.vision import images
 from jaxtv.vision.metrics import boundaries
-from jaxtv.vision.metrics.paired import cross_fitted, paired_difference, shown
+from jaxtv.vision.metrics.paired import paired_difference, shown
+from jaxtv.vision.networks import pidinet
 from jaxtv.vision.readers import catalogue, photos
 from jaxtv.vision.readers import edges as reader
+from jaxtv.vision.readers.weights import read_pidinet
 from jaxtv.vision.released.drawing import draw_gains
 from jaxtv.vision.released.parts import Parts
 from jaxtv.vision.task import DataError
@@ -32,18 +33,13 @@ from jaxtv.vision.task import DataError
 OPTIONS = ("limit",)
 PLAIN = "network alone"
 THRESHOLDS = np.linspace(0.1, 0.85, 6)
+VALIDATION = 25  # pictures, at most as many as are tested
 SCORES = ("ods", "ois", "ap")
 
 
 def tv(x: np.ndarray, lam: float) -> np.ndarray:
-    """The TV-smooth layer on probabilities (H, W)."""
+    """The TV-smooth layer (H, W)."""
     return np.asarray(prox_tv2d(jnp.asarray(x), jnp.float32(lam)))
-
-
-def tv_of_logits(x: np.ndarray, lam: float) -> np.ndarray:
-    """The TV-smooth layer on logits; 0 and 1 are half a step of 8 bits away from the ends."""
-    inner = (255 * x + np.float32(0.5)) / 256
-    return scipy.special.expit(tv(scipy.special.logit(inner), lam))
 
 
 def blur(x: np.ndarray, width: float) -> np.ndarray:
@@ -51,12 +47,15 @@ def blur(x: np.ndarray, width: float) -> np.ndarray:
     return ndi.gaussian_filter(x, width, mode="nearest")
 
 
-# Name -> how, and the values of its parameter.
-METHODS: dict[str, tuple[Callable[[np.ndarray, float], np.ndarray], Sequence[float]]] = {
-    "TV on probabilities": (tv, (0.1,)),
-    "TV on logits": (tv_of_logits, (0.15, 0.5)),
-    "Gaussian": (blur, (0.7, 1.0)),
+# Name -> how logits become probabilities, and the values of its parameter, from weak to strong.
+Method = Callable[[np.ndarray, float], np.ndarray]
+METHODS: dict[str, tuple[Method, Sequence[float]]] = {
+    "TV on probabilities": (lambda x, lam: tv(scipy.special.expit(x), lam), (0.02, 0.1)),
+    "TV on logits": (lambda x, lam: scipy.special.expit(tv(x, lam)), (0.05, 0.3)),
+    "Gaussian": (lambda x, width: blur(scipy.special.expit(x), width), (0.5, 1.0)),
 }
+
+Counts = dict[str, dict[float, np.ndarray]]  # method -> parameter -> (N, thresholds, 4)
 
 
 def evaluate(
@@ -65,7 +64,7 @@ def evaluate(
     """ODS, OIS and AP after non-maximum suppression, for every method.
 
     Args:
-        weights: a folder that has the maps `NAME.png`, at any depth.
+        weights: a folder that has `table5_pidinet.pth`, at any depth.
         data: a folder of BSDS500.
         folder: keeps what is finished.
         console: where progress is shown.
@@ -75,78 +74,95 @@ def evaluate(
         `data`, `thresholds`, and what `summary` returns.
 
     Raises:
-        DataError: maps, pictures or annotations are missing or damaged.
+        DataError: weights, pictures or annotations are missing or damaged.
     """
     root = reader.bsds_root(data)
     if root is None:
         raise DataError(f"{data} has no groundTruth/. {catalogue.wanted('bsds500')}")
-    pictures = photos.files_of(root / "images" / "test")[: limit or None]
-    maps = {path.stem: path for path in sorted(weights.rglob("*.png"))}
-    missing = [path.stem for path in pictures if path.stem not in maps]
-    if missing:
-        raise DataError(f"{weights} has no {missing[0]}.png. {catalogue.wanted('pidinet-maps')}")
+    name = "table5_pidinet.pth"
+    net = read_pidinet(next(iter(sorted(weights.rglob(name))), weights / name))
     parts = Parts(folder, {"weights": str(weights), "data": str(data)})
-    found = [
-        parts.get(path.stem, functools.partial(measure, path, maps[path.stem]))
-        for path in track(pictures, "pictures", console=console)
-    ]
-    description = f"{len(pictures)} test pictures of BSDS500"
-    return {"data": description, "thresholds": len(THRESHOLDS)} | summary(found)
+
+    def counts(part: str, most: int | None) -> Counts:
+        pictures = photos.files_of(root / "images" / part)[:most]
+        return stacked(
+            [
+                parts.get(f"{part}-{path.stem}", functools.partial(measure, net, path))
+                for path in track(pictures, f"{part} pictures", console=console)
+            ]
+        )
+
+    test = counts("test", limit or None)
+    validation = counts("val", min(VALIDATION, len(test[PLAIN][0])))
+    used = [len(found[PLAIN][0]) for found in (test, validation)]
+    return {
+        "data": f"{used[0]} test and {used[1]} validation pictures of BSDS500",
+        "thresholds": len(THRESHOLDS),
+        **summary(test, validation),
+    }
 
 
-def measure(picture: Path, path: Path) -> dict[str, dict[str, Any]]:
-    """Counts of one picture: method -> value of its parameter -> (thresholds, 4).
-
-    Raises:
-        DataError: the map is damaged or has another size.
-    """
-    truths = reader.read_bsds_picture(picture).truths
-    edges = images.read(path).color[..., 0]
-    if edges.shape != truths[0].shape:
-        raise DataError(f"{path} must have the size of {picture}, {truths[0].shape}.")
+def measure(net: pidinet.PiDiNet, picture: Path) -> dict[str, dict[str, Any]]:
+    """Counts of one picture: method -> value of its parameter -> (thresholds, 4)."""
+    annotated = reader.read_bsds_picture(picture)
+    pixels = jnp.asarray(annotated.image, jnp.float32) / 255
+    found = np.asarray(pidinet.logits(net, pixels[None]))[0]
 
     def counts(edges: np.ndarray) -> list[list[int]]:
         thin = boundaries.suppress_non_maxima(edges)
-        return boundaries.counts(thin, truths, THRESHOLDS).tolist()
+        return boundaries.counts(thin, annotated.truths, THRESHOLDS).tolist()
 
-    return {PLAIN: {"0": counts(edges)}} | {
-        name: {f"{value:g}": counts(method(edges, value)) for value in values}
+    return {PLAIN: {"0": counts(scipy.special.expit(found))}} | {
+        name: {f"{value:g}": counts(method(found, value)) for value in values}
         for name, (method, values) in METHODS.items()
     }
 
 
-def summary(parts: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
-    """Scores of all pictures.
-
-    Returns:
-        `scores` without a method, `gains` over it (method -> value of its parameter -> what
-        `compared` returns), and `chosen`: method -> the same with `values` that are the best on one
-        half of the pictures and used on the other, and the `lead` in ODS over the Gaussian.
-    """
-    found = {
+def stacked(parts: list[dict[str, dict[str, Any]]]) -> Counts:
+    """What `measure` returns, of several pictures."""
+    return {
         method: {
             float(value): np.array([part[method][value] for part in parts]) for value in by_value
         }
         for method, by_value in parts[0].items()
     }
-    plain = found.pop(PLAIN)[0]
+
+
+def summary(test: Counts, validation: Counts) -> dict[str, Any]:
+    """Scores of all pictures.
+
+    Returns:
+        `scores` without a method, `gains` over it (method -> value of its parameter -> what
+        `compared` returns), and `chosen`: method -> the same with the `value` that is the best in
+        ODS on the validation pictures, 0 for none, and the `lead` in ODS over the Gaussian.
+        `validation` has the gains in ODS on the pictures that these values are chosen on.
+    """
+    plain, before = test[PLAIN][0], validation[PLAIN][0]
     ods = statistics(len(plain))["ods"]
-    fitted = {
-        method: cross_fitted({0.0: plain, **by_value}, ods) for method, by_value in found.items()
-    }
+    gains, chosen, seen = {}, {}, {}
+    for method in METHODS:
+        seen[method] = {
+            value: boundaries.scores(each)["ods"] - boundaries.scores(before)["ods"]
+            for value, each in validation[method].items()
+        }
+        gains[method] = {f"{v:g}": compared(each, plain) for v, each in test[method].items()}
+        best = max(seen[method], key=seen[method].__getitem__)
+        value = best if seen[method][best] > 0 else 0.0
+        chosen[method] = (value, test[method].get(value, plain))
     return {
         "scores": boundaries.scores(plain),
-        "gains": {
-            method: {f"{value:g}": compared(each, plain) for value, each in by_value.items()}
-            for method, by_value in found.items()
+        "gains": gains,
+        "validation": {
+            "ods": boundaries.scores(before)["ods"],
+            **{m: {f"{value:g}": gain for value, gain in seen[m].items()} for m in METHODS},
         },
         "chosen": {
             method: {
-                "values": values,
-                "lead": paired_difference(each, fitted["Gaussian"][0], ods),
+                "value": value,
+                "lead": paired_difference(each, chosen["Gaussian"][1], ods),
                 **compared(each, plain),
             }
-            for method, (each, values) in fitted.items()
+            for method, (value, each) in chosen.items()
         },
     }
 
@@ -175,18 +191,19 @@ def statistics(count: int) -> dict[str, Callable[[np.ndarray], float]]:
 
 def table(results: dict[str, Any]) -> list[list[str]]:
     """The header, then a row for each method and value of its parameter: gains with intervals."""
-    scores = results["scores"]
+    scores, validation = results["scores"], results["validation"]
     cells = [f"{scores[name]:.4f}" for name in SCORES]
     rows = [
-        ["method", "parameter", "ODS", "OIS", "AP", "least recall"],
-        [PLAIN, "", *cells, f"{scores['least recall']:.3f}"],
+        ["method", "parameter", "ODS, validation", "ODS", "OIS", "AP", "least recall"],
+        [PLAIN, "", f"{validation['ods']:.4f}", *cells, f"{scores['least recall']:.3f}"],
     ]
     for method, by_value in results["gains"].items():
-        chosen = results["chosen"][method]
-        name = f"chosen: {' and '.join(f'{value:g}' for value in chosen['values'])}"
-        for value, found in {**by_value, name: chosen}.items():
+        for value, found in by_value.items():
+            chosen = float(value) == results["chosen"][method]["value"]
+            name = f"{value}, chosen" if chosen else value
             gains = [shown(found[name], digits=4) for name in SCORES]
-            rows.append([method, value, *gains, f"{found['least recall']:.3f}"])
+            before = f"{validation[method][value]:+.4f}"
+            rows.append([method, name, before, *gains, f"{found['least recall']:.3f}"])
     return rows
 
 
