@@ -173,8 +173,8 @@ def test_other_weights_are_refused(tmp_path, change, message):
 def test_released_weights_give_the_probabilities_of_the_authors_code():
     """Of hellozhuo/pidinet in PyTorch 2.13.
 
-    Their maps of the test pictures belong to other weights: they differ from that code's by up to
-    118 grey levels (five pictures), and by 1 to 3 in the mean.
+    Their maps of the test pictures presumably belong to other weights: they differ from that code's
+    by up to 118 grey levels (five pictures), and by 1 to 3 in the mean.
     """
     (path,) = Path(os.environ["JAXTV_PIDINET"]).rglob("table5_pidinet.pth")
     with Image.open(Path(skimage.data_dir, "astronaut.png")) as photo:
