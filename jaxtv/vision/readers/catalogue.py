@@ -103,6 +103,12 @@ CATALOGUE: dict[str, Source] = {
         "table5_pidinet.pth anywhere in the folder of --weights",
         terms="for research only: ask the authors before any commercial use",
     ),
+    "ldc-weights": Source(
+        "edges",
+        "https://github.com/xavysp/LDC/tree/main/checkpoints",
+        "BRIND/11/11_model.pth anywhere in the folder of --weights",
+        terms="no licence is stated: ask the authors before any use but your own tests",
+    ),
     "kodak24": Source("denoising", "https://r0k.us/graphics/kodak/", "Kodak24/*.png, and train/"),
     "cbsd68": Source("denoising", "https://github.com/cszn/FFDNet", "CBSD68/*.png, and train/"),
     "mcmaster": Source("denoising", "https://github.com/cszn/FFDNet", "McMaster/*.tif, and train/"),

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtv.vision.networks import efficientnet_lite, pidinet
+from jaxtv.vision.networks import efficientnet_lite, ldc, pidinet
 from jaxtv.vision.readers import catalogue, torch_files
 from jaxtv.vision.task import DataError
+
+_Network = TypeVar("_Network")
 
 
 def read_dncnn(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -115,12 +118,31 @@ def read_pidinet(path: Path) -> pidinet.PiDiNet:
     Raises:
         DataError: the file is missing, damaged, or holds another network.
     """
-    state = torch_files.read_state(path, "pidinet-weights")
+    return _network(path, "pidinet-weights", pidinet.from_state)
+
+
+def read_ldc(path: Path) -> ldc.LDC:
+    """An LDC of xavysp/LDC with four blocks.
+
+    Args:
+        path: `checkpoints/BRIND/11/11_model.pth`, or another one there.
+
+    Raises:
+        DataError: the file is missing, damaged, or holds another network.
+    """
+    return _network(path, "ldc-weights", ldc.from_state)
+
+
+def _network(
+    path: Path, source: str, from_state: Callable[[Mapping[str, np.ndarray]], _Network]
+) -> _Network:
+    """What `from_state` makes of the tensors in a file of PyTorch."""
+    state = torch_files.read_state(path, source)
     try:
-        return pidinet.from_state(state)
+        return from_state(state)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{path} holds another network ({error}). {catalogue.wanted('pidinet-weights')}"
+            f"{path} holds another network ({error}). {catalogue.wanted(source)}"
         ) from error
 
 
