@@ -108,7 +108,7 @@ def rate_of_one(case: str, gradient: str) -> float:
 
 def rate_of_pinned(case: str, gradient: str, pins: list[int]) -> float:
     """Steps a second of one process on each of the cores, together."""
-    with multiprocessing.Manager() as manager:
+    with multiprocessing.get_context("spawn").Manager() as manager:
         calls = [(case, gradient, manager.Barrier(len(pins)))] * len(pins)
         return sum(found for _, found in processes.each_on_a_core(rate, calls, pins))
 
