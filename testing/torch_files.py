@@ -7,7 +7,7 @@ import pickle
 import sys
 import types
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -86,3 +86,13 @@ def _pickled(state: dict[str, Any], storages: dict[str, np.ndarray]) -> bytes:
     with mock.patch.dict(sys.modules, {"torch": torch, "torch._utils": utils}):
         Pickler(file, 2).dump(state)
     return file.getvalue()
+
+
+def without(name: str) -> Callable[[dict[str, np.ndarray]], Any]:
+    """A change of a network's tensors: one is missing."""
+    return lambda state: state.pop(name)
+
+
+def replaced(name: str, shape: tuple[int, ...]) -> Callable[[dict[str, np.ndarray]], Any]:
+    """A change of a network's tensors: one has another shape."""
+    return lambda state: state.update({name: np.zeros(shape)})

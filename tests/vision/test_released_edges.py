@@ -20,6 +20,7 @@ from jaxtv.vision.readers.weights import read_ldc, read_pidinet
 from jaxtv.vision.released import edges
 from jaxtv.vision.task import DataError
 from testing import torch_files
+from testing.torch_files import replaced, without
 
 pytestmark = pytest.mark.float32
 
@@ -265,14 +266,6 @@ def test_logits_of_ldc_are_those_of_its_modules(ldc_weights):
     expected = reference_ldc(random_ldc(), image.astype(np.float64))
     assert expected.std() > 0.1
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
-
-
-def without(name):
-    return lambda state: state.pop(name)
-
-
-def replaced(name, shape):
-    return lambda state: state.update({name: np.zeros(shape)})
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from jaxtv.vision.readers.weights import read_efficientnet_lite
 from jaxtv.vision.released import wsol
 from jaxtv.vision.task import DataError
 from testing import torch_files
+from testing.torch_files import replaced, without
 
 pytestmark = pytest.mark.float32
 
@@ -94,14 +95,6 @@ def test_features_are_those_of_the_modules(tmp_path, stride):
     assert found.shape == (1, 64 // stride, 96 // stride, HEAD)
     np.testing.assert_allclose(found, reference(state, x, stride), atol=1e-4)
     np.testing.assert_array_equal(net.kernel, np.float32(state["_fc.weight"]).T)
-
-
-def without(name):
-    return lambda state: state.pop(name)
-
-
-def replaced(name, shape):
-    return lambda state: state.update({name: np.zeros(shape)})
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def _shortest(graph: scipy.sparse.csr_array) -> np.ndarray:
     Each step of SciPy's method looks at all columns. So it gets only connected parts of the graph,
     and several of them at once if they are small.
     """
-    count, total = graph.shape  # type: ignore
+    count, total = graph.shape  # type: ignore  # SciPy's stubs allow one axis
     ends = np.concatenate([graph.indptr, np.full(total, graph.nnz)])
     square = scipy.sparse.csr_array((graph.data, graph.indices + count, ends), [count + total] * 2)
     labels = scipy.sparse.csgraph.connected_components(square, directed=False)[1]

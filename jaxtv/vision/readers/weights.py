@@ -94,19 +94,16 @@ def read_efficientnet_lite(path: Path) -> efficientnet_lite.EfficientNetLite:
     Raises:
         DataError: the file is missing, damaged, or holds another network.
     """
-    source = "efficientnet-lite-weights"
-    state = torch_files.read_state(path, source)
-    try:
+
+    def from_state(state: Mapping[str, np.ndarray]) -> efficientnet_lite.EfficientNetLite:
         found = efficientnet_lite.from_state(state)
         picture = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
         last = jax.eval_shape(efficientnet_lite.features, found, picture)
         if found.kernel.shape != (last.shape[-1], *found.bias.shape):
             raise ValueError(f"_fc.weight is {found.kernel.T.shape}")
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise DataError(
-            f"{path} holds another network ({error}). {catalogue.wanted(source)}"
-        ) from error
-    return found
+        return found
+
+    return _network(path, "efficientnet-lite-weights", from_state)
 
 
 def read_pidinet(path: Path) -> pidinet.PiDiNet:
@@ -140,7 +137,7 @@ def _network(
     state = torch_files.read_state(path, source)
     try:
         return from_state(state)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise DataError(
             f"{path} holds another network ({error}). {catalogue.wanted(source)}"
         ) from error

@@ -234,16 +234,12 @@ def fine_tuned(
 ) -> dict[str, Any]:
     """The study of weights that are trained on: all variants for as long, from the same seeds."""
     task = fine_tuned_resnet20.FineTuning(state)
-    runs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in task.variants}
-    for variant, seed in itertools.product(task.variants, range(seeds)):
-        name = f"fine-tuned, {variant}, seed {seed}"
 
-        def measure(variant=variant, seed=seed, name=name) -> dict[str, Any]:
-            model = task.trained(variant, seed, data, parts.folder / name, console)
-            return measured(model, fine_tuned_resnet20.strengths(model), seen)
+    def measure(variant: str, seed: int, folder: Path) -> dict[str, Any]:
+        model = task.trained(variant, seed, data, folder, console)
+        return measured(model, fine_tuned_resnet20.strengths(model), seen)
 
-        runs[variant].append(parts.get(name, measure))
-    return averaged(runs)
+    return averaged(parts.runs("fine-tuned", task.variants, seeds, measure))
 
 
 def trained(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from rich.console import Console
 from rich.progress import track
 
 from jaxtv._prox import prox_tv2d
+from jaxtv.vision import training
 from jaxtv.vision.metrics.errors import psnr
 from jaxtv.vision.metrics.paired import paired_difference, shown
 from jaxtv.vision.networks.dncnn import DnCNN, from_convolutions
@@ -35,7 +35,6 @@ from jaxtv.vision.released.fine_tuned_dncnn import (
     Convolutions,
     FineTuning,
     Pictures,
-    strengths,
 )
 from jaxtv.vision.released.parts import Parts
 from jaxtv.vision.task import apply
@@ -145,7 +144,8 @@ def evaluate(
     Raises:
         DataError: weights or pictures are missing or damaged.
     """
-    kernels = {case.sigma: convolutions(weights, case.sigma) for case in CASES.values()}
+    sigmas = dict.fromkeys(case.sigma for case in CASES.values())
+    kernels = {sigma: read_dncnn(weights / f"color_sigma={sigma}.mat") for sigma in sigmas}
     train, tests = reader.read(data)
     crops = training_crops(train)
     if side:
@@ -183,16 +183,13 @@ def fine_tuned(
 ) -> dict[str, Any]:
     """`trained` and `sets` of a case: all variants for as long, from the same seeds."""
     task, case = FineTuning(kernels), CASES[name]
-    runs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in task.variants}
-    for variant, seed in itertools.product(task.variants, range(seeds)):
-        part = f"{name}, {variant}, seed {seed}"
 
-        def measured(variant=variant, seed=seed, part=part) -> dict[str, Any]:
-            folder = parts.folder / part
-            model = task.trained(variant, case.sigma, seed, photos, folder, console)
-            return {"strengths": strengths(model), "sets": qualities(network(model), case, photos)}
+    def measured(variant: str, seed: int, folder: Path) -> dict[str, Any]:
+        model = task.trained(variant, case.sigma, seed, photos, folder, console)
+        strengths = [*training.lambdas(model).values()]
+        return {"strengths": strengths, "sets": qualities(network(model), case, photos)}
 
-        runs[variant].append(parts.get(part, measured))
+    runs = parts.runs(name, task.variants, seeds, measured)
     mean = lambda found: np.mean(found, axis=0).tolist()
     return {
         "trained": {
@@ -211,11 +208,6 @@ def qualities(net: Network, case: Case, photos: Pictures) -> dict[str, list[floa
         title: [quality_of(net(case.degrade(x, i)), x) for i, x in enumerate(images)]
         for title, images in photos[1].items()
     }
-
-
-def convolutions(folder: Path, sigma: int) -> Convolutions:
-    """The released weights for noise of that σ."""
-    return read_dncnn(folder / f"color_sigma={sigma}.mat")
 
 
 def network(model: DnCNN) -> Network:

@@ -75,8 +75,3 @@ class FineTuning(Denoising):
     def evaluate(self, model: DnCNN, data: Photos, settings: Settings) -> dict[str, float]:
         """As after an epoch; the study measures all test pictures."""
         return self.validate(model, data, settings)
-
-
-def strengths(model: DnCNN) -> list[float]:
-    """λ of the TV layers."""
-    return [*training.lambdas(model).values()]

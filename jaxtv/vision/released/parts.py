@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +39,25 @@ class Parts:
         if not path.exists():
             write_json(path, measure())
         return json.loads(path.read_text(encoding="utf-8"))
+
+    def runs(
+        self,
+        title: str,
+        variants: Iterable[str],
+        seeds: int,
+        measure: Callable[[str, int, Path], Any],
+    ) -> dict[str, list[Any]]:
+        """Variant -> the results of its trainings, a part for each seed.
+
+        Args:
+            title: of the study, the start of the parts' names.
+            variants: to train.
+            seeds: of each variant.
+            measure: from variant, seed, and the folder of that training, to its result.
+        """
+
+        def run(variant: str, seed: int) -> Any:
+            name = f"{title}, {variant}, seed {seed}"
+            return self.get(name, lambda: measure(variant, seed, self.folder / name))
+
+        return {variant: [run(variant, seed) for seed in range(seeds)] for variant in variants}
