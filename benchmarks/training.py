@@ -44,6 +44,7 @@ CASES: dict[str, tuple[Task, dict[str, Any]]] = {
     "All-CNN-C, width 32, batch 64": (Classification(), {"width": 32, "batch_size": 64}),
     "All-CNN-C, width 32, batch 128": (Classification(), {"width": 32, "batch_size": 128}),
     "All-CNN-C, width 48, batch 64": (Classification(), {"width": 48, "batch_size": 64}),
+    "All-CNN-C, width 96, batch 128": (Classification(), {"width": 96, "batch_size": 128}),
     "ResNet-20, batch 50": (OfResNet20(), {"batch_size": 50}),
     "VGG-16": (get_task("wsol"), {}),
     "DexiNed": (get_task("edges"), {}),
