@@ -80,6 +80,13 @@ def test_among_equally_many_pairs_the_shortest():
     np.testing.assert_array_equal(np.flatnonzero(matched), [3])
 
 
+@pytest.mark.parametrize(("distance", "pairs"), [(4.99, 0), (5.0, 1)])
+def test_pixels_at_the_distance_itself_are_a_pair(distance, pairs):
+    found, truth = np.zeros((2, 6, 6), bool)
+    found[1, 1] = truth[4, 5] = True
+    assert boundaries.match(found, truth, distance)[0].sum() == pairs
+
+
 @pytest.mark.skipif(
     not os.environ.get("JAXTV_BSDS500"),
     reason="its pictures may not be copied: $JAXTV_BSDS500 names a checkout of BIDS/BSDS500",
@@ -174,6 +181,32 @@ def test_the_ridge_is_what_is_not_suppressed(angle):
     smooth = ndi.gaussian_filter(ridge, 0.7)
     np.testing.assert_allclose(found[kept], smooth[kept], atol=0.03)
     assert found[0].max() == found[:, -1].max() == 0
+
+
+def test_suppression_looks_at_both_neighbours_of_each_pixel():
+    """The toolbox's steps, a pixel at a time."""
+    edges = np.random.default_rng(0).random((26, 22))
+    edges = ndi.gaussian_filter(edges, 1)  # so flat that 1 % decides
+
+    def triangle(x, reach):
+        weights = [reach + 1 - abs(i) for i in range(-reach, reach + 1)]
+        wide = np.pad(x, reach, mode="symmetric")
+        at = lambda i, j: wide[i : i + 2 * reach + 1, j : j + 2 * reach + 1]
+        mean = lambda part: weights @ part @ weights / sum(weights) ** 2
+        return np.array([[mean(at(i, j)) for j in range(x.shape[1])] for i in range(x.shape[0])])
+
+    smooth = triangle(edges, 1)
+    (dyy, _), (dxy, dxx) = map(np.gradient, np.gradient(triangle(smooth, 4)))
+    found = boundaries.suppress_non_maxima(edges)
+    for i, j in np.ndindex(smooth.shape):
+        angle = np.arctan2(2 * dxy[i, j], dxx[i, j] - dyy[i, j]) / 2 + np.pi / 2
+        step = np.array([np.sin(angle), np.cos(angle)])
+        at = [np.clip((i, j) + side * step, 0, np.subtract(smooth.shape, 1)) for side in (-1, 1)]
+        sides = ndi.map_coordinates(smooth, np.transpose(at), order=1)
+        from_rim = [min(k, n - 1 - k, 5) / 5 for k, n in zip((i, j), smooth.shape)]
+        kept = smooth[i, j] * np.prod(from_rim) if max(sides) <= 1.01 * smooth[i, j] else 0
+        np.testing.assert_allclose(found[i, j], kept, rtol=1e-12)
+    assert 0.2 < np.mean(found[1:-1, 1:-1] == 0) < 0.8
 
 
 # ---------------------------------------------------------------------------- model
