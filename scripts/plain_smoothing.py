@@ -1,23 +1,24 @@
 """Table 5 with Gaussians where the TV layers are, each with a learned width.
 
-    python scripts/plain_smoothing.py DATA RUNS SEED...   # a few minutes for each seed, on one core
+    python scripts/plain_smoothing.py RUNS DATA   # three seeds, six minutes each, on one core
 
-DATA and RUNS: as of `jaxtv reproduce table5 --preset small`. A TV-sharp layer along one axis
-becomes 2x - gaussian(x) along it. The numbers are for docs/results-thin.md.
+RUNS and DATA: the --output and --data of `jaxtv reproduce table5 --preset small`. A TV-sharp layer
+along one axis becomes 2x - gaussian(x) along it. Prints a row for docs/results-thin.md.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from rich.console import Console
 
-from jaxtv.vision import training
+from jaxtv.vision import reproduce, training
 from jaxtv.vision.networks.filters import Filter, gaussian
 from jaxtv.vision.networks.residual import ResNet
 from jaxtv.vision.task import Settings, settings_of
@@ -38,7 +39,14 @@ def sharpen_columns(x: jax.Array, width: jax.Array) -> jax.Array:
 
 
 class PlainSmoothing(Smoothing):
-    """The task with a third variant."""
+    """The task with Gaussians."""
+
+    variants: ClassVar = {VARIANT: "Gaussians in the places of the TV layers"}
+
+    @property
+    def name(self) -> str:
+        """The task's own, so that the runs lie beside its runs."""
+        return "smoothing"
 
     def build(self, variant: str, settings: Settings, rngs: nnx.Rngs) -> ResNet:
         """ResNetTV with Gaussians."""
@@ -51,20 +59,34 @@ class PlainSmoothing(Smoothing):
         return model
 
 
-def main(data: Path, runs: Path, seeds: list[int]) -> None:
-    """Trains, and prints errors and widths of each seed."""
-    task: Any = PlainSmoothing()
+def widths(model: ResNet) -> list[float]:
+    """Of all Gaussians, in their order in the network."""
+    layers: Any = [*(block.tv for block in model.blocks), model.tv]
+    return [float(layer.strength) for layer in layers if layer is not None]
+
+
+def main() -> None:
+    """Trains what is not trained yet; prints mean ± standard deviation over the seeds."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    task, console = PlainSmoothing(), Console(stderr=True)
     settings = settings_of(task, "small")
-    pairs = task.load(data, settings)
-    for seed in seeds:
+    pairs = task.load(options.data, settings)
+    found, strengths = [], []
+    for seed in range(options.seeds):
         run = training.Run(task.name, VARIANT, settings, seed, pairs.description)
-        folder = runs / f"smoothing/small/{VARIANT}/seed{seed}"
-        found = training.train(task, run, pairs, folder, Console(quiet=True))
-        model = training.load(folder, task)[2]
-        layers = [*(block.tv for block in model.blocks if block.tv is not None), model.tv]
-        widths = [round(float(layer.strength), 3) for layer in layers]
-        print(seed, found["metrics"], widths, flush=True)
+        folder = reproduce.folder_of(options.runs, task, "small", "", VARIANT, seed)
+        found.append(reproduce.result_of(task, run, pairs, folder, console)["metrics"])
+        strengths.append(widths(training.load(folder, task)[2]))
+    errors = [reproduce.spread([each[name] for each in found]) for name in ("wrmse", "wmae")]
+    mean = ", ".join(f"{width:.2f}" for width in np.mean(strengths, axis=0))
+    print(f"| Gaussians | {errors[0]} | — | {errors[1]} | — | widths {mean} |")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), [int(seed) for seed in sys.argv[3:]])
+    main()
